@@ -16,7 +16,13 @@ from ropewalk.checkpoint import files
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.cli import door
 from ropewalk.errors import UserError
+from ropewalk.settings import extras
+from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import ask_at_start, docs_of, fields
+from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.export import ExportSettings
+from ropewalk.settings.measure import RulerSettings
+from ropewalk.settings.pages import DemoSettings
 from ropewalk.settings.train import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,3 +188,23 @@ def test_whether_out_can_be_written_is_asked_once_by_the_command_line_and_once_w
     door.check("train", cli.COMMANDS["train"], asked)
     ask_at_start(asked)  # as the function does, behind the command
     assert probes == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize(("settings", "options", "package", "sentence"), [
+    (AblateSettings, {"test": "t", "measure": ["benchmarks"]}, "lm_eval", "--measure benchmarks needs lm_eval"),
+    (EvaluateSettings, {}, "jinja2", "ropewalk evaluate needs jinja2"),
+    (EvaluateSettings, {"pairs": "p"}, "rouge_score", "ropewalk evaluate needs rouge_score"),
+    (DemoSettings, {}, "tabulate", "ropewalk demo needs tabulate"),
+    (ExportSettings, {"reader": "ollama"}, "gguf", "ropewalk export --for ollama needs gguf"),
+    (RulerSettings, {}, "wonderwords", "ropewalk ruler needs wonderwords"),
+])  # fmt: skip
+def test_packages_of_a_later_stage_are_asked_for_at_the_start(
+    tmp_path, monkeypatch, settings, options, package, sentence
+):
+    named = {} if settings is DemoSettings else {"model": "hemp"}
+    asked = settings(**named, out=tmp_path / "out", **options)
+    monkeypatch.setattr(extras, "installed", lambda _: True)
+    ask_at_start(asked)
+    monkeypatch.setattr(extras, "installed", lambda each: each != package)
+    with pytest.raises(UserError, match=f"{sentence}, which is not installed: pip install"):
+        ask_at_start(asked)

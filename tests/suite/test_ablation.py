@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -32,9 +34,11 @@ from ropewalk.rope.scaling import Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.suite import grid, speed
+from ropewalk.suite import ablation, grid, measurements, speed
 from ropewalk.suite.grid import Grid
+from ropewalk.suite.kept import Kept
 from ropewalk.training import recompute
+from ropewalk.training.log import Log
 from ropewalk.training.tiles import Tiles
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -276,6 +280,78 @@ def test_rows_of_a_clone_make_a_directory_theirs_and_texts_of_others_do_not(tmp_
     (tmp_path / "texts/chat.jsonl").write_text('{"text": "mine"}\n')
     with pytest.raises(UserError, match="rows lie in a directory of their own"):
         ablate(tmp_path / "texts", methods=["linear"], measure=["passkey"])
+
+
+def test_what_the_measurements_need_is_asked_for_before_anything_is_trained(tmp_path, monkeypatch):
+    asked = dict(methods=["linear"], tokens=[1024], measure=["benchmarks"])
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "lm_eval", None)
+        with pytest.raises(UserError, match="--measure benchmarks needs lm_eval, which is not installed: pip install"):
+            ablate(tmp_path / "rows", **asked)
+    assert not (tmp_path / "rows").exists()
+    monkeypatch.setattr(AblateSettings, "packages", lambda _: {})
+    monkeypatch.setattr(ablation, "benchmark_tasks", refused)
+    monkeypatch.setattr(ablation, "Loop", None)
+    with pytest.raises(UserError, match="not here"):
+        ablate(tmp_path / "rows", **asked)
+
+
+def refused(*_):
+    raise UserError("not here")
+
+
+KEPT = dict(methods=["linear"], tokens=[1024], measure=["perplexity", "passkey"], windows="ends", prompt_windows=[256])
+
+
+def test_a_row_whose_measurement_fails_goes_on_from_its_trained_model_and_what_is_measured(
+    tmp_path, monkeypatch, caplog
+):
+    name = "linear-x2-1k-1e-4-s0"
+    ablate(tmp_path / "once", **KEPT)
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(measurements.passkey, "measure", lambda *_: 1 / 0)
+        ablate(tmp_path / "twice", **KEPT)
+    work = tmp_path / "twice/.work" / name
+    assert f"{name}: what is done of it stays in {work}, and the same command goes on from there" in caplog.text
+    with (work / "records.jsonl").open("a") as records:
+        records.write("half a li")
+    monkeypatch.setattr(ablation, "Loop", None)  # nothing is trained again
+    monkeypatch.setattr(measurements.perplexities, "measure", None)  # nor is that measured
+    (outcome,) = ablate(tmp_path / "twice", **KEPT)
+    assert outcome.reason == "" and not work.exists()
+    once, twice = (read([tmp_path / place / f"{name}.jsonl"]) for place in ("once", "twice"))
+    assert [m.row.loss for m in twice.of(Step)] == [m.row.loss for m in once.of(Step)]
+    assert len(twice.of(Perplexity)) == 2 and len(twice.of(PasskeySummary)) == 1
+    for kind, figure in ((Perplexity, "perplexity"), (PasskeySummary, "accuracy")):
+        assert [getattr(m.row, figure) for m in twice.of(kind)] == [getattr(m.row, figure) for m in once.of(kind)]
+
+
+def test_what_is_kept_of_a_row_is_only_what_is_asked_for_now(tmp_path):
+    settings = AblateSettings(model="hemp", out=tmp_path, **{**TEXTS, **SMALL, **KEPT})
+    asked = Grid(settings, Checkpoint.open("hemp"))
+    identity = asked.identity(asked.rows[0])
+    kept = Kept.of(tmp_path, identity)
+    (tmp_path / "records.jsonl").write_text("steps\n")
+    kept.trained({"weight": torch.ones(2)}, steps=3, seconds=5.0)
+    with (tmp_path / "records.jsonl").open("a") as records:
+        records.write("perplexity\n")
+    kept.measured("perplexity at 256")
+    assert Kept.of(tmp_path, identity | {"measure": ["gain"]}) == dataclasses.replace(
+        kept, asked=json.loads(json.dumps(identity | {"measure": ["gain"]}))
+    )
+    again = Kept.of(tmp_path, identity | {"trials": 9})
+    assert (again.steps, again.seconds, again.done) == (3, 5.0, []) and again.weights()["weight"].equal(torch.ones(2))
+    assert (tmp_path / "records.jsonl").read_text() == "steps\n"
+    assert Kept.of(tmp_path, identity | {"step_tokens": 9}).steps == 0 and not list(tmp_path.iterdir())
+
+
+def test_a_training_whose_model_is_kept_nowhere_says_so_when_it_is_stopped(tmp_path, monkeypatch, caplog, capfd):
+    caplog.set_level("INFO", "ropewalk")
+    monkeypatch.setattr(Log, "step", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        ablate(tmp_path, **KEPT | {"tokens": [4096]})
+    assert "this micro batch is done, and nothing of this training is kept; Ctrl-C" in capfd.readouterr().err
+    assert "after step 1, and nothing of this training is kept" in caplog.text and "stays in" not in caplog.text
 
 
 def test_a_row_that_another_process_holds_is_left_to_it(tmp_path):

@@ -119,6 +119,13 @@ def test_a_row_whose_training_one_process_alone_cannot_record_is_left_out_by_all
     assert not (place / "unlogged/linear-x2-1k-1e-3-s0.jsonl").exists()
 
 
+def test_a_row_that_could_not_be_written_goes_on_from_what_two_have_trained_and_measured(place, said):
+    assert said["unwritten"][0]["reason"] == "one rank cannot read this" and said["written"][0]["reason"] == ""
+    name = "linear-x2-1k-1e-3-s0"
+    assert figures(place / f"unwritten/{name}.jsonl") == figures(place / f"two/{name}.jsonl")
+    assert not (place / "unwritten/.work" / name).exists()
+
+
 def test_a_stage_that_one_process_alone_cannot_do_is_left_out_by_all_and_the_next_are_run(said):
     reasons = [each["reason"] for each in said["stages"]]
     assert reasons == [

@@ -1,9 +1,14 @@
 """Optimiser states in 8 bits and weights in stochastically rounded bfloat16 (torchao): bytes, learning, resuming."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import safetensors.torch
 import torch
 
+import low_bit_ranks
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.training import train
@@ -57,3 +62,48 @@ def test_stochastic_rounding_moves_a_weight_by_the_papers_rate_on_average():
     moved = (start - weight.detach()).float().mean()
     # 4096 weights, each a sum of 50 draws of 3.9e-3 with probability 2e-5 / 3.9e-3: a standard error of 3e-5 on 1e-3.
     assert float(moved) == pytest.approx(50 * 2e-5, rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """What two processes do, done, and what one does before and after it."""
+    place = tmp_path_factory.mktemp("ranks")
+    # A shard of 64 rows of 132 numbers ends within a block of 256; norms are too small for one, as is half of a projection of keys.
+    testing.tiny_directory(place / "base", window=64, hidden_size=128, intermediate_size=132, vocab_size=512)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("ROPEWALK_CACHE", str(place / "cache"))
+        for name in low_bit_ranks.REGIMES:
+            low_bit_ranks.go(place, name, "grown", steps=2)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*command, low_bit_ranks.__file__, place],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=800,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        for name in low_bit_ranks.REGIMES:
+            low_bit_ranks.go(place, name, "alone", steps=6)
+            low_bit_ranks.go(place, name, "twice", steps=6, resume=True)
+    return place
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", low_bit_ranks.REGIMES)
+def test_two_processes_train_as_one_and_resume_with_as_many_and_with_others(place, name):
+    def losses(out):
+        by_step = {
+            m.row.step: m.row.loss for m in records.read([place / name / out / "records.jsonl"]).of(records.Step)
+        }
+        return [loss for _, loss in sorted(by_step.items())]
+
+    once, twice = (
+        safetensors.torch.load_file(place / name / out / "checkpoints/step-000004/model.safetensors")
+        for out in ("once", "twice")
+    )
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+    assert losses("twice")[:4] == losses("once")
+    # Shards are rounded by other draws, and in other blocks.
+    assert losses("twice") == pytest.approx(losses("alone"), rel=1e-3)
+    assert losses("grown") == pytest.approx(losses("alone")[:4], rel=1e-3)

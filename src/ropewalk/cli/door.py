@@ -24,7 +24,7 @@ from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments, ask_at_start, option_name
 from ropewalk.settings.downstream import EvaluateSettings
-from ropewalk.settings.export import ExportSettings, FromAdapter
+from ropewalk.settings.export import FromAdapter
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.extras import refuse_lacking
 from ropewalk.settings.inputs import inputs_of, refuse_missing_files
@@ -51,8 +51,6 @@ def check(name: str, command: Command, options: Any) -> Any:
     _ask(options)
     settings = command.settings(**arguments(command.settings, options))
     ask_at_start(settings)
-    if isinstance(settings, ExportSettings) and settings.is_gguf:
-        refuse_lacking(f"ropewalk export --for {settings.reader}", ("export",))
     refuse_lacking(f"ropewalk {name}", command.needs)
     if not command.loads or not is_first_process():
         return settings  # quick by itself; or another process says it

@@ -7,6 +7,7 @@ out  a distributed checkpoint: each rank writes its part; another number of rank
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
+
+#: Numbers of a tensor, or of a rank's part of it, below which torchao keeps its moments in full.
+_FEWEST_IN_8_BITS = 4096
 
 
 def set_aside(module: nn.Module) -> dict[str, Any]:
@@ -79,7 +84,27 @@ def sharded_like(value: Tensor, parameter: Tensor) -> Tensor:
     """An unsharded tensor, sharded as the parameter of its shape is; anything else (a count of steps) as it is."""
     if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
         return value
-    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    value = value.to(parameter.device)
+    if type(value) is not Tensor:
+        return _own_blocks(value, parameter)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+
+
+def _own_blocks(value: Any, parameter: DTensor) -> DTensor:
+    """This rank's part of torchao's 8-bit blocks, which cannot be scattered: as they are, or rounded anew where a shard begins within one; in full
+    precision where torchao's optimiser would have it so.
+    """
+    mesh, placements, block = parameter.device_mesh, parameter.placements, value.block_size
+    (rows, *rest), (first, *_) = compute_local_shape_and_global_offset(parameter.shape, mesh, placements)
+    count, before = rows * math.prod(rest), first * math.prod(rest)
+    if count >= _FEWEST_IN_8_BITS and count % block == before % block == 0:
+        part = value[first : first + rows]
+    else:
+        part = value.dequantize()[first : first + rows]
+        if count >= _FEWEST_IN_8_BITS and count % block == 0:
+            part = type(value).zeros([rows, *rest], value.signed, block, value.device).copy_(part)
+    # Shapes of shards may differ by rank, so the whole one is given.
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
 
 
 def copy_from_main(parameter: Tensor, value: Tensor | None) -> None:

@@ -41,7 +41,7 @@ _Factor = Annotated[float, Range(1, 2**20, above=True)]
 
 @dataclass(frozen=True, kw_only=True)
 class AblateSettings(Loading, OpeningOptions):
-    """Train and measure a grid of rows: methods × factors × tokens × rates × seeds. A row's model is never saved; what stays is a file of records.
+    """Train and measure a grid of rows: methods × factors × tokens × rates × seeds. A row's model is kept until it is measured; what stays is a file of records.
 
     Rows that lie in --out are not run again, and several processes (one a GPU, by CUDA_VISIBLE_DEVICES) share a grid: each takes the next row
     that nobody has. Under torchrun all its processes run each row together. Methods beside those of `extend`: none is the base, direct fine-tunes it at the new window, control reads the same tokens
@@ -127,3 +127,6 @@ class AblateSettings(Loading, OpeningOptions):
             raise UserError(
                 f"rows of {max(self.tokens)} training tokens need documents to train on; give --data, or --tokens 0"
             )
+
+    def packages(self) -> dict[str, Sequence[str]]:
+        return {"--measure benchmarks": ["lm_eval"]} if "benchmarks" in self.measure and not self.dry_run else {}

@@ -12,13 +12,13 @@ import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from ropewalk.errors import UserError
 from ropewalk.progress import is_first_process
-from ropewalk.settings.extras import explained
+from ropewalk.settings.extras import explained, refuse_absent
 from ropewalk.settings.other_names import meant_option
 from ropewalk.settings.values import Kind, Refused, has, kind_of, shown
 
@@ -36,6 +36,10 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(type(self)):
             object.__setattr__(self, field.name, _taken(self, field))
+
+    def packages(self) -> dict[str, Sequence[str]]:
+        """What is asked for → packages of extras without which it would fail, perhaps hours after the start."""
+        return {}
 
     def refuse_at_start(self) -> None:
         """Asked once, when a command is given these settings, and never of a run that has begun: what lies at its `out`.
@@ -70,7 +74,10 @@ def _kinds_of(settings: type) -> dict[str, Kind]:
 
 
 def ask_at_start(settings: Any) -> None:
-    """`refuse_at_start`, asked by the first process only: others may come when it has begun to write, and would take its files for another run's."""
+    """Whether the packages are there; and `refuse_at_start`, asked by the first process only: others may come when it has begun to write, and would take
+    its files for another run's.
+    """
+    refuse_absent(settings.packages())
     if is_first_process():
         settings.refuse_at_start()
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from ropewalk.checkpoint.run_directory import refuse_unlike
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
+from ropewalk.settings.extras import EXTRAS
 from ropewalk.settings.options import (
     Batched,
     Directory,
@@ -147,6 +148,10 @@ class EvaluateSettings(Spreading, OpeningOptions):
     """Of everything that is drawn."""
     overwrite: Flag = False
     """Replace the suite in --out; it stays until the new one is finished."""
+
+    def packages(self) -> dict[str, Sequence[str]]:
+        rouge = [] if self.pairs is None else ["rouge_score"]
+        return {"ropewalk evaluate": ["lm_eval", *rouge, *EXTRAS["report"]]}
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()

@@ -14,6 +14,7 @@ from ropewalk.checkpoint.files import ADAPTER_CONFIG, is_adapter
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.errors import UserError
 from ropewalk.sentences import joined
+from ropewalk.settings.extras import EXTRAS
 from ropewalk.settings.options import (
     Directory,
     Flag,
@@ -89,6 +90,9 @@ class ExportSettings(FromAdapter):
     def is_gguf(self) -> bool:
         """Whether the reader opens a GGUF file."""
         return self.reader in ("llama.cpp", "ollama")
+
+    def packages(self) -> dict[str, Sequence[str]]:
+        return {f"ropewalk export --for {self.reader}": EXTRAS["export"]} if self.is_gguf else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ out  one sentence with the line to type
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ropewalk.errors import UserError
 
@@ -32,7 +32,9 @@ def installed(package: str) -> bool:
 
 
 def bringing(*packages: str) -> str:
-    """What is typed for packages that extras bring."""
+    """What is typed for packages that extras bring: one extra that has them all, or the first of each."""
+    if alone := next((extra for extra, brought in EXTRAS.items() if {*packages} <= {*brought}), None):
+        return _line([alone])
     return _line(next(each for each in EXTRAS if package in EXTRAS[each]) for package in packages)
 
 
@@ -42,6 +44,13 @@ def refuse_lacking(what: str, extras: Iterable[str]) -> None:
     missing = {extra: package for extra, package in lacking.items() if package}
     if missing:
         raise UserError(f"{what} needs {next(iter(missing.values()))}, which is not installed: {_line(missing)}")
+
+
+def refuse_absent(needed: Mapping[str, Iterable[str]]) -> None:
+    """Raises UserError unless the packages that something needs are installed. needed: what is asked for → packages."""
+    for what, packages in needed.items():
+        if absent := [each for each in packages if not installed(each)]:
+            raise UserError(f"{what} needs {absent[0]}, which is not installed: {bringing(*absent)}")
 
 
 def explained(error: ModuleNotFoundError) -> Exception:

@@ -180,6 +180,9 @@ class RulerSettings(MeasuringOptions, Batched):
                     f"--{name} is read by {joined(sorted(users))} alone, and --tasks names none; add it, or leave --{name} out"
                 )
 
+    def packages(self) -> dict[str, Sequence[str]]:
+        return {"ropewalk ruler": ["wonderwords"]}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSettings(MeasuringOptions):

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from ropewalk.settings.command import Settings
+from ropewalk.settings.extras import EXTRAS
 from ropewalk.settings.options import (
     Flag,
     Name,
@@ -111,3 +112,6 @@ class DemoSettings(Overwriting):
     """Directory of the models, the records and report.html."""
     sizes: Annotated[DemoSizes | None, PythonOnly] = None
     """Other sizes than what one CPU core does in minutes."""
+
+    def packages(self) -> dict[str, Sequence[str]]:
+        return {"ropewalk demo": EXTRAS["report"]}

@@ -50,7 +50,8 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.claims import claimed, waiting
 from ropewalk.suite.digests import trained_on
 from ropewalk.suite.grid import Grid
-from ropewalk.suite.measurements import measurements
+from ropewalk.suite.kept import RECORDS, STATE, Kept
+from ropewalk.suite.measurements import benchmark_tasks, measurements
 from ropewalk.suite.row import Row, refuse_other_files
 from ropewalk.suite.row_files import is_whole, refuse_other_rows, write_row
 from ropewalk.suite.stages import Outcome, Stage, attempt
@@ -108,6 +109,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     atexit.register(mesh.close)
     # Digests are of what is read now, whatever is written there later.
     ranks.first(lambda: (_take_directory(settings, out), grid.digests))
+    if "benchmarks" in settings.measure and ranks.first(lambda: not all(is_whole(grid, row, out) for row in grid.rows)):
+        ranks.together(lambda: benchmark_tasks(settings.benchmarks, settings.items))  # before anything is trained
     bench = Bench(grid, mesh)
     outcomes: dict[Row, Outcome] = {}
     # Again, as long as there is something to do: what another process held may be free by now.
@@ -164,7 +167,7 @@ def _take(grid: Grid, row: Row, bench: Bench, outcomes: dict[Row, Outcome]) -> b
             stage = Stage(row.name, grid.model_name, {}, functools.partial(bench.run, row, work))
             outcomes[row] = ranks.same(attempt(stage))
             _say(f"{at}: {outcomes[row].reason or f'{outcomes[row].seconds:.0f} s'}")
-        if ranks.rank() == 0:
+        if ranks.rank() == 0 and (is_whole(grid, row, out) or not (work / STATE).exists()):
             shutil.rmtree(work, ignore_errors=True)
     return True
 
@@ -211,17 +214,33 @@ class Bench:
         return self._pace * self.grid.seconds(row) <= left
 
     def run(self, row: Row, work: Path) -> None:
-        """Train a row if it is to be, measure it, and put its records in their place; what fails on one rank fails on all."""
-        records, began = work / "records.jsonl", time.perf_counter()
-        trained_row = ranks.together(lambda: self._made(row, work))
-        trained = time.perf_counter()
+        """Train a row if it is to be, measure it, and put its records in their place; what fails on one rank fails on all.
+
+        What was done of it before is not done again (kept.py).
+        """
+        kept = ranks.first(lambda: Kept.of(work, self.grid.identity(row)))
+        try:
+            self._make_and_measure(row, work, kept)
+        except BaseException:  # a package that is not there, Ctrl-C
+            if (work / STATE).exists():
+                _say(
+                    f"{row.name}: what is done of it stays in {work}, and the same command goes on from there",
+                    logging.WARNING,
+                )
+            raise
+
+    def _make_and_measure(self, row: Row, work: Path, kept: Kept) -> None:
+        trained_row = ranks.together(lambda: self._made(row, work, kept))
+        records, began = work / RECORDS, time.perf_counter()
         _ = ranks.together(lambda: self.base)  # taken before anything is put in its place
         becomes = functools.partial(self._becomes, *trained_row)
         del trained_row
         loaded = ranks.together(becomes)
         del becomes
-        left_out = {}
+        left_out, done = {}, list(kept.done)
         for name, measure in ranks.together(lambda: list(measurements(self.grid, row, loaded, records))):
+            if name in done:
+                continue
             try:
                 ranks.together(measure)
             except ranks.Alone:
@@ -231,20 +250,28 @@ class Bench:
                 if (name, str(error)) not in self._said:  # once a command
                     self._said.add((name, str(error)))
                     _say(f"{row.name}: {name} is left out, which is said once: {error}", logging.WARNING)
-        seconds = {"training": trained - began, "measuring": time.perf_counter() - trained}
+            else:
+                ranks.first(functools.partial(kept.measured, name))
+        seconds = {"training": kept.seconds, "measuring": time.perf_counter() - began}
         self._pace = sum(seconds.values()) / self.grid.seconds(row)
         facts = {"seconds": seconds, "left_out": left_out}
         facts |= {"processes": self.mesh.world} if self.mesh.world > 1 else {}
         ranks.first(lambda: write_row(self.grid, row, records, facts))
 
-    def _made(self, row: Row, work: Path) -> tuple[Checkpoint, dict[str, torch.Tensor] | None, int]:
+    def _made(self, row: Row, work: Path, kept: Kept) -> tuple[Checkpoint, dict[str, torch.Tensor] | None, int]:
         """What a row is: its rotation; its weights on the main process, None where they are the base's; its steps."""
+        began = time.perf_counter()
         recipe = self.grid.recipe(row, work, lambda: self._searched(row))
         checkpoint = trained_checkpoint(recipe)
         if not row.tokens:
+            kept.seconds = time.perf_counter() - began
             return checkpoint, None, 0
+        if kept.steps:
+            _say(f"{row.name} goes on from what was trained of it before")
+            return checkpoint, kept.weights(), kept.steps
         weights, steps = self._trained(recipe, checkpoint, work)
         gc.collect()  # sharded layers hold each other
+        kept.trained(weights, steps, time.perf_counter() - began)
         return checkpoint, weights, steps
 
     def _searched(self, row: Row) -> Path:

@@ -19,7 +19,7 @@ from ropewalk.errors import UserError
 
 @contextlib.contextmanager
 def claimed(work: Path) -> Iterator[Path | None]:
-    """An empty directory that this process alone has, or the first of a torchrun for all of it; None if another one has it."""
+    """A directory that this process alone has, or the first of a torchrun for all of it; None if another one has it."""
     with contextlib.ExitStack() as stack:
         yield work if ranks.first(lambda: _claim(work, stack)) else None
 
@@ -31,8 +31,6 @@ def _claim(work: Path, stack: contextlib.ExitStack) -> bool:
         stack.enter_context(locked(work))
     except (UserError, FileNotFoundError):  # gone just now, with its row
         return False
-    for left in work.glob("*.jsonl"):  # of a process that was killed
-        left.unlink()
     return True
 
 

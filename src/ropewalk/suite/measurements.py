@@ -65,7 +65,12 @@ def measurements(grid: Grid, row: Row, loaded: LoadedModel, records: Path) -> It
 
 
 @functools.lru_cache(maxsize=1)
-def _benchmark_tasks(data: Path | None, items: int) -> tuple[Any, dict[str, str]]:
+def benchmark_tasks(data: Path | None, items: int) -> tuple[Any, dict[str, str]]:
+    """The benchmarks with their items, which are read once a process, and a digest of each.
+
+    Raises:
+        UserError: a file that is not there, or a set that cannot be fetched.
+    """
     from ropewalk.evals.downstream import tasks
 
     built = tasks.build(tasks.TASKS, data)
@@ -79,4 +84,4 @@ def _benchmarks(loaded: LoadedModel, asked: AblateSettings, records: Path) -> No
     settings = BenchmarksSettings(
         model=loaded.model, tokenizer=loaded.tokenizer, data=asked.benchmarks, limit=asked.items, out=records
     )
-    benchmarks.measure(loaded, settings, *_benchmark_tasks(asked.benchmarks, asked.items), {})
+    benchmarks.measure(loaded, settings, *benchmark_tasks(asked.benchmarks, asked.items), {})

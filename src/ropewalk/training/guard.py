@@ -98,9 +98,15 @@ def blame(everyone: Sequence[tuple[int, float, Sequence[str]]]) -> str:
 
 
 class Signals:
-    """Remembers SIGTERM and SIGINT instead of dying of them, so that the loop can save first. A second SIGINT is obeyed at once."""
+    """Remembers SIGTERM and SIGINT instead of dying of them, so that the loop can save first. A second SIGINT is obeyed at once.
 
-    def __init__(self) -> None:
+    saves: whether it will.
+    """
+
+    def __init__(self, saves: bool = True) -> None:
+        self._before_long, self._then = (
+            (", and saving", "") if saves else ("", ", and nothing of this training is kept")
+        )
         self.received: int | None = None
         #: Seconds of a micro batch and of saving; None before any was seen.
         self.takes: float | None = None
@@ -121,7 +127,7 @@ class Signals:
             within = "" if self.takes is None else f", {clock(self.takes)} at most if they take as long as before"
             os.write(
                 2,
-                f"\nropewalk: stopping as soon as this micro batch is done, and saving{within}; Ctrl-C again ends at once\n".encode(),
+                f"\nropewalk: stopping as soon as this micro batch is done{self._before_long}{within}{self._then}; Ctrl-C again ends at once\n".encode(),
             )
         self.received = number
 

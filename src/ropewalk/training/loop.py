@@ -117,7 +117,10 @@ class Loop:
             stack.callback(log.close)
             if snapshot is not None:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")
-            with shortage_told(lambda asked: self.step.too_little(self.done + 1, asked)), Signals() as signals:
+            with (
+                shortage_told(lambda asked: self.step.too_little(self.done + 1, asked)),
+                Signals(saves=self.keep) as signals,
+            ):
                 self._prepare()
                 self._steps(log, header.id, signals)
                 self._finish()
@@ -327,7 +330,10 @@ class Loop:
         if self.done:
             self._save(run)
         sentence = f"stopped by a signal after step {self.done}"
-        sentence += ", which is saved; go on with --resume" if self.keep else ""
+        if not self.keep:
+            sentence += ", and nothing of this training is kept"
+        elif self.done:
+            sentence += ", which is saved; go on with --resume"
         if self.keep and 0 < (shown := model_step(self.out)) < self.done:
             sentence += f"; the model in {self.out} is still that of step {shown}"
         self._say(sentence)

@@ -69,6 +69,7 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     if settings.optimizer == "adamw-offload":
         return HostAdamW(parameters, **common)
     low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
+    _forget_other_steps(settings.optimizer)
     if settings.optimizer == "adamw-8bit":
         return _eight_bits(low_bit)(parameters, bf16_stochastic_round=stochastic, **common)
     return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
@@ -106,6 +107,18 @@ def allocate_states(optimizer: torch.optim.Optimizer) -> None:
 def saved_bytes(name: str, parameter: nn.Parameter) -> float:
     """Bytes of AdamW's two moments, an element of this parameter, wherever they are."""
     return EIGHT_BIT_MOMENTS if name == "adamw-8bit" else 2.0 * parameter.element_size()
+
+
+#: Which of torchao's optimisers this process has built last.
+_built: str | None = None
+
+
+def _forget_other_steps(name: str) -> None:
+    """A compiled step takes sharded moments in 8 bits for others of their shape: one optimiser must not find another's ("'Tensor' object has no attribute 'codes'")."""
+    global _built
+    if _built not in (None, name):
+        torch.compiler.reset()
+    _built = name
 
 
 def _eight_bits(low_bit: Any) -> Any:
