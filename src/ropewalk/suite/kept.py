@@ -55,9 +55,9 @@ class Kept:
     def of(cls, work: Path, asked: dict[str, Any]) -> Kept:
         """What is there, less what was asked for otherwise or is not whole; nothing else is left in the directory."""
         kept = cls(work, json.loads(json.dumps(asked)))
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
             before = cls(work, **json.loads((work / STATE).read_text(encoding="utf-8")))
-            if _training(before.asked) == _training(kept.asked):
+            if before._size() >= before.recorded[-1] and _training(before.asked) == _training(kept.asked):
                 kept.steps, kept.seconds, kept.recorded = before.steps, before.seconds, before.recorded
                 kept.done = before.done if _measuring(before.asked) == _measuring(kept.asked) else []
         kept.recorded = kept.recorded[: len(kept.done) + 1]
