@@ -10,11 +10,13 @@ average. Bytes a parameter (docs/method.md): float32 16, with 8-bit states 10, b
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
@@ -69,7 +71,8 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     if settings.optimizer == "adamw-offload":
         return HostAdamW(parameters, **common)
     low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
-    _forget_other_steps(settings.optimizer)
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        _compile_anew()
     if settings.optimizer == "adamw-8bit":
         return _eight_bits(low_bit)(parameters, bf16_stochastic_round=stochastic, **common)
     return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
@@ -109,16 +112,12 @@ def saved_bytes(name: str, parameter: nn.Parameter) -> float:
     return EIGHT_BIT_MOMENTS if name == "adamw-8bit" else 2.0 * parameter.element_size()
 
 
-#: Which of torchao's optimisers this process has built last.
-_built: str | None = None
-
-
-def _forget_other_steps(name: str) -> None:
-    """A compiled step takes sharded moments in 8 bits for others of their shape: one optimiser must not find another's ("'Tensor' object has no attribute 'codes'")."""
-    global _built
-    if _built not in (None, name):
-        torch.compiler.reset()
-    _built = name
+def _compile_anew() -> None:
+    """Have torchao's steps compiled by every process: PyTorch's cache on disk takes sharded moments in 8 bits for others of their shape, and hands the step
+    of the one to the other ("'Tensor' object has no attribute 'codes'").
+    """
+    config: Any = importlib.import_module("torch._functorch.config")
+    config.enable_autograd_cache = False
 
 
 def _eight_bits(low_bit: Any) -> Any:
