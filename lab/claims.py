@@ -10,13 +10,18 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 from rows import Row, base_of, control_of
+from tables import bounded
 from trained_states import above_chance, change
 
+from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import Perplexity
-from ropewalk.records.format import fixed, interval
+from ropewalk.records.format import fixed
 from ropewalk.reports.paired import ratio
 
+HELD, NOT_TESTABLE = "**held**", "not testable here"
+BESIDE = "And not because it has read more books: beside the control"
 #: An estimate and its 95 % interval.
 Bounded = tuple[float, float, float]
 
@@ -31,8 +36,6 @@ class Model:
     trained: Row
     direct: Row | None = None
     control: Row | None = None
-    slid: Model | None = None
-    """The same rows, their perplexity by a stride that tells what a longer window is worth (level slid)."""
 
     @property
     def old(self) -> int:
@@ -50,28 +53,51 @@ class Model:
     def seed(self) -> int:
         return self.trained.asked["seed"]
 
+
+@dataclass(frozen=True)
+class Column:
+    """The seeds of one model and budget; and those of which perplexity was measured by a stride that tells what a longer window is worth (level slid):
+    the same rows trained again, other weights, and not always the same seeds."""
+
+    models: list[Model]
+    slid: list[Model]
+
     @property
-    def by_window(self) -> Model:
-        """Whose perplexities of two windows are held against each other."""
-        return self.slid or self
+    def seeds(self) -> str:
+        return named(self.models)
 
 
-def models_of(rows: Iterable[Row], slid: Iterable[Row] = ()) -> list[list[Model]]:
-    """Of each budget at which interpolation was trained, the smallest first, the model of every seed.
+def named(models: list[Model]) -> str:
+    """Their seeds, in words."""
+    return f"seed{'s' if len(models) > 1 else ''} {', '.join(str(model.seed) for model in models)}"
 
-    slid: rows of level slid, for what is said of a longer window.
-    """
+
+def columns(rows: Iterable[Row], slid: Iterable[Row] = ()) -> list[Column]:
+    """Of each budget at which interpolation was trained, the smallest first."""
+    by_stride = {seeds[0].tokens: seeds for seeds in models_of(slid)}
+    return [Column(seeds, by_stride.get(seeds[0].tokens, [])) for seeds in models_of(rows)]
+
+
+def models_of(rows: Iterable[Row]) -> list[list[Model]]:
+    """Of each budget at which interpolation was trained, the smallest first, the model of every seed."""
     rows = list(rows)
-    by_stride = {(model.tokens, model.seed): model for seeds in models_of(slid) for model in seeds} if slid else {}
     found = {(row.asked["method"], row.asked["tokens"], row.asked["seed"]): row for row in rows}
     base, untrained = base_of(rows), found.get(("linear", 0, 0))
     budgets: dict[int, list[Model]] = {}
     for (method, tokens, seed), trained in sorted(found.items(), key=lambda each: each[0][1:]):
         if method == "linear" and tokens and base and untrained:
             direct, control = found.get(("direct", tokens, seed)), control_of(trained, rows)
-            model = Model(base, untrained, trained, direct, control, by_stride.get((tokens, seed)))
-            budgets.setdefault(tokens, []).append(model)
+            budgets.setdefault(tokens, []).append(Model(base, untrained, trained, direct, control))
     return list(budgets.values())
+
+
+def of_passkeys(found: str, of_none: str, able: Iterable[Row | None]) -> str:
+    """The verdict on how far passkeys are found. That few are, or none, says nothing of a longer window where no model finds them in the old one.
+
+    of_none: the verdict on a model that finds nothing at any window.
+    able: the model itself, the one that it was made of, and the control.
+    """
+    return NOT_TESTABLE if found in ("open", of_none) and not any(row.finds for row in able if row) else found
 
 
 def _difference(here: Perplexity | None, there: Perplexity | None) -> Bounded | None:
@@ -85,10 +111,9 @@ def _nats(row: Row, window: int, other: Row, other_window: int) -> Bounded | Non
     return _difference(here, there)
 
 
-def _further(model: Model) -> Bounded | None:
-    """The loss on further documents in the old window above the base's."""
-    here, there = (row.further.get(model.old) for row in (model.trained, model.base))
-    return _difference(here, there)
+def _further(row: Row, other: Row | None, window: int) -> Bounded | None:
+    """A row's loss on further documents above another's."""
+    return _difference(row.further.get(window), other.further.get(window)) if other else None
 
 
 def _benchmarks(model: Model) -> Bounded | None:
@@ -109,6 +134,9 @@ class Claim:
 
     at_old: whose loss at L is the higher one where it is held. Tokens counted there may have had as few as half of L before them (records/slide.py); such
         a claim is left open, unless the loss falls by more than this model's does from L / 4 to L: what half of L more is worth to it is less.
+    slid: rests on level slid, where that has rows.
+    finds: of a claim of passkeys, the row that is to find them (`of_passkeys`).
+    within: what the figure can be at all.
     """
 
     text: str
@@ -118,26 +146,31 @@ class Claim:
     least: float = -math.inf
     most: float = math.inf
     at_old: Callable[[Model], Row] | None = None
+    slid: bool = False
+    finds: Callable[[Model], Row | None] | None = None
+    within: Callable[[Model], tuple[float, float]] = lambda model: (-math.inf, math.inf)
 
-    def cell(self, models: list[Model]) -> str:
-        """The verdict and what it rests on: the figure with its interval, of several seeds the figures. Where seeds differ, it is open.
-
-        Of a loss at L that is the higher one, the seeds count of which it was measured by a stride that tells, where there are any.
-        """
-        if self.at_old:
-            models = [model for model in models if model.slid] or models
-        figures = [figure for figure in map(self.measure, models) if figure is not None]
-        if not figures:
+    def cell(self, column: Column) -> str:
+        """The verdict and what it rests on: the figure with its interval, of several seeds their mean and its interval for other documents and other seeds;
+        and which seeds, where they are not those of the column."""
+        models = column.slid if self.slid and column.slid else column.models
+        known = [(model, figure) for model in models if (figure := self.measure(model)) is not None]
+        if not known:
             return ""
-        verdicts = {verdict(low, high, self.least, self.most) for _, low, high in figures}
-        together = verdicts.pop() if len(verdicts) == 1 else "open"
-        if together == "**held**" and any(self._may_be_of_half(model) for model in models):
-            together = "open"
-        distinct = list(dict.fromkeys(figures))
-        if len(distinct) > 1:
-            return f"{together}: {', '.join(fixed(value, 3) for value, _, _ in figures)} by seed"
-        value, low, high = distinct[0]
-        return f"{together}: {fixed(value, 3)} ({interval(low, high, lambda bound: fixed(bound, 3))})"
+        models = [model for model, _ in known]
+        value, *ends = over_seeds([figure for _, figure in known])
+        low, high = (float(end) for end in np.clip(ends, *self.within(models[0])))
+        of = ", level slid" * (models[0] in column.slid) + f", {named(models)}" * (named(models) != column.seeds)
+        return (
+            f"{self._verdict(models, low, high)}: {bounded(fixed(value, 3), low, high, lambda end: fixed(end, 3))}{of}"
+        )
+
+    def _verdict(self, models: list[Model], low: float, high: float) -> str:
+        found = verdict(low, high, self.least, self.most)
+        if self.finds:
+            able = [row for model in models for row in (model.base, model.control, self.finds(model))]
+            return of_passkeys(found, verdict(0.0, 0.0, self.least, self.most), able)
+        return "open" if found == HELD and any(map(self._may_be_of_half, models)) else found
 
     def _may_be_of_half(self, model: Model) -> bool:
         """Whether a lower loss at L' may be of tokens that had half of L before them at L."""
@@ -151,7 +184,7 @@ class Claim:
 def verdict(low: float, high: float, least: float, most: float) -> str:
     """Whether a figure of this interval lies in a range, lies outside, or may do either."""
     if least <= low and high <= most:
-        return "**held**"
+        return HELD
     return "**did not**" if high < least or low > most else "open"
 
 
@@ -159,27 +192,32 @@ CLAIMS = (
     Claim("A model breaks beyond its window", "table 1, no extension: above 1000 from 7.20",
           lambda m: _nats(m.base, m.new, m.base, m.old), "nats at L' above its own at L; held above ln 2", least=math.log(2)),
     Claim("Direct fine-tuning hardly lengthens what is used", "table 4: k_max 1792 to 2560 of 8192",
-          lambda m: _reach(m.direct, m.old) if m.direct else None, "its k_max over L; held up to 1.25", most=1.25),
+          lambda m: _reach(m.direct, m.old) if m.direct else None, "its k_max over L; held up to 1.25", most=1.25, finds=lambda m: m.direct,
+          within=lambda m: (0, m.new / m.old)),
     Claim("Interpolated and untrained, a model already does better at L' than one that is not", "table 3, step 0: 16.10 at 8192",
           lambda m: _nats(m.untrained, m.new, m.base, m.new), "nats below 0", most=0.0),
     Claim("Trained briefly, it is no worse at L' than the base at L", "table 1: 7.20 at 2048, 6.95 at 8192",
-          lambda m: _nats(m.by_window.trained, m.new, m.by_window.base, m.old), "nats up to 0", most=0.0, at_old=lambda m: m.by_window.base),
+          lambda m: _nats(m.trained, m.new, m.base, m.old), "nats up to 0", most=0.0, at_old=lambda m: m.base, slid=True),
+    Claim(BESIDE, "not in the paper",
+          lambda m: _nats(m.trained, m.new, m.control, m.old) if m.control else None, "nats at L' above the control's at L; held up to 0", most=0.0, at_old=lambda m: m.control),
     Claim("It makes use of the longer context", "table 1: perplexity falls with the window",
-          lambda m: _nats(m.by_window.trained, m.new, m.by_window.trained, m.old), "nats at L' above its own at L; held below 0", most=0.0, at_old=lambda m: m.by_window.trained),
+          lambda m: _nats(m.trained, m.new, m.trained, m.old), "nats at L' above its own at L; held below 0", most=0.0, at_old=lambda m: m.trained, slid=True),
     Claim("It finds the passkey anywhere", "table 4: k_max the whole window after 200 steps",
-          lambda m: _reach(m.trained, m.new), "its k_max over L'; held at 1", least=1.0),
+          lambda m: _reach(m.trained, m.new), "its k_max over L'; held at 1", least=1.0, finds=lambda m: m.trained, within=lambda m: (0, 1)),
     Claim("The old window hardly suffers", "table 1: 7.20 → 7.13 at 2048, 7.23 when ×16",
           lambda m: _nats(m.trained, m.old, m.base, m.old), "nats; held up to 0.02", most=0.02),
-    Claim("And not because it has read more books: beside the control", "not in the paper",
+    Claim(BESIDE, "not in the paper",
           lambda m: _nats(m.trained, m.old, m.control, m.old) if m.control else None, "nats above the control's; held up to 0.02", most=0.02),
     Claim("The old window hardly suffers on mathematics, of which none was read", "table 2: 2.77 → 2.79 at 2048, 2.82 when ×16",
-          _further, "nats on further documents in the old window; held up to 0.02", most=0.02),
+          lambda m: _further(m.trained, m.base, m.old), "nats on further documents in the old window; held up to 0.02", most=0.02),
+    Claim("And not because books make it forget that: beside the control", "not in the paper",
+          lambda m: _further(m.trained, m.control, m.old), "nats on further documents above the control's; held up to 0.02", most=0.02),
     Claim("Benchmarks of the old window hardly suffer", "table 5: within 2 %, but for BoolQ",
           _benchmarks, "points, pooled over those at which the base beats guessing; held from −2", least=-2.0),
 )  # fmt: skip
 
 
-def lines(models: list[list[Model]]) -> Iterable[list[str]]:
+def lines(found: list[Column]) -> Iterable[list[str]]:
     """claim, where it stands and what decides, and a verdict a model and budget."""
     for claim in CLAIMS:
-        yield [claim.text, claim.source, claim.what, *(claim.cell(model) for model in models)]
+        yield [claim.text, claim.source, claim.what, *map(claim.cell, found)]

@@ -18,6 +18,7 @@ from ropewalk.figures import style
 from ropewalk.records.format import fixed, interval
 from ropewalk.rope.resolution import Resolution, resolution
 from ropewalk.rope.rope import Rope
+from ropewalk.sentences import joined
 
 #: Resamples of a bootstrap over rows.
 _RESAMPLES = 2000
@@ -51,20 +52,26 @@ class Point:
 
     @property
     def found_inside(self) -> float | None:
-        """Share of passkeys found in the old window, or in the shorter prompts that were tried instead."""
-        inside = [found for window, found in self.row.passkeys.items() if window <= self.row.window]
-        return inside[0].accuracy if inside else None
+        """Share of passkeys found in the old window, or in the shorter prompts that were tried instead; None where the base finds few of them itself."""
+        found = self.row.found_inside
+        return found.accuracy if found and self.base.finds else None
 
     @property
     def found_beyond(self) -> float | None:
         there = self.row.passkeys.get(self.row.new_window)
-        return there.accuracy if there else None
+        return there.accuracy if there and self.base.finds else None
 
 
 QUANTITIES: dict[str, Callable[[Resolution], float]] = {
     "angular resolution lost, 1 − mean angle kept": lambda theory: 1 - theory.kept,
     "pairs at angles never seen, share": lambda theory: theory.unseen,
     "farthest angle never seen, times the trained one": lambda theory: theory.overshoot,
+}
+#: Of a quantity and an outcome the sign that the theory says: what is blurred hurts in both windows, angles never seen where they are reached.
+SIGNS = {
+    "angular resolution lost, 1 − mean angle kept": (1, -1, 1, -1),
+    "pairs at angles never seen, share": (0, 0, 1, -1),
+    "farthest angle never seen, times the trained one": (0, 0, 1, -1),
 }
 OUTCOMES: dict[str, Callable[[Point], float | None]] = {
     "damage in the old window": lambda point: point.damage,
@@ -97,20 +104,44 @@ def correlation(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
     return float(rho), float(low), float(high)
 
 
-def cell(rho: float, low: float, high: float, rows: int) -> str:
-    """ρ with its interval; bold where that leaves out 0."""
+def cell(rho: float, low: float, high: float, rows: int, sign: int) -> str:
+    """ρ with its interval; bold where that leaves out 0 to the side of `sign`, which is 0 where nothing is expected."""
     text = f"{fixed(rho, 2)} ({interval(low, high, lambda value: fixed(value, 2))}), {rows} rows"
-    return f"**{text}**" if low * high > 0 else text
+    return f"**{text}**" if min(sign * low, sign * high) > 0 else text
+
+
+def correlations(found: list[Point]) -> Iterable[tuple[str, str, int, tuple[float, float, float], int]]:
+    """Of each quantity and outcome the sign that the theory says, ρ with its interval, and of how many rows."""
+    for name, quantity in QUANTITIES.items():
+        for (outcome, measured), sign in zip(OUTCOMES.items(), SIGNS[name], strict=True):
+            pairs = [(quantity(point.theory), value) for point in found if (value := measured(point)) is not None]
+            yield name, outcome, sign, correlation(pairs), len(pairs)
 
 
 def lines(found: list[Point]) -> Iterable[list[str]]:
-    """A line a quantity: ρ with each outcome, and of how many rows; bold where its interval excludes none."""
-    for name, quantity in QUANTITIES.items():
-        cells = []
-        for outcome in OUTCOMES.values():
-            pairs = [(quantity(point.theory), value) for point in found if (value := outcome(point)) is not None]
-            cells.append(cell(*correlation(pairs), len(pairs)))
-        yield [name, *cells]
+    """A line a quantity: ρ with each outcome."""
+    cells: dict[str, list[str]] = {}
+    for name, _, sign, rho, rows in correlations(found):
+        cells.setdefault(name, []).append(cell(*rho, rows, sign))
+    return [[name, *row] for name, row in cells.items()]
+
+
+def conclusion(found: list[Point]) -> str:
+    """What the correlations come to, in a few sentences."""
+    said = [
+        (name, outcome, min(sign * low, sign * high) > 0)
+        for name, outcome, sign, (_, low, high), _ in correlations(found)
+        if sign
+    ]
+    held = [f"{name.split(',')[0]} with {outcome}" for name, outcome, holds in said if holds]
+    new = [holds for name, outcome, holds in said if "new" in outcome and "never seen" in name]
+    apart = " That a model which was not extended breaks beyond its window (the first of the claims) is another matter: these were extended, and how many angles that left unseen, or how far, does not say which loses more there."
+    return (
+        f"{'In part' if any(new) else 'Not in the new window'}: of the {len(new)} correlations there with angles never seen {sum(new) or 'none'} can be told from chance in the direction that the theory says. Of all {len(said)} that it has a sign for {len(held)} can"
+        + (f": {joined(held)}" if held else "")
+        + "."
+        + apart * (not any(new))
+    )
 
 
 @style.styled

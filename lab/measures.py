@@ -37,4 +37,5 @@ def lines(models: Iterable[tuple[str, list[Row]]]) -> Iterable[list[str]]:
         for name, measure in _MEASURES.items():
             known = [row for row in complete if math.isfinite(measure(row))]
             pairs = [[(measure(row), found(row)) for row in known] for found in _FOUND.values()]
-            yield [model, name, *(cell(*correlation(each), len(each)) for each in pairs)]
+            sign = 1 if name == "context gain" else -1
+            yield [model, name, *(cell(*correlation(each), len(each), sign) for each in pairs)]

@@ -23,14 +23,16 @@ import measures
 import reading
 import trained_states
 import tuning
-from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
+from rows import FINDS, Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import at_other_rates, budget, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
 from ropewalk.figures import style
 from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
+from ropewalk.records.format import share, signed
 from ropewalk.rope.evidence import passkeys
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
+from ropewalk.sentences import joined
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
@@ -128,7 +130,7 @@ def sections() -> Iterable[str]:
         if found := budgets_table([mapped, RECORDS / "c" / model]):
             yield (
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
-                f"books. Several seeds: their mean, of losses with its interval for other documents and other seeds, else with the least and the largest seed.\n\n{found}"
+                f"books. Several seeds: their mean, its interval for other documents or prompts and for other seeds (what each finds of the passkeys at the new window stands beside it); seconds are those of the quickest and the slowest. Two perplexities of the same documents are not to be compared by their own intervals, which are of other documents, but by the differences beside them, which are paired.\n\n{found}"
             )
         if found := cheaper.section(model, full_rows(model)):
             yield found
@@ -177,20 +179,40 @@ def full_rows(model: str) -> list[Row]:
 def claimed(models: list[str]) -> str:
     """The paper's claims, by the rows of every model and budget that has what they are about."""
     known = [
-        (model, found)
+        (model, column)
         for model in models
-        for found in claims.models_of(full_rows(model), rows_in(RECORDS / "slid" / model))
+        for column in claims.columns(full_rows(model), rows_in(RECORDS / "slid" / model))
     ]
     if not known:
         return ""
-    told = [f"{name}, {m.old} → {m.new}, {budget(m.tokens)} tokens" for name, (m, *_) in known]
+    told = []
+    for name, column in known:
+        first = column.models[0]
+        told.append(f"{name}, {first.old} → {first.new}, {budget(first.tokens)} tokens, {column.seeds}")
+    slid = [
+        f"{name} at {budget(column.models[0].tokens)} ({claims.named(column.slid)})"
+        for name, column in known
+        if column.slid
+    ]
     return (
         "### The paper's claims\n\nOf Position Interpolation after the tokens in each head, where the paper's own 1000 steps are 0.5 G and its first 200 are 105 M (100 M here): what did not hold after few "
-        "tokens may after more, which is what the columns of one model show, where the rate did not change with them (below, at the learning rates; Position Interpolation's did). L is the old window, L' the new one. Not testable here: 7B to 65B, and what those say of size; not measured yet: summaries. Where seeds differ, a claim is open. So is one of a lower loss at L' than at L, "
-        "where it was measured at a stride of half a window: the tokens counted at L then had as few as half of L before them, and the fall may be of that half, unless it is larger than that model's own from L / 4 to L. At the paper's stride of 256 tokens (level slid: lab-2k, and smollm2-135m at 20 M) it is what the longer window is worth. The theorem is "
+        "tokens may after more, which is what the columns of one model show, where the rate did not change with them (below, at the learning rates; Position Interpolation's did). Two claims are of untrained models, and the same in all columns of one model. L is the old window, L' the new one. An empty cell was not measured; nor were models of 7B to 65B, and what the paper says of size, or summaries.\n\n"
+        "The verdict is by the interval in brackets: **held** if all of it lies in the range, **did not** if none does, else open. A figure is of the seeds in the head of its column unless it names others; of several it is their mean, with the interval for other documents or prompts and for other seeds.\n\n"
+        f"A claim of passkeys is {claims.NOT_TESTABLE} where clearly fewer than half of them are found in the old window (the interval of the share lies below {share(FINDS)}) by the model as it was, by the control after as many tokens, and by the trained model itself: that few are found beyond, or none, then says nothing of the longer "
+        f"window.{_cannot_find(known)}\n\n"
+        "A claim of a lower loss at L' than at L is open where it was measured at a stride of half a window: the tokens counted at L then had as few as half of L before them, and the fall may be of that half, unless it is larger than that model's own from L / 4 to L. At the paper's stride of 256 tokens it is what the longer window is worth. That was "
+        f"measured at level slid: {joined(slid)}. These were trained again by the same commands, so their weights are others than those of the other lines, and their seeds need not be the same; no control was. The theorem is "
         "another matter: as printed its bound is false by 13.7 %, and the factor of about 600 is 512 by its own logic ([method](method.md)).\n\n"
-        + table(["claim", "in the paper", "decided by", *told], claims.lines([seeds for _, seeds in known]))
+        + table(["claim", "in the paper", "decided by", *told], claims.lines([column for _, column in known]))
     )
+
+
+def _cannot_find(known: list[tuple[str, claims.Column]]) -> str:
+    """What is said of the models that find few passkeys in their own window."""
+    bases = {name: column.models[0].base for name, column in known}
+    found = {name: base.found_inside for name, base in bases.items() if not base.finds}
+    few = [f"{name} finds {share(inside.accuracy)} at {bases[name].window}" for name, inside in found.items() if inside]
+    return f" As it was, {joined(few)}." if few else ""
 
 
 def explained(models: list[str]) -> str:
@@ -206,8 +228,10 @@ def explained(models: list[str]) -> str:
         return ""
     save(explain.figure(found), FIGURES / "lab-theory.svg")
     return (
-        "### Does the theory say it beforehand?\n\nSpearman's ρ over the untrained rows above between what `ropewalk theory` counts of a row's frequencies and what was measured, with the 95 % interval of a "
-        "bootstrap over rows; bold where it leaves out 0. A quantity that said it would stand near 1 or −1. Rows of one model share its documents, so the intervals are narrower than those over models would be.\n\n"
+        f"### Does the theory say it beforehand?\n\n{explain.conclusion(found)}\n\n"
+        "Spearman's ρ over the untrained extended rows above between what `ropewalk theory` counts of a row's frequencies and what was measured, with the 95 % interval of a "
+        "bootstrap over rows; bold where it leaves out 0 to the side that the theory says: more loss and fewer passkeys, in both windows where angles are blurred, in the new one where angles were never seen (in the old one none is reached, and it says nothing). "
+        "A quantity that said it would stand near 1 or −1. Passkeys are of models that find them in their own window as they are. Rows of one model share its documents, so the intervals are narrower than those over models would be.\n\n"
         f"![Damage by resolution lost, loss beyond by angles never seen](figures/lab-theory.svg)\n\n{table(['', *explain.OUTCOMES], explain.lines(found))}"
     )
 
@@ -236,7 +260,7 @@ def page() -> str:
     )
     left = missing()
     tail = (
-        "**Never run:** models above 270 M parameters; a 7B with real weights least of all, so that what this says of one is an extrapolation. One seed where no other number is given."
+        f"**Never run:** {_larger()}; a 7B with real weights least of all, so that what this says of one is an extrapolation. One seed where no other number is given."
         + (
             f" Rows of [grids.toml](../lab/grids.toml) that are there, where not all are (level, model): {left}."
             if left
@@ -244,6 +268,13 @@ def page() -> str:
         )
     )
     return "\n\n".join([head, *sections(), tail])
+
+
+def _larger() -> str:
+    """What is larger than the largest model on record."""
+    rows = [row for directory in RECORDS.glob("*/*") for row in rows_in(directory)[:1]]
+    size, name = max((row.parameters, row.name) for row in rows)
+    return f"models of more than {size / 1e6:.0f} million parameters ({name}, the largest of the records)"
 
 
 def evidence() -> dict[str, Any]:
@@ -280,7 +311,7 @@ def choice() -> str:
 
 
 def _cells(figures: dict[str, float] | None) -> tuple[str, str]:
-    return (f"{figures['damage']:+.2f}", passkeys(figures)) if figures else ("", "")
+    return (signed(figures["damage"], 2), passkeys(figures)) if figures else ("", "")
 
 
 def _redraw(path: Path, text: str) -> None:

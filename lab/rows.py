@@ -32,6 +32,10 @@ NAMES = {
 }
 
 
+#: Of the passkeys in its own window, the share that a model must be able to find before one says of its children that they do not.
+FINDS = 0.5
+
+
 @dataclass(frozen=True)
 class Row:
     """One row: its records, and what was asked for."""
@@ -41,6 +45,16 @@ class Row:
     @cached_property
     def asked(self) -> dict[str, Any]:
         return next(iter(self.records.runs.values())).settings["row"]
+
+    @property
+    def name(self) -> str:
+        """Of the model that it was made of."""
+        return self.asked["name"].split("/")[0]
+
+    @property
+    def parameters(self) -> int:
+        """How many the model has."""
+        return next(iter(self.records.runs.values())).model.parameters
 
     @property
     def method(self) -> str:
@@ -87,6 +101,16 @@ class Row:
             found[m.row.window] = replace(m.row, low=low, high=high)
         return found
 
+    @property
+    def found_inside(self) -> PasskeySummary | None:
+        """In the old window, or in the shorter prompts that were tried instead."""
+        return next((found for window, found in self.passkeys.items() if window <= self.window), None)
+
+    @property
+    def finds(self) -> bool:
+        """Whether it can find passkeys in its own window: false where all of the interval of its share there lies below `FINDS`, or nothing was tried."""
+        return self.found_inside is not None and self.found_inside.high >= FINDS
+
     @cached_property
     def retrieval(self) -> dict[int, tuple[int, int]]:
         """Right answers and prompts of all families, by window."""
@@ -112,10 +136,20 @@ class Row:
     def training_seconds(self) -> float:
         """GPU seconds of the steps; of the first, which compiles, as much as the median one took."""
         seconds = [m.row.seconds for m in self.records.of(Step)]
-        return (sum(seconds[1:]) + statistics.median(seconds)) * self.asked.get("processes", 1) if seconds else 0.0
+        return (sum(seconds[1:]) + statistics.median(seconds)) * self.gpus if seconds else 0.0
+
+    @property
+    def gpus(self) -> int:
+        """On which it was trained together."""
+        return self.asked.get("processes", 1)
 
     def device(self) -> str:
         return next(iter(self.records.runs.values())).device
+
+    @property
+    def cards(self) -> str:
+        """H100, or H100 × 4 of rows that several trained together."""
+        return self.device().removeprefix("NVIDIA ").split()[0] + (f" × {self.gpus}" if self.gpus > 1 else "")
 
     def damage(self, base: Row | None) -> Ratio | None:
         """Perplexity in the old window over the base's, on the same documents; in a shorter one where that was not measured."""

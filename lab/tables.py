@@ -6,7 +6,6 @@ out  text; a figure with its 95 % interval in brackets
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import Any
 
 from rows import Row, at_chosen_rate, base_of, chosen_rates, control_of, rows_in
 
-from ropewalk.evals.intervals import over_seeds, share_interval
+from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds, share_interval
+from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.format import fixed, interval, share
-from ropewalk.reports.paired import Ratio
+from ropewalk.reports.paired import Bounded, Ratio
 from ropewalk.rope.scaling import SCALINGS
+from ropewalk.sentences import joined
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -92,9 +93,10 @@ def method_map(model: str, directory: Path) -> str:
             f"{row.training_seconds:.0f}" if row.asked["tokens"] else "",
         ])  # fmt: skip
     first = base.perplexities[old]
+    machines = joined(sorted({row.device() for row in shown}))
     about = (
         f"{model}, {old} → {new} tokens. {first.documents} documents of {base.asked['test']}, cut to {base.asked['test_tokens']} tokens; stride half a "
-        f"window, so that perplexities of two windows and the gain tell of context beyond {old // 2}, not beyond {old}. The base at {old}: {bounded(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {base.device()}."
+        f"window, so that perplexities of two windows and the gain tell of context beyond {old // 2}, not beyond {old}. The base at {old}: {bounded(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {machines}."
     )
     return f"{about}\n\n{table(heads, lines)}"
 
@@ -148,7 +150,7 @@ def factors_table(rows: list[Row], base: Row) -> str:
 
 
 def budgets_table(directories: Sequence[Path]) -> str:
-    """What more tokens buy, of the methods of the last directory: at the chosen rates of the first, seeds as mean and range."""
+    """What more tokens buy, of the methods of the last directory: at the chosen rates of the first, of seeds the mean."""
     rates = chosen_rates(directories[0])
     rows = at_chosen_rate(rows_in(*directories), rates)
     base, methods = base_of(rows), {row.method for row in rows_in(directories[-1])}
@@ -161,6 +163,7 @@ def budgets_table(directories: Sequence[Path]) -> str:
         "the same above the control",
         f"passkey {base.window}",
         f"passkey {base.new_window}",
+        "by seed",
         "k_max",
         f"retrieval {base.new_window}",
         "seconds",
@@ -171,28 +174,50 @@ def budgets_table(directories: Sequence[Path]) -> str:
 def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
     """One method at one budget."""
     old, new, first = base.window, base.new_window, group[0].asked
-    passkeys = [row.passkeys.get(new) for row in group]
+    keys = {window: [found for row in group if (found := row.passkeys.get(window))] for window in (old, new)}
+    retrieved = [found for row in group if (found := row.retrieval.get(new))]
     controls = [control_of(row, rows) if first["tokens"] and first["method"] != "control" else None for row in group]
     return [
         group[0].method, budget(first["tokens"]), f"{first['learning_rate']:g}" if first["tokens"] else "", str(len(group)),
-        *(_spread([found.perplexity if (found := row.perplexities.get(window)) else None for row in group], number_format.perplexity) for window in (old, new)),
+        *(_perplexity([found for row in group if (found := row.perplexities.get(window))]) for window in (old, new)),
         nats(*(row.damage(base) if row is not base else None for row in group)),
         nats(*(row.damage(control) for row, control in zip(group, controls, strict=True))),
-        *(_spread([found.accuracy if (found := row.passkeys.get(window)) else None for row in group], share) for window in (old, new)),
-        _spread([found.k_max if found else None for found in passkeys], lambda value: f"{value:.0f}"),
-        shares(group[0].retrieval.get(new)) if len(group) == 1 else _spread([found[0] / found[1] if (found := row.retrieval.get(new)) else None for row in group], share),
+        *(_mean([(each.accuracy, each.low, each.high) for each in keys[window]], 1, share) for window in (old, new)),
+        ", ".join(share(each.accuracy) for each in keys[new]) if len({each.accuracy for each in keys[new]}) > 1 else "",
+        _mean([(each.k_max, each.k_low, each.k_high) for each in keys[new]], new, lambda value: f"{value:.0f}"),
+        _mean([(right / tried, *share_interval(right, tried)) for right, tried in retrieved], 1, share),
         seconds(group) if first["tokens"] else "",
     ]  # fmt: skip
 
 
 def seconds(rows: Sequence[Row]) -> str:
-    """GPU seconds of training, and the cards they are of."""
-    cards = sorted({row.device().removeprefix("NVIDIA ").split()[0] for row in rows})
-    return f"{_spread([row.training_seconds for row in rows], lambda value: f'{value:.0f}')}, {' and '.join(cards)}"
+    """GPU seconds of training, of the quickest and the slowest seed, and the cards they are of."""
+    taken = sorted(row.training_seconds for row in rows)
+    cards = " and ".join(sorted({row.cards for row in rows}))
+    return f"{' to '.join(dict.fromkeys(f'{end:.0f}' for end in (taken[0], taken[-1])))}, {cards}"
 
 
-def _spread(values: list[float | None], write: Callable[[Any], str]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+def _perplexity(seeds: Sequence[Perplexity]) -> str:
+    return _bounded_mean(
+        [(row.perplexity, *row.bounds) for row in seeds], perplexity_over_seeds, number_format.perplexity
+    )
+
+
+def _mean(seeds: Sequence[Bounded], most: float, write: Callable[[Any], str]) -> str:
+    """The mean over seeds of a figure from 0 to `most`."""
+
+    def clipped(each: Sequence[Bounded]) -> Bounded:
+        value, low, high = over_seeds(each)
+        return value, max(low, 0.0), min(high, most)
+
+    return _bounded_mean(seeds, clipped, write)
+
+
+def _bounded_mean(
+    seeds: Sequence[Bounded], mean: Callable[[Sequence[Bounded]], Bounded], write: Callable[[Any], str]
+) -> str:
+    """With its 95 % interval for other documents or prompts and other seeds; empty without any."""
+    if not seeds:
         return ""
-    return write(statistics.fmean(known)) + (f" ({write(min(known))} to {write(max(known))})" if len(known) > 1 else "")
+    value, low, high = mean(seeds)
+    return bounded(write(value), low, high, write)

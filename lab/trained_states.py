@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from rows import Row, base_of
+from rows import Row, base_of, control_of
 from tables import bounded, budget, nats, order, table
 
 from ropewalk.evals.intervals import Paired
@@ -60,15 +60,21 @@ def benchmarks_table(rows: list[Row], old: Row) -> str:
 
 
 def further_table(rows: list[Row], old: Row) -> str:
-    """Perplexity on the further documents by window, and the loss in the old window above the base's."""
+    """Perplexity on the further documents by window, and the loss in the old window above the base's and the control's."""
     windows = sorted(old.further)
-    heads = ["method", "training tokens", "seed", *(f"perplexity {window}" for window in windows), f"damage at {old.window}, nats"]  # fmt: skip
+    heads = ["method", "training tokens", "seed", *(f"perplexity {window}" for window in windows), f"damage at {old.window}, nats", "the same above the control"]  # fmt: skip
     lines = []
     for row in sorted((row for row in rows if row.further), key=order):
         found = row.further
         values = [number_format.perplexity(found[w].perplexity) if w in found else "" for w in windows]
-        damage = ratio(old.further[old.window], found[old.window]) if row is not old and old.window in found else None
-        lines.append([*_name(row), *values, nats(damage)])
+        control = control_of(row, rows) if row.asked["method"] != "control" else None
+        above = [
+            ratio(other.further[old.window], found[old.window])
+            if other and other is not row and old.window in found and old.window in other.further
+            else None
+            for other in (old, control)
+        ]
+        lines.append([*_name(row), *values, *map(nats, above)])
     return table(heads, lines) if len(lines) > 1 else ""
 
 

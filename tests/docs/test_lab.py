@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -14,6 +15,7 @@ from ropewalk.reports import report
 
 LAB = Path(__file__).resolve().parents[2] / "lab"
 sys.path.insert(0, str(LAB))
+import cheaper  # noqa: E402
 import claims  # noqa: E402
 import conversations  # noqa: E402
 import explain  # noqa: E402
@@ -21,9 +23,12 @@ import results  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
 
+from ropewalk.cli.tables.theory import show_theory  # noqa: E402
 from ropewalk.data.chat_tokens import encode_conversations  # noqa: E402
 from ropewalk.data.conversations import Conversation  # noqa: E402
 from ropewalk.model.load import load_tokenizer  # noqa: E402
+from ropewalk.records.format import share  # noqa: E402
+from ropewalk.suite.theory import theory  # noqa: E402
 
 
 def test_the_page_is_drawn_from_the_records(tmp_path, monkeypatch):
@@ -83,7 +88,7 @@ def test_gpus_are_grouped_for_rows_that_several_run_together():
 def test_a_claim_is_held_or_not_by_its_interval_and_open_where_that_tells_nothing():
     def cell(low: float, high: float) -> str:
         claim = claims.Claim("t", "table 1", lambda model: ((low + high) / 2, low, high), "nats", most=0.02)
-        return claim.cell([None]).split(":")[0]
+        return claim.cell(claims.Column([_column("lab-2k", 5).models[0]], [])).split(":")[0]
 
     assert [cell(-0.1, 0.02), cell(-0.1, 0.03), cell(0.021, 0.03), cell(float("nan"), float("nan"))] == [
         "**held**",
@@ -94,13 +99,13 @@ def test_a_claim_is_held_or_not_by_its_interval_and_open_where_that_tells_nothin
 
 
 def test_what_a_longer_window_is_worth_is_read_from_rows_of_a_stride_that_tells():
-    found = claims.models_of(results.full_rows("lab-2k"), rows.rows_in(results.RECORDS / "slid/lab-2k"))
+    found = claims.columns(results.full_rows("lab-2k"), rows.rows_in(results.RECORDS / "slid/lab-2k"))
     (claim,) = (each for each in claims.CLAIMS if each.text.startswith("It makes use"))
-    coarse = [[model] for (model, *_) in claims.models_of(results.full_rows("lab-2k"))]
-    assert [claim.cell(models).split(":")[0] for models in coarse] == ["open"] * 3
-    assert [claim.cell(models).split(":")[0] for models in found] == ["open", "**held**", "**held**"]
-    (model, *_) = found[-1]
-    here, there = (model.by_window.trained.perplexities[window] for window in (model.new, model.old))
+    coarse = claims.columns(results.full_rows("lab-2k"))
+    assert [claim.cell(column).split(":")[0] for column in coarse] == ["open"] * 3
+    assert [claim.cell(column).split(":")[0] for column in found] == ["open", "**held**", "**held**"]
+    (model, *_) = found[-1].slid
+    here, there = (model.trained.perplexities[window] for window in (model.new, model.old))
     assert (here.stride, there.stride) == (256, 256)
     assert claim.measure(model)[0] == pytest.approx(math.log(here.perplexity / there.perplexity), abs=2e-3)
 
@@ -129,3 +134,122 @@ def test_conversations_of_three_lengths_have_the_same_turns_and_fill_their_lengt
             assert 0.95 * length <= len(ids) <= length
     assert turns[0] == turns[1] == turns[2] and len(turns[0]) == 2 * 16
     assert {message["content"] for message in turns[0][1::2]} == {"Squares. They grow."}
+
+
+@functools.cache
+def _page() -> str:
+    """As it is, which another test holds against the records."""
+    return results.PAGE.read_text(encoding="utf-8")
+
+
+@functools.cache
+def _columns(model: str) -> list[claims.Column]:
+    return claims.columns(results.full_rows(model), rows.rows_in(results.RECORDS / "slid" / model))
+
+
+def _column(model: str, tokens: int) -> claims.Column:
+    return next(column for column in _columns(model) if column.models[0].tokens == tokens * 2**20)
+
+
+def _claim(words: str) -> claims.Claim:
+    return next(claim for claim in claims.CLAIMS if claim.text.startswith(words))
+
+
+def test_passkeys_that_no_model_finds_in_its_own_window_decide_no_claim():
+    """lab-2k finds none at 2048 before it has read 100 M tokens; SmolLM2 does from the start."""
+    for words in ("Direct fine-tuning", "It finds the passkey"):
+        for tokens in (5, 20):
+            assert _claim(words).cell(_column("lab-2k", tokens)).startswith(claims.NOT_TESTABLE)
+        for model, tokens in (("lab-2k", 100), ("smollm2-135m", 5), ("smollm2-135m", 20)):
+            assert claims.NOT_TESTABLE not in _claim(words).cell(_column(model, tokens))
+    assert "As it was, lab-2k finds 0\u202f% at 2048." in _page()
+
+
+@pytest.mark.parametrize(
+    ("found", "of_none", "told"),
+    [
+        (claims.HELD, claims.HELD, claims.NOT_TESTABLE),
+        ("open", claims.HELD, claims.NOT_TESTABLE),
+        ("**did not**", claims.HELD, "**did not**"),
+    ],
+)
+def test_passkeys_that_are_found_beyond_count_whatever_the_base_finds(found, of_none, told):
+    base = _column("lab-2k", 5).models[0].base
+    assert claims.of_passkeys(found, of_none, [base, None]) == told
+    assert claims.of_passkeys(found, of_none, [base, _column("smollm2-135m", 5).models[0].base]) == found
+
+
+def test_a_claim_rests_on_the_seeds_that_it_names_and_on_an_interval_over_them():
+    """Level slid has seeds 0, 1 and 2 of lab-2k at 20 M, the other rows seed 0 alone."""
+    column = _column("lab-2k", 20)
+    assert column.seeds == "seed 0"
+    cell = _claim("Trained briefly").cell(column)
+    assert re.fullmatch(r"\S+: −0\.\d{3} \(−0\.\d{3} to −0\.\d{3}\), level slid, seeds 0, 1, 2", cell)
+    assert _claim("The old window").cell(column).endswith(")")
+    two = _claim("It makes use").cell(
+        _column("smollm2-135m", 20)
+    )  # of two seeds, that scatter as much as they differ from 0
+    assert two.startswith("open: −0.005 (−0.0") and two.endswith("level slid, seeds 0, 1")
+    for line in claims.lines([_column("smollm2-135m", 20)]):
+        assert not line[3] or re.search(r"\(.+ to .+\)", line[3]), line
+
+
+def test_what_the_readme_says_of_interpolation_is_in_the_records():
+    (model,) = _column("smollm2-135m", 100).models
+    figures = [
+        _claim("And not because books").measure(model),
+        _claim("The old window hardly suffers on math").measure(model),
+    ]
+    (above_control, *control), (above_base, *base) = ([f"{value:.2f}" for value in each] for each in figures)
+    said = f"loses {above_base} nats there above the base ({' to '.join(base)}) and {above_control} above the control ({' to '.join(control)})"
+    text = results.README.read_text(encoding="utf-8")
+    key = model.trained.passkeys[model.new]
+    found = f"finds {share(key.accuracy)} of the passkeys ({share(key.low)} to {share(key.high)})"
+    assert said in text and found in text
+    at_20 = {claim.what: claim.cell(_column("smollm2-135m", 20)).split(":")[0] for claim in claims.CLAIMS}
+    assert at_20["nats up to 0"] == at_20["nats; held up to 0.02"] == claims.HELD
+    assert at_20["nats at L' above the control's at L; held up to 0"] == "**did not**"
+    assert at_20["nats above the control's; held up to 0.02"] == "**did not**"
+
+
+def test_shares_are_written_alike_in_the_readme_and_on_the_page():
+    """66 of 80 is 83 %, halves up, with a narrow blank."""
+    rounded = re.findall(r"\d+[^\d|]?%", results.choice())
+    assert "83\u202f%" in rounded and all(each.endswith("\u202f%") for each in rounded)
+
+
+def test_gpu_seconds_are_compared_on_as_many_gpus_of_one_kind_alone():
+    smollm, lab = (cheaper.section(model, results.full_rows(model)) for model in ("smollm2-135m", "lab-2k"))
+    assert "| GPU seconds of its |" not in smollm and "1816 GPU seconds are of H100 × 4" in smollm
+    assert "| YaRN | 20 M | 0 | 20\u202f% | 19\u202f% |" in lab and "| YaRN | 20 M | 0 | 20\u202f% | **did" in smollm
+    assert "| PI | 20 M | 0 | 20\u202f% | 19\u202f% |" in lab and f"{claims.NOT_TESTABLE}: 0" in lab
+    assert "| 1816, H100 × 4 |" in _page()
+
+
+def test_brackets_of_a_column_are_intervals_of_one_kind():
+    """Over seeds and prompts, as the report's page has them: wider of three seeds that differ than of one."""
+    page = _page()
+    (line,) = re.findall(r"^\| PI \| 20 M \| 0.001 \| 3 .*", page, re.MULTILINE)
+    assert "| 17\u202f% (0\u202f% to 81\u202f%) | 46\u202f%, 1\u202f%, 3\u202f% |" in line
+    assert "(0\u202f% to 0\u202f%)" not in page
+
+
+def test_what_was_never_run_is_larger_than_the_largest_record():
+    assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
+
+
+def test_the_theory_is_said_to_have_told_what_the_records_bear_out(capsys):
+    page, said = _page(), theory_in_words(capsys)
+    assert "Not in the new window: of the 4 correlations there with angles never seen none" in page
+    assert "neither count of unseen angles said which lose more there" in said
+    assert "blurred went with the loss in the old window" in said
+    assert "2 can: angular resolution lost with damage in the old window" in page
+    for column in ("smollm2-135m", "lab-2k"):
+        assert _claim("A model breaks").cell(_column(column, 20)).startswith(claims.HELD)
+    assert explain.cell(-0.6, -0.7, -0.4, 9, 0)[0] != "*" == explain.cell(-0.6, -0.7, -0.4, 9, -1)[0]
+    assert explain.cell(-0.6, -0.7, -0.4, 9, 1)[0] != "*"
+
+
+def theory_in_words(capsys) -> str:
+    show_theory(theory("hemp", window=1024))
+    return " ".join(capsys.readouterr().out.split())

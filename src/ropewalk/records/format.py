@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TypeGuard
 
+from ropewalk import sentences
 from ropewalk.sentences import counted
 
 NONE = "–"
@@ -57,11 +57,7 @@ def percent(value: Any, digits: int = 1) -> str:
 
 def share(value: Any, digits: int = 0) -> str:
     """A part of a whole: 0.75 → 75 %; halves up, 1/8 → 13 %."""
-    if not is_finite(value):
-        return NONE
-    # By the shortest decimals of the number, since 100 times 0.145 falls short of 14.5.
-    percent = (Decimal(repr(float(value))) * 100).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return f"{percent:f}\u202f%"
+    return sentences.share(value, digits) if is_finite(value) else NONE
 
 
 def times(value: Any) -> str:

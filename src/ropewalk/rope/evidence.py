@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from ropewalk.sentences import share
+
 #: 2^20 training tokens.
 _MILLION = 2**20
 
@@ -61,12 +63,12 @@ def most_trained(method: str) -> Trained:
 
 
 def passkeys(figures: dict[str, float]) -> str:
-    """The share of keys found: the mean over seeds, and their range where they differ."""
-    mean, least, most = (f"{figures[name]:.0%}" for name in ("passkeys", "least", "most"))
+    """The share of keys found: the mean over seeds, and the least and the largest seed where they differ."""
+    mean, least, most = (share(figures[name]) for name in ("passkeys", "least", "most"))
     seeds = int(figures["seeds"])
     if seeds == 1:
         return mean
-    return f"{mean} ({seeds} seeds)" if least == most else f"{mean} ({seeds} seeds, from {least} to {most})"
+    return f"{mean} ({seeds} seeds)" if least == most else f"{mean} ({seeds} seeds, by seed from {least} to {most})"
 
 
 def choice(asked: str, method: str) -> str:

@@ -33,9 +33,10 @@ def show_theory(forecast: Forecast, *, full: bool = False) -> None:
     terminal.print(
         f"{forecast.name or 'The model'}, window {rope.window} → {forecast.reach} tokens"
         + f": {forecast.layout}" * bool(forecast.layout)
-        + ". A head's coordinates rotate in pairs, each by an angle a token. Angles that training never showed make a model "
+        + ". A head's coordinates rotate in pairs, each by an angle a token. By the paper's reasoning angles that training never showed make a model "
         "fail, the farthest as many times the largest shown, of pairs that training showed no full turn; smaller angles a token (their mean over the pairs is what the last column compares) blur neighbouring tokens, which "
-        f"training brings back.\n\n{in_words(forecast.hurdles)}"
+        "training brings back. Measured on untrained models: not extended, they did break beyond their window; of extended ones neither count of unseen angles said which lose "
+        f"more there, and what is blurred went with the loss in the old window, loosely (docs/results.md, Does the theory say it beforehand?).\n\n{in_words(forecast.hurdles)}"
     )
     if not full:
         terminal.print("--full prints the bounds on scores, figure 2 and the angles by frequency band.", style="dim")
