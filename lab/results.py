@@ -23,16 +23,15 @@ import measures
 import reading
 import trained_states
 import tuning
-from rows import FINDS, Row, at_chosen_rate, base_of, chosen_rates, rows_in
-from tables import at_other_rates, budget, budgets_table, factors_table, grouped, method_map, order, rates_table, table
+from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
+from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
 from ropewalk.figures import style
 from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
-from ropewalk.records.format import share, signed
+from ropewalk.records.format import signed
 from ropewalk.rope.evidence import passkeys
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
-from ropewalk.sentences import joined
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
@@ -178,41 +177,11 @@ def full_rows(model: str) -> list[Row]:
 
 def claimed(models: list[str]) -> str:
     """The paper's claims, by the rows of every model and budget that has what they are about."""
-    known = [
+    return claims.section([
         (model, column)
         for model in models
         for column in claims.columns(full_rows(model), rows_in(RECORDS / "slid" / model))
-    ]
-    if not known:
-        return ""
-    told = []
-    for name, column in known:
-        first = column.models[0]
-        told.append(f"{name}, {first.old} → {first.new}, {budget(first.tokens)} tokens, {column.seeds}")
-    slid = [
-        f"{name} at {budget(column.models[0].tokens)} ({claims.named(column.slid)})"
-        for name, column in known
-        if column.slid
-    ]
-    return (
-        "### The paper's claims\n\nOf Position Interpolation after the tokens in each head, where the paper's own 1000 steps are 0.5 G and its first 200 are 105 M (100 M here): what did not hold after few "
-        "tokens may after more, which is what the columns of one model show, where the rate did not change with them (below, at the learning rates; Position Interpolation's did). Two claims are of untrained models, and the same in all columns of one model. L is the old window, L' the new one. An empty cell was not measured; nor were models of 7B to 65B, and what the paper says of size, or summaries.\n\n"
-        "The verdict is by the interval in brackets: **held** if all of it lies in the range, **did not** if none does, else open. A figure is of the seeds in the head of its column unless it names others; of several it is their mean, with the interval for other documents or prompts and for other seeds.\n\n"
-        f"A claim of passkeys is {claims.NOT_TESTABLE} where clearly fewer than half of them are found in the old window (the interval of the share lies below {share(FINDS)}) by the model as it was, by the control after as many tokens, and by the trained model itself: that few are found beyond, or none, then says nothing of the longer "
-        f"window.{_cannot_find(known)}\n\n"
-        "A claim of a lower loss at L' than at L is open where it was measured at a stride of half a window: the tokens counted at L then had as few as half of L before them, and the fall may be of that half, unless it is larger than that model's own from L / 4 to L. At the paper's stride of 256 tokens it is what the longer window is worth. That was "
-        f"measured at level slid: {joined(slid)}. These were trained again by the same commands, so their weights are others than those of the other lines, and their seeds need not be the same; no control was. The theorem is "
-        "another matter: as printed its bound is false by 13.7 %, and the factor of about 600 is 512 by its own logic ([method](method.md)).\n\n"
-        + table(["claim", "in the paper", "decided by", *told], claims.lines([column for _, column in known]))
-    )
-
-
-def _cannot_find(known: list[tuple[str, claims.Column]]) -> str:
-    """What is said of the models that find few passkeys in their own window."""
-    bases = {name: column.models[0].base for name, column in known}
-    found = {name: base.found_inside for name, base in bases.items() if not base.finds}
-    few = [f"{name} finds {share(inside.accuracy)} at {bases[name].window}" for name, inside in found.items() if inside]
-    return f" As it was, {joined(few)}." if few else ""
+    ])  # fmt: skip
 
 
 def explained(models: list[str]) -> str:
@@ -255,8 +224,8 @@ def page() -> str:
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson). A figure without one has it in its record. Retrieval is the harder "
-        "set, its four families together. Seconds are GPU seconds of training alone, without compiling. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
+        "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     left = missing()
     tail = (
