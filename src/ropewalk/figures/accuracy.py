@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ropewalk.figures.style import INK, Colours, legend, marked, new, styled
+from ropewalk.figures.style import INK, Colours, legend, marked, marker_of, new, styled
 from ropewalk.records.variant import Variant, labels
 
 TASK_NAMES = {
@@ -89,6 +89,7 @@ def retrieval(series: Sequence[ByRow], *, colours: Colours | None = None) -> Fig
 
 def _by_row(axes: Axes, rows: list[str], series: Sequence[ByRow], colours: Colours | None) -> None:
     """Figures with their intervals on a horizontal line a row, side by side so that no marker covers another."""
+    markers = marker_of([label for label, _, _ in series])
     for index, (label, variant, points) in enumerate(series):
         x, low, high = np.array(list(points.values())).T
         aside = (index - (len(series) - 1) / 2) * 0.7 / len(series)
@@ -96,7 +97,7 @@ def _by_row(axes: Axes, rows: list[str], series: Sequence[ByRow], colours: Colou
             x,
             [rows.index(row) + aside for row in points],
             xerr=[np.maximum(0, x - low), np.maximum(0, high - x)],
-            **marked(index, label, variant, colours),
+            **marked(markers[label], label, variant, colours),
         )
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -6,7 +6,9 @@ out  a matplotlib Figure each
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from ropewalk.figures.style import (
     dashes,
     legend,
     marked,
+    marker_of,
     more,
     new,
     styled,
@@ -62,8 +65,11 @@ def perplexity_by_steps(
 
 def _by_steps(axes: Axes, curves: Iterable[tuple[Variant, dict[int, float]]], looks: dict[Variant, Any]) -> None:
     """A line a variant through (steps, figure)."""
-    for index, (variant, points) in enumerate(curves):
-        axes.plot(*zip(*sorted(points.items()), strict=True), **looks[variant], marker=MARKERS[index % len(MARKERS)])
+    curves = list(curves)
+    markers = marker_of([looks[variant]["label"] for variant, _ in curves])
+    for variant, points in curves:
+        marker = MARKERS[markers[looks[variant]["label"]] % len(MARKERS)]
+        axes.plot(*zip(*sorted(points.items()), strict=True), **looks[variant], marker=marker)
     axes.set_xlabel("fine-tuning steps")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
@@ -207,7 +213,7 @@ def by_distance(
 
 @styled
 def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None) -> Figure:
-    """Perplexity in the new window by factor, one line a method and budget; relative to the base where it is known.
+    """Perplexity in the new window by factor, one line a method and budget, seeds by their mean; relative to the base where it is known.
 
     `points` holds (variant, budget in words, perplexity).
     """
@@ -216,11 +222,12 @@ def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None
     for variant, budget, value in points:
         lines.setdefault((variant.method_label, budget), []).append((variant, value / (base or 1.0)))
     for index, ((method, budget), line) in enumerate(lines.items()):
-        line.sort(key=lambda point: point[0].factor)
-        first = line[0][0]
+        first, by_factor = line[0][0], dict[float, list[float]]()
+        for variant, value in sorted(line, key=lambda point: point[0].factor):
+            by_factor.setdefault(variant.factor, []).append(math.log(value))
         axes.plot(
-            [variant.factor for variant, _ in line],
-            [value for _, value in line],
+            list(by_factor),
+            [math.exp(fmean(values)) for values in by_factor.values()],
             color=colour(first),
             linestyle=dashes(first),
             marker=MARKERS[index % len(MARKERS)],

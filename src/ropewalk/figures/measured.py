@@ -195,10 +195,7 @@ def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None =
     for m in measurements:
         runs.setdefault(m.run.id, []).append(m)
     variants = {run: trained_variant(steps[0].run.model, steps[0].recipe) for run, steps in runs.items()}
-    names = told_apart(
-        {run: f"{variant.method_and_factor} to {variant.window}" for run, variant in variants.items()},
-        variants.__getitem__,
-    )
+    names = _of_trainings(variants)
     last = {run: max(steps, key=lambda m: m.row.step).row.loss for run, steps in runs.items()}
     crowd = crowded_out(last, variants.__getitem__)
     names |= dict.fromkeys(crowd, more(len(crowd)))
@@ -219,6 +216,21 @@ def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None =
     if len(runs) > 1:
         legend(figure, axes)
     return figure
+
+
+def _of_trainings(variants: dict[str, Variant]) -> dict[str, str]:
+    """What each run is called in a legend: the seeds of one training share a name, which says how many they are."""
+    alike: dict[tuple, list[str]] = {}
+    for run, variant in variants.items():
+        alike.setdefault(variant.series if variant.recipe.seed is not None else (run,), []).append(run)
+    rows = [
+        part
+        for runs in alike.values()
+        for part in ([runs] if len({variants[run].recipe.seed for run in runs}) == len(runs) else [[r] for r in runs])
+    ]
+    titles = {runs[0]: f"{variants[runs[0]].method_and_factor} to {variants[runs[0]].window}" for runs in rows}
+    names = told_apart(titles, variants.__getitem__)
+    return {run: names[runs[0]] + f", {len(runs)} seeds" * (len(runs) > 1) for runs in rows for run in runs}
 
 
 def _by_variant(measurements: Sequence[Measurement[Perplexity]]) -> dict[Variant, list[Perplexity]]:

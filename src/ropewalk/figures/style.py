@@ -12,7 +12,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, TypeVar
 
@@ -232,6 +232,11 @@ def marked(index: int, label: str, variant: Variant, colours: Colours | None, li
     """How points with intervals look."""
     looks = {"marker": MARKERS[index % len(MARKERS)], "color": colour(variant, colours), "linestyle": line}
     return {**looks, "capsize": 2.2, "elinewidth": 1.2, "label": label}
+
+
+def marker_of(labels: Sequence[str]) -> dict[str, int]:
+    """Name of a legend → the place of its marker: seeds share a name."""
+    return {label: place for place, label in enumerate(dict.fromkeys(labels))}
 
 
 def svg(figure: Figure, name: str, title: str, description: str = "") -> str:

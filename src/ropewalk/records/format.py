@@ -84,6 +84,14 @@ def large(value: Any) -> str:
     return f"{value:.3g}"
 
 
+def tokens(value: Any) -> str:
+    """A number of training tokens under the name that it is typed by: 20 × 2^20 → 20M, 512 × 2^10 → 512k; any other with three digits, as `large` writes it."""
+    for size, suffix in ((2**20, "M"), (2**10, "k")):
+        if is_finite(value) and value >= size and value % size == 0:
+            return f"{value // size:.0f}{suffix}"
+    return large(value)
+
+
 def steps(number: int) -> str:
     """1 step, 2 steps."""
     return counted(number, "step")

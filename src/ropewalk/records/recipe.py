@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ropewalk.records import format as number_format
 from ropewalk.records.rows import Run
 from ropewalk.records.sources import read_names, write_names
 
@@ -36,8 +37,11 @@ _FACTS = (
     "clip",
     "mask_documents",
 )
+#: Of those what a page names by itself: texts and budgets are what it compares within, and steps are in every label.
+_NAMED = {"data", "data_digest", "tokens", "steps"}
 #: Methods of `ablate` whose config does not say which they are, by their word and as they are called: factors, and the base trained in its own window.
-NAMES = {"p-rope": "p-RoPE", "cope": "CoPE", "control": "control"}
+CONTROL = "control"
+NAMES = {"p-rope": "p-RoPE", "cope": "CoPE", CONTROL: "control"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Recipe:
         """What it read is called: of many sources the first."""
         return _short(dict(self.facts).get("data", ""))
 
+    def steps(self, window: int) -> int | None:
+        """Steps of so long a window that its budget is, of a row of `ablate`."""
+        step = dict(self.facts).get("step_tokens", "")
+        return steps_of(self.tokens, int(step), window)[1] if self.tokens and step.isdecimal() else None
+
     def chunk(self, original_window: int) -> int | None:
         """Tokens that mode pose read at a time, the original window where none were asked for; None of another mode."""
         facts = dict(self.facts)
@@ -77,11 +86,28 @@ class Recipe:
         value = dict(self.facts).get(fact, "")
         if fact in ("data", "data_digest"):
             return self.data if fact == "data" else ""
-        return f"{fact.replace('_', ' ')} {value}" if value else ""
+        if fact in ("tokens", "step_tokens") and value.isdecimal():
+            value = number_format.tokens(int(value))
+        return f"{value} tokens" if value and fact == "tokens" else f"{fact.replace('_', ' ')} {value}" if value else ""
 
 
 #: Of a model that was not trained, or by nothing that is on record.
 UNKNOWN = Recipe()
+
+
+def differing(recipes: Sequence[Recipe]) -> list[str]:
+    """The settings in which these differ, as far as they are on record: besides method, factor and seed, text and budget, which a page names anyhow."""
+    known = [dict(recipe.facts) for recipe in recipes if recipe.facts]
+    # A row of `ablate` has fewer settings on record than a run of `train`: beside one, what it lacks is not known to differ.
+    all_alike = len({"batch_size" in facts for facts in known}) < 2
+    values = {fact: {facts.get(fact) for facts in known} - (set() if all_alike else {None}) for fact in _FACTS}
+    return [fact for fact in _FACTS if fact not in _NAMED and len(values[fact]) > 1]
+
+
+def steps_of(tokens: int, step_tokens: int, window: int) -> tuple[int, int]:
+    """(windows a step, steps) of a row of `ablate`. One of fewer tokens than a step of others is one step of its own, and not a whole one of theirs."""
+    batch = max(1, round(min(step_tokens, tokens) / window))
+    return batch, max(1, round(tokens / (batch * window)))
 
 
 def place(name: str) -> str:

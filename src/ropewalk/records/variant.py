@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import NAMES, UNKNOWN, Recipe, place
+from ropewalk.records.recipe import CONTROL, NAMES, UNKNOWN, Recipe, place
 from ropewalk.rope.scaling import Linear, Plain, Scaling
 
 K = TypeVar("K")
@@ -67,6 +67,11 @@ class Variant:
         return self.role in ("untrained", "trained")
 
     @property
+    def is_control(self) -> bool:
+        """Whether it is a control, trained in its own window and interpolated afterwards: its config counts no step since."""
+        return self.role == "untrained" and self.recipe.word == CONTROL
+
+    @property
     def method(self) -> str:
         return self.scaling.method
 
@@ -101,6 +106,9 @@ class Variant:
             control = self.method_label if self.recipe.word else ""
             more = f", {number_format.steps(self.steps)}{'' if control else ' more'}" if self.steps else ""
             return f"{control or 'base'}{more}" + (", extrapolating" if self.role == "extrapolation" else "")
+        if self.is_control:
+            steps = self.recipe.steps(self.original_window)
+            return f"{self.method_label}{f', {number_format.steps(steps)}' if steps else ''}, interpolated"
         if self.steps == 0:
             return f"{self.method_and_factor}, before training"
         return f"{self.method_and_factor}, {number_format.steps(self.steps)}"
@@ -129,6 +137,7 @@ def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNK
         role = "trained" if model.steps else untouched
     else:
         role = "extrapolation" if window is not None and window > model.window else "base"
+    trained = model.steps or (role == "untrained" and recipe.word == CONTROL)
     return Variant(
         role=role,
         scaling=model.scaling,
@@ -138,7 +147,7 @@ def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNK
         lineage=(model.family, model.original_window, model.head_dim, model.parameters),
         name=model.name,
         fingerprint=model.fingerprint,
-        recipe=recipe if model.steps else dataclasses.replace(recipe, facts=(), seed=None),
+        recipe=recipe if trained else dataclasses.replace(recipe, facts=(), seed=None),
         base=recipe.base or model.base,
     )
 
@@ -161,20 +170,20 @@ def seeds_of_rows(variants: Sequence[Variant]) -> list[list[Variant]]:
     return rows
 
 
-def labels(variants: Sequence[Variant], *, one_by_one: bool = False) -> dict[Variant, str]:
+def labels(variants: Sequence[Variant], *, one_by_one: bool = False, always: Sequence[str] = ()) -> dict[Variant, str]:
     """variant → a label that is unique among these, but for seeds, which share a row: where two share one what differs is added.
 
-    That is the window, then each fact of the training, the seed, the name, the fingerprint. `one_by_one`: seeds have labels of their own.
+    That is the window, then each fact of the training, the seed, the name, the fingerprint. `one_by_one`: seeds have labels of their own. `always`: facts that are added whether or not two share a label.
     """
     rows = [[variant] for variant in dict.fromkeys(variants)] if one_by_one else seeds_of_rows(variants)
-    unique = told_apart({row[0]: row[0].label for row in rows}, lambda variant: variant)
+    unique = told_apart({row[0]: row[0].label for row in rows}, lambda variant: variant, always)
     seeds = {row[0]: f", {len(row)} seeds" if len(row) > 1 else "" for row in rows}
     return {variant: unique[row[0]] + seeds[row[0]] for row in rows for variant in row}
 
 
-def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant]) -> dict[K, str]:
-    """Names made unique by what is known of their variants, in the order in which `labels` lists it."""
-    facts = dict.fromkeys(fact for key in names for fact, _ in variant_of_key(key).recipe.facts)
+def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant], always: Sequence[str] = ()) -> dict[K, str]:
+    """Names made unique by what is known of their variants, in the order in which `labels` lists it; with the facts that are to stand there always."""
+    facts = dict.fromkeys(fact for key in names for fact, _ in variant_of_key(key).recipe.facts if fact not in always)
     extras: list[Callable[[Variant], str]] = [
         lambda v: f"window {v.window}",
         *(lambda v, fact=fact: v.recipe.told(fact) for fact in facts),
@@ -182,7 +191,10 @@ def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant]) -> d
         lambda v: v.name,
         lambda v: v.fingerprint[:6] or "unknown weights",
     ]
-    unique = dict(names)
+    unique = {
+        key: " ".join([label, *(f"({told})" for fact in always if (told := variant_of_key(key).recipe.told(fact)))])
+        for key, label in names.items()
+    }
     for extra in extras:
         shared: dict[str, set[str]] = {}
         for key, label in unique.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain
 from ropewalk.records import format as number_format
+from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, labels
 from ropewalk.reports import benchmarks, damage, methods, pairs, perplexity
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
@@ -21,7 +22,7 @@ def section(clean: Clean) -> Section | None:
         "ablation",
         "Methods and factors at a fixed budget",
         "Each block holds states that were trained on the same number of tokens; within a block only the method, the factor, "
-        "what a line says in brackets and the model's own chance differ.",
+        "what a line says in brackets and the model's own chance differ, as far as settings are on record.",
     )
     groups = perplexity.groups(clean)
     compared = [contest(clean, lineage) for lineage in dict.fromkeys(group.lineage for group in groups)]
@@ -50,7 +51,7 @@ def section(clean: Clean) -> Section | None:
 
 
 def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
-    names = labels(list(block))
+    names = labels(list(block), always=differing([variant.recipe for variant in block]))
     lines = [
         _line(clean, group, variant, rows, names[variant])
         for variant, rows in sorted(block.items(), key=lambda v: v[0].order)
@@ -100,7 +101,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             Cell.of(reach[0], number_format.count, *reach[1:], within=(0, variant.window)) if reach else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
             Cell.of(change[0], number_format.points, *change[1:]) if change else Cell(""),
-            Cell.of(tokens, number_format.large) if tokens else Cell(""),
+            Cell.of(tokens, number_format.tokens) if tokens else Cell(""),
             Cell.of(seconds, number_format.duration, unit="s") if seconds else Cell(""),
         ],
         colour=style.colour(variant, clean.colours),

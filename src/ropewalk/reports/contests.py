@@ -105,7 +105,7 @@ def _by_budget(variants: Block, runs: list[Training]) -> dict[tuple[str, int], B
     texts = {text for kind, _, text in by_budget if kind}
 
     def words(kind: int, value: int, text: str) -> str:
-        amount = ["before training", f"{number_format.large(value)} training tokens", number_format.steps(value)][kind]
+        amount = ["before training", f"{number_format.tokens(value)} training tokens", number_format.steps(value)][kind]
         return f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
 
     return {(words(*key), key[1]): block for key, block in sorted(by_budget.items())}

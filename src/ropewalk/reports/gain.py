@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain, Measurement
 from ropewalk.records import format as number_format
+from ropewalk.records.rows import PlaceGain
 from ropewalk.records.slide import Slide
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.drawn import to_draw
 from ropewalk.reports.perplexity import short_data
-from ropewalk.reports.retrieval import left_out, to_draw
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.same_tokens import apart
 
@@ -34,7 +36,7 @@ def section(clean: Clean) -> Section | None:
         "gain",
         "What the context is worth",
         "The loss of the same tokens with a short context less that with the whole one, in nats a token: above zero the model uses what "
-        "lies further back than the short context is sure to reach, at zero it ignores it, below it is confused by it. LongPPL is the perplexity of the key tokens alone, those that the "
+        "lies further back than the short context is sure to reach, at zero it ignores it, below it is confused by it; an interval that holds zero shows none of these. LongPPL is the perplexity of the key tokens alone, those that the "
         "evaluator needs the long context for.",
     )
     for group in groups.values():
@@ -59,7 +61,10 @@ def sentence(clean: Clean, seeds: Sequence[Variant]) -> str:
     known = [f"{len(each)} of {len(seeds)} seeds"] * (len(each) < len(seeds))
     known += [bounds] * bool(bounds)
     in_brackets = f" ({', '.join(known)})" if known else ""
-    return f"Context gain: {'≈ ' * row.estimate}{_nats(value)} nats{in_brackets}."
+    shown = f", which does not show that context beyond {Slide(row.short, row.stride).least} is used" * (
+        low <= 0 <= high
+    )
+    return f"Context gain: {'≈ ' * row.estimate}{_nats(value)} nats{in_brackets}{shown}."
 
 
 def _rule(row: ContextGain) -> _Rule:
@@ -75,15 +80,13 @@ def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]], sc
     row, names = group[0].row, labels(list(dict.fromkeys(m.variant for m in group)))
     short = Slide(row.short, row.stride)
     title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}{scored}"
-    states = [(m.variant, m.row.window) for m in group]
-    drawn = to_draw(states)
-    series = [
-        (f"{names[m.variant]}, {m.row.window}", m.variant, m.row) for m in group if (m.variant, m.row.window) in drawn
-    ]
+    rows = {(m.variant, m.row.window): m.row for m in group}
+    drawn, left_out = to_draw(clean, {state: each.gain for state, each in rows.items()})
+    series = [(each.title, each.first, _mean([rows[seed, each.window] for seed in each.seeds])) for each in drawn]
     part.draw(
         compare.gain_by_place(series, colours=clean.colours),
-        "Gain by place in the document, with 95 % intervals over documents; the dotted line is the window of pretraining."
-        + left_out(states, drawn),
+        "Gain by place in the document, with 95 % intervals over documents; of several seeds their mean, with its interval for other documents and other seeds; the dotted line is the window of pretraining."
+        + left_out,
         title,
     )
     part.tables.append(
@@ -102,6 +105,20 @@ def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]], sc
             ),
         )
     )
+
+
+def _mean(seeds: Sequence[ContextGain]) -> ContextGain:
+    """The gain by place of these seeds as one row's."""
+    by_place: dict[tuple[int, int], list[PlaceGain]] = {}
+    for part in (part for row in seeds for part in row.by_place):
+        by_place.setdefault((part["start"], part["stop"]), []).append(part)
+    mean: list[PlaceGain] = []
+    for (start, stop), parts in by_place.items():
+        gain, low, high = over_seeds([(part["gain"], part["low"], part["high"]) for part in parts])
+        mean.append(
+            {"start": start, "stop": stop, "tokens": parts[0]["tokens"], "gain": gain, "low": low, "high": high}
+        )
+    return replace(seeds[0], by_place=mean, estimate=any(row.estimate for row in seeds))
 
 
 def _line(clean: Clean, m: Measurement[ContextGain], names: dict[Variant, str]) -> Line:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ropewalk.records import Step
+from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
 from ropewalk.reports.paired import over, ratio
 from ropewalk.reports.perplexity import Group
@@ -43,7 +44,8 @@ def compared(group: Group, inside: Sequence[Variant]) -> str:
     if len(rows) < len(inside) or not shared:
         return ""
     window, seeds = max(shared), seeds_of_rows(list(rows))
-    names = told_apart({row[0]: row[0].method_and_factor for row in seeds}, lambda variant: variant)
+    settings = differing([row[0].recipe for row in seeds])
+    names = told_apart({row[0]: row[0].method_and_factor for row in seeds}, lambda variant: variant, settings)
     changes = [over([ratio(base[window], rows[v][window]) for v in row]) for row in seeds]
     told = "; ".join(
         f"{names[row[0]]} {moved(base[window], [rows[v][window] for v in row])}" + (f", {change}" if change else "")

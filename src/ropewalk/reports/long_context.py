@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ropewalk.evals.intervals import over_seeds
 from ropewalk.figures import compare, style
 from ropewalk.records import EffectiveLength, LongTask, Measurement
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
-from ropewalk.reports.retrieval import left_out, to_draw
+from ropewalk.reports.drawn import to_draw
+from ropewalk.reports.paired import Bounded
 from ropewalk.reports.rows import Clean
 
 ByVariant = dict[Variant, dict[int, dict[str, LongTask]]]
@@ -43,25 +47,30 @@ def _show_means(
     """The figure of means by length, of rows over the same tasks, and a sentence a model."""
     newest = {m.model_variant: m for m in sorted(summaries, key=lambda m: m.run.started)}
     longest = {(variant, m.row.by_window[-1]["window"]): m for variant, m in newest.items()}
-    drawn = to_draw(list(longest))
+    drawn, left_out = to_draw(clean, {state: m.row.by_window[-1]["score"] for state, m in longest.items()})
     series = [
-        (
-            names[variant],
-            variant,
-            [(p["window"], p["score"], p["low"], p["high"]) for p in longest[variant, window].row.by_window],
-        )
-        for variant, window in drawn
+        (each.name, each.first, _means([longest[seed, each.window].row for seed in each.seeds])) for each in drawn
     ]
     tasks = summaries[0].row.tasks
     part.draw(
         compare.score_by_length(series, threshold=summaries[0].row.threshold, colours=clean.colours),
         f"Mean score of {number_format.counted(len(tasks), 'task')} by length, with 95 % intervals; the dashed line is the threshold of RULER's effective length, the dotted one "
-        "the window of pretraining." + left_out(longest, drawn),
+        "the window of pretraining. Of several seeds it is their mean, with its interval for other items and other seeds."
+        + left_out,
         f"Mean of {', '.join(tasks)}" if len(tasks) < 13 else "RULER's thirteen tasks",
     )
     for variant, m in newest.items():
         part.notes.append(f"{names[variant]}: {m.row.in_words}")
         part.notes += [sentence for sentence in m.row.omissions if sentence not in part.notes]
+
+
+def _means(seeds: Sequence[EffectiveLength]) -> list[tuple[int, float, float, float]]:
+    """(length, mean score of these seeds, its interval) of each length."""
+    by_window: dict[int, list[Bounded]] = {}
+    for at in (at for row in seeds for at in row.by_window):
+        by_window.setdefault(at["window"], []).append((at["score"], at["low"], at["high"]))
+    means = {window: over_seeds(scores) for window, scores in sorted(by_window.items())}
+    return [(window, mean, max(low, 0.0), min(high, 1.0)) for window, (mean, low, high) in means.items()]
 
 
 def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:

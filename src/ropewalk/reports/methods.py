@@ -13,6 +13,7 @@ from functools import cached_property
 from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds, share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
+from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
@@ -51,6 +52,11 @@ class Contender:
     figures: dict[str, Bounded]
     seeds: dict[str, list[float]]
     other_variants: list[Contender] = field(default_factory=list)
+
+    def named(self, facts: Sequence[str]) -> str:
+        """Its label with these settings of its training, as `records.variant.told_apart` writes them."""
+        told = [f"({told})" for fact in facts if (told := self.variants[0].recipe.told(fact))]
+        return " ".join([self.label, *(each for each in told if each not in self.label)])
 
     def leads(self, other: Contender, measure: str) -> bool:
         """Whether it is ahead beyond chance, and each seed before each of the other. Perplexities are paired over documents."""
@@ -127,6 +133,11 @@ class Contest:
         return ranked(self.contenders)
 
     @property
+    def settings(self) -> list[str]:
+        """The settings in which the trainings of these methods differ."""
+        return differing([each.variants[0].recipe for each in self.contenders])
+
+    @property
     def leader(self) -> Contender:
         """The winner, or the best of those that cannot be told apart."""
         return self.ranking[0][0]
@@ -147,7 +158,7 @@ class Contest:
         """The text and the budget."""
         text = short_data(self.group.data)
         validation = "the validation text " if self.group.is_validation else ""
-        return f"{f' of {validation}{text}' if text else ''} ({self.budget})"
+        return f"{f' of {validation}{text}' if text else ''} {'after ' * (self.amount > 0)}{self.budget}"
 
     @cached_property
     def worsened(self) -> str:
@@ -179,7 +190,7 @@ class Contest:
         following = ranked(others)[0][0]  # by the same rule
         figures = f"{level[0].told(measure)}, against {following.told(measure)} of {following.label}"
         above = f"{level[0].above(following)}; " if measure == "perplexity" else ""
-        but = "".join(f"; {each}" for each in self._ahead_otherwise)
+        but = "".join(f". Yet {each}" for each in self._ahead_otherwise)
         return f"Of {among}, {level[0].label} wins by {measure}: {above}{figures}{but}.{further}"
 
     def _variants(self, measure: str) -> str:

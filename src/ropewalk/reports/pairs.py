@@ -41,12 +41,12 @@ def table(clean: Clean, contest: Contest) -> Table:
         cells = [_cell(figure, write) for figure, write in figures] + [
             Cell(_seeds(other), alone(other.variants, best.variants))
         ]
-        return Line(other.label, cells, colour=style.colour(other.variants[0], clean.colours))
+        return Line(other.named(contest.settings), cells, colour=style.colour(other.variants[0], clean.colours))
 
     title = "the winner" if len(contest.ranking[0]) == 1 else "the best, though no winner"
     seeds = f" (seed{'s' if ',' in _seeds(best) else ''} {_seeds(best)})" if _seeds(best) else ""
     return Table(
-        f"Against {title}, {best.label}{seeds}; {contest.budget}; {contest.group.title}",
+        f"Against {title}, {best.named(contest.settings)}{seeds}; {contest.budget}; {contest.group.title}",
         [f"loss at {window}\nnats", f"loss at {old}\nnats", "passkeys found\npoints", "retrieval\npoints", "seeds"],
         [line(other) for other in contest.contenders if other is not best],
         first="method",

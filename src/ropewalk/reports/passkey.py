@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from statistics import fmean
 
 from ropewalk.evals.intervals import reach_interval
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, last_steps
+from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
@@ -57,13 +58,28 @@ def _maps(part: Section, rows: Summaries, depths: Depths) -> None:
     for m in depths:
         by_variant.setdefault(m.model_variant, []).append(m)
     keep = sorted(last_steps(list(by_variant)), key=lambda variant: variant.order)
-    names = labels(keep, one_by_one=True)
+    names = labels(keep)
     longest = max((m.row.window for variant in keep for m in by_variant[variant]), default=0)
-    for variant in keep:
-        k_max = {window: row.k_max for window, row in rows.get(variant, {}).items()}
-        drawing = measured.passkey_map(by_variant[variant], longest=longest, k_max=k_max)
-        caption = f"{counted(by_variant[variant][0].row.trials, 'trial')} a cell; the bar across the cells and the figure are k_max."
-        part.draw(drawing, caption, names[variant])
+    for seeds in seeds_of_rows(keep):
+        k_max: dict[int, list[int]] = {}
+        for window, row in ((at, row) for seed in seeds for at, row in rows.get(seed, {}).items()):
+            k_max.setdefault(window, []).append(row.k_max)
+        asked = _together([m for seed in seeds for m in by_variant[seed]])
+        means = {window: round(fmean(of_seeds)) for window, of_seeds in k_max.items()}
+        several = " of all seeds" if len(seeds) > 1 else ""
+        caption = f"{counted(asked[0].row.trials, 'trial')}{several} a cell; the bar across the cells and the figure are k_max{', the mean of the seeds' * bool(several)}."
+        part.draw(measured.passkey_map(asked, longest=longest, k_max=means), caption, names[seeds[0]])
+
+
+def _together(depths: Depths) -> Depths:
+    """The prompts of several seeds as those of one."""
+    at: dict[tuple[int, int], Measurement[Passkey]] = {}
+    for m in depths:
+        before = at.get((m.row.window, m.row.k))
+        trials, right = (before.row.trials, before.row.successes) if before else (0, 0)
+        row = dataclasses.replace(m.row, trials=trials + m.row.trials, successes=right + m.row.successes)
+        at[m.row.window, m.row.k] = dataclasses.replace(m, row=row)
+    return list(at.values())
 
 
 def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:

@@ -75,7 +75,7 @@ class Group:
         rows = sorted((m.row for m in self.measurements), key=lambda row: row.window)[:-1]
         own = [row for row in rows if row.window == self.measurements[0].model_variant.original_window]
         longest = max(m.row.window for m in self.measurements)
-        return next((row.caveat for row in [*own, *rows] if row.caveat and row.window < longest), "")
+        return next((row.caveat for row in own or rows if row.caveat and row.window < longest), "")
 
     @property
     def title(self) -> str:

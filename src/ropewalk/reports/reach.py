@@ -71,7 +71,7 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
         if unfilled := pair[1].unfilled:
             moves = f"({unfilled}) {moves}"
         if at == short:
-            return f"; at the short window of {short} tokens {moves}"
+            return f". At the short window of {short} tokens {moves}"
         return f". Within the short window of {short} tokens it and its base were both measured at {at} at most: there {moves}"
     if by_ruler := _short_by_ruler(clean, seeds):
         return by_ruler

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from statistics import fmean
 
 from ropewalk.evals.intervals import over_seeds, share_interval
 from ropewalk.figures import accuracy, compare, style
@@ -11,10 +12,10 @@ from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.drawn import to_draw
 from ropewalk.reports.rows import Clean
 
 _BINS = 8
-_CROWDED = 6  # more series than this cannot be told apart in one figure
 ByVariant = dict[tuple[Variant, int], dict[str, Retrieval]]
 
 
@@ -46,19 +47,24 @@ def section(clean: Clean) -> Section | None:
         "Passkeys saturate: one key in a repeated filler is easily found. Here facts stand among prose, and the prompt asks for "
         "one of several keys, for several values, for a key among look-alikes, or for the end of a chain.",
     )
-    titles = {(variant, window): f"{names[variant]}, {window}" for variant, window in rows}
-    drawn = to_draw(list(rows))
-    series = [(titles[key], key[0], {family: _share(row) for family, row in rows[key].items()}) for key in drawn]
+    drawn, left_out = to_draw(clean, {state: fmean(_share(row)[0] for row in rows[state].values()) for state in rows})
+    of_line = {line.title: [rows[seed, line.window] for seed in line.seeds] for line in drawn}
     part.draw(
-        accuracy.retrieval(series, colours=clean.colours),
-        "Prompts answered right by family, with its 95 % interval." + left_out(rows, drawn),
+        accuracy.retrieval(
+            [(each.title, each.first, _shares(of_line[each.title])) for each in drawn], colours=clean.colours
+        ),
+        "Prompts answered right by family, with its 95 % interval; of several seeds their mean, with its interval for other prompts and other seeds."
+        + left_out,
     )
-    by_distance = [(titles[key], key[0], *binned(key[1], list(rows[key].values()))) for key in drawn]
+    by_distance = [
+        (each.title, each.first, *binned(each.window, [row for seed in of_line[each.title] for row in seed.values()]))
+        for each in drawn
+    ]
     by_distance = [line for line in by_distance if any(number_format.is_finite(share) for share in line[3])]
     if by_distance:
         part.draw(
             compare.by_distance(by_distance, colours=clean.colours),
-            "All families together, by the distance of what was asked; the dotted line is the window of pretraining.",
+            "All families and seeds together, by the distance of what was asked; the dotted line is the window of pretraining.",
         )
     part.tables.append(_table(clean, rows, names))
     return part
@@ -92,17 +98,6 @@ def _percent(share: float) -> str:
     return number_format.share(share, 1)
 
 
-def to_draw(states: list[tuple[Variant, int]]) -> list[tuple[Variant, int]]:
-    """As many of these (variant, window) as can be told apart in one figure: the longest windows, and of them the trained."""
-    best = sorted(states, key=lambda state: (-state[1], state[0].role != "trained"))[:_CROWDED]
-    return [state for state in states if state in best]
-
-
-def left_out(states: Sized, drawn: Sized) -> str:
-    """What a caption adds where not all is drawn."""
-    return f" Drawn are {len(drawn)} of {len(states)}; all are in the table." if len(drawn) < len(states) else ""
-
-
 def binned(window: int, rows: list[Retrieval]) -> tuple[list[float], list[float]]:
     """Edges of equal bins of the window, and the share answered right in each (NaN for an empty one)."""
     edges = [window * i / _BINS for i in range(_BINS + 1)]
@@ -119,6 +114,13 @@ def _share(row: Retrieval) -> tuple[float, float, float]:
     share = row.successes / row.trials
     low, high = (bound if number_format.is_finite(bound) else share for bound in (row.low, row.high))
     return share, low, high
+
+
+def _shares(seeds: Sequence[dict[str, Retrieval]]) -> dict[str, tuple[float, float, float]]:
+    """family → the mean share of these seeds, with its interval."""
+    families = dict.fromkeys(family for seed in seeds for family in seed)
+    means = {family: over_seeds([_share(seed[family]) for seed in seeds if family in seed]) for family in families}
+    return {family: (mean, max(low, 0.0), min(high, 1.0)) for family, (mean, low, high) in means.items()}
 
 
 def _table(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:

@@ -125,7 +125,11 @@ def curve_names(curves: Sequence[tuple[Variant, Any]]) -> dict[Variant, str]:
 def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
     """What a training began from: of the untrained models that read alike the run's own, else any."""
     rotation = (trained.lineage, trained.scaling, trained.window)
-    alike = [v for v in variants if v.role == "untrained" and (v.lineage, v.scaling, v.window) == rotation]
+    alike = [
+        v
+        for v in variants
+        if v.role == "untrained" and not v.is_control and (v.lineage, v.scaling, v.window) == rotation
+    ]
     return ([v for v in alike if place(v.name) == place(trained.name)] or alike)[:1]
 
 

@@ -13,7 +13,7 @@ from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP
 from ropewalk.figures import measured, style
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import is_same_place, is_training, place
+from ropewalk.records.recipe import differing, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean
@@ -268,7 +268,8 @@ def _mean_share(shares: list[float | None]) -> Cell:
 
 def _names(runs: list[Training]) -> list[tuple[Training, str]]:
     """Each training with a name that no other has."""
-    names = told_apart({place: run.title for place, run in enumerate(runs)}, lambda place: runs[place].variant)
+    settings = differing([run.variant.recipe for run in runs])
+    names = told_apart({at: run.title for at, run in enumerate(runs)}, lambda at: runs[at].variant, settings)
     return [(run, names[place]) for place, run in enumerate(runs)]
 
 
@@ -284,7 +285,7 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
             Cell(str(len(run.steps)) if run.is_finished else run.ended, value=len(run.steps)),
             Cell.of(first, number_format.fixed, unit="nats a token"),
             Cell.of(last, number_format.fixed, unit="nats a token"),
-            Cell.of(run.tokens, number_format.large),
+            Cell.of(run.tokens, number_format.tokens),
             Cell.of(speed, number_format.large),
             *map(_mean_share, shares),
             Cell.of(max(step.peak_bytes for step in run.steps), number_format.memory, unit="bytes"),

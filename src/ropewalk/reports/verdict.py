@@ -176,12 +176,16 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
         done = f"{name} was extended from {target.original_window} to {target.window} tokens (×{target.factor:.4g}) by {method}"
     runs = training.trainings(clean)
     tokens = training.budget(target, runs)
-    budget = f" ({number_format.large(tokens)} tokens)" if tokens else ""
+    budget = f" ({number_format.tokens(tokens)} tokens)" if tokens else ""
     chunk = target.recipe.chunk(target.original_window)
     how = f" {by_skipping(chunk, target.window)}" if chunk else ""
     since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
     if target.steps:
-        several = f", by {seeds} seeds: what follows is their mean, the least and the largest" if seeds > 1 else ""
+        several = (
+            f", by {seeds} seeds: figures are means over them, brackets hold 95\u202f% intervals and, after “seeds”, the least and the largest"
+            if seeds > 1
+            else ""
+        )
         done += f" and trained for {number_format.steps(target.steps)}{budget}{how}{several}."
     elif since:
         steps = number_format.steps(since[-1].steps[-1].step)
@@ -232,7 +236,11 @@ def _perplexity(
 
 
 def _is_before(variant: Variant, target: Variant) -> bool:
-    alike = (variant.scaling, variant.window) == (target.scaling, target.window)
+    alike = (variant.scaling, variant.window, variant.recipe.word) == (
+        target.scaling,
+        target.window,
+        target.recipe.word,
+    )
     return variant.role == "untrained" != target.role and alike
 
 

@@ -6,10 +6,13 @@ out  (word, what it means in plain words)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from ropewalk.records import ContextGain, EffectiveLength, LongTask, PasskeySummary, Perplexity, Step
+from ropewalk.records import format as number_format
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.training import trainings
 
 
 def _rows(*kinds: type) -> Callable[[Clean], bool]:
@@ -37,4 +40,18 @@ _WORDS: tuple[tuple[str, str, Callable[[Clean], bool]], ...] = (
 
 def words(clean: Clean) -> Iterator[tuple[str, str]]:
     """The words that a page of these rows uses."""
-    return ((word, meaning) for word, meaning, is_used in _WORDS if is_used(clean))
+    yield from ((word, meaning) for word, meaning, is_used in _WORDS if is_used(clean))
+    yield from _budgets(clean)
+
+
+def _budgets(clean: Clean) -> Iterator[tuple[str, str]]:
+    """What the M and the k of training tokens are, by the smallest budget that has them."""
+    asked = {tokens for m in clean.measurements if (tokens := m.variant.recipe.tokens)}
+    names = {
+        number_format.tokens(tokens): tokens
+        for tokens in sorted(asked | {run.tokens for run in trainings(clean)}, reverse=True)
+    }
+    by_unit = {name[-1]: (name, tokens) for name, tokens in names.items() if re.fullmatch(r"\d+[Mk]", name)}
+    for unit, (name, tokens) in by_unit.items():
+        power = {"M": "2²⁰", "k": "2¹⁰"}[unit]
+        yield f"{name} tokens", f"{name[:-1]} × {power} = {number_format.count(tokens)}, as a budget is typed"

@@ -20,6 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.select import name_of
 from ropewalk.data.sliding import check
 from ropewalk.planner.named import shape_of
+from ropewalk.records.recipe import CONTROL, steps_of
 from ropewalk.rope.scaling import Abf, LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings.ablate import AblateSettings
@@ -27,7 +28,7 @@ from ropewalk.settings.command import arguments
 from ropewalk.settings.mixture import sources_of
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.digests import TEXTS, digests_of, words_of
-from ropewalk.suite.row import CONTROL, DIRECT, NONE, Row, rows_of
+from ropewalk.suite.row import DIRECT, NONE, Row, rows_of
 from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
 
 #: The other methods that `extend` has no word for, or no default: what they are of a model.
@@ -135,9 +136,7 @@ class Grid:
     def steps(self, row: Row, window: int) -> tuple[int, int]:
         """(windows a step, steps)."""
         tokens = self.window if self.settings.mode == "pose" else window
-        # A row of fewer tokens than a step of others is one step of its own, and not a whole one of theirs.
-        batch = max(1, round(min(self.settings.step_tokens, row.tokens) / tokens))
-        return batch, max(1, round(row.tokens / (batch * tokens)))
+        return steps_of(row.tokens, self.settings.step_tokens, tokens)
 
     @cached_property
     def digests(self) -> dict[str, str]:

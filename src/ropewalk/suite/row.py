@@ -15,12 +15,13 @@ from typing import Any
 
 from ropewalk.checkpoint import guard
 from ropewalk.errors import UserError, nearest
+from ropewalk.records.recipe import CONTROL
 from ropewalk.rope.scaling import EXTENDING
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.scaling import ALIASES, SPELLINGS, parameter_names
 
 #: Rows whose rotation is the base's.
-NONE, DIRECT, CONTROL = "none", "direct", "control"
+NONE, DIRECT = "none", "direct"
 METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "factors"), "p-rope", "cope")
 
 
