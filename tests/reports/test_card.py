@@ -85,7 +85,7 @@ def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp
         "Trained to 256 tokens, it holds to 128 by k_max (95 % interval 128 to 128) and to 256 by perplexity (from 64: −11.3 % "
         in text
     )
-    assert "at the short window of 64 tokens its perplexity went" in text and "reaches k_max 128 of 256 tokens." in text
+    assert "At the short window of 64 tokens its perplexity went" in text and "reaches k_max 128 of 256 tokens." in text
     assert "+2.0 % (95 % interval +2.0 % to +2.0 %, paired over 5 documents)" in text.replace("\u202f", " ")
     assert "trained for 9 steps (4.1 k tokens)" in text and "| 64 | 256 | linear | 4 |" in text
     assert "7.54 (7.54 to 7.54; +2.0 %)" in text  # e^2.02, and 2.02 - 2.00 in per cent

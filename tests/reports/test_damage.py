@@ -23,7 +23,7 @@ def control(name: str, nll: float, **differs):
 def prices(path: Path, *states) -> tuple[list[str], str]:
     """The cells of YaRN's line, and the page's words; the base's loss is 2.0 and YaRN's 1.9."""
     page = page_of(path, trained("linear", "l", 2.2), trained("yarn", "y", 1.9), *states)
-    return table(page, "1.05 M training tokens")["YaRN ×4, 20 steps"], made_up.words(page)
+    return table(page, "1M training tokens")["YaRN ×4, 20 steps"], made_up.words(page)
 
 
 def test_what_the_text_taught_is_told_from_the_price_of_the_window(tmp_path):
@@ -52,7 +52,7 @@ def test_seeds_are_each_held_against_the_control_of_their_own(tmp_path):
     """+0.2 and +0.1 nats: 0.15 ± 12.706 · 0.05."""
     seeds = [trained("yarn", "y1", 1.9, seed=1), control("c0", 1.7), control("c1", 1.8, seed=1)]
     page = page_of(tmp_path / "r.jsonl", trained("linear", "l", 2.2), trained("yarn", "y", 1.9), *seeds)
-    cells = table(page, "1.05 M training tokens")["YaRN ×4, 20 steps, 2 seeds mean"]
+    cells = table(page, "1M training tokens")["YaRN ×4, 20 steps, 2 seeds mean"]
     assert cells[2] == "+0.150 −0.485 to +0.785 seeds +0.100 to +0.200"
     assert "price of the longer window: +0.150 (95 % interval −0.485 to +0.785) nats." in made_up.words(page)
 

@@ -116,7 +116,7 @@ def test_a_perplexity_of_the_short_window_goes_before_ruler(tmp_path):
     path = tmp_path / "r.jsonl"
     by_ruler(path, made_up.extended(), {256: 0.9, 1024: 0.4}, made_up.row(2.1))
     by_ruler(path, made_up.BASE, {256: 0.95}, made_up.row(2.0))
-    assert "at the short window of 256 tokens its perplexity went 7.39 → 8.17" in verdict_of(path)
+    assert "At the short window of 256 tokens its perplexity went 7.39 → 8.17" in verdict_of(path)
     assert "known by RULER" not in verdict_of(path)
 
 

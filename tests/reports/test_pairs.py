@@ -27,7 +27,7 @@ def test_each_method_is_given_by_its_differences_from_the_winner(tmp_path):
     yarn = with_rows(trained("yarn", "y", 2.0), retrieval("1" * 30 + "0" * 10))
     linear = with_rows(trained("linear", "l", 2.2), retrieval("1" * 20 + "0" * 10 + "1" * 2 + "0" * 8))
     page = page_of(tmp_path / "r.jsonl", yarn, linear, trained("ntk", "n", 2.1))
-    lines = table(page, r"Against the winner, YaRN ×4 \(seed 0\); 1.05 M training tokens")
+    lines = table(page, r"Against the winner, YaRN ×4 \(seed 0\); 1M training tokens")
     assert set(lines) == {"PI ×4", "NTK ×4"}
     assert lines["PI ×4"][:2] == ["+0.200 +0.200 to +0.200"] * 2
     share, low, high = map(float, re.findall(r"[+-][\d.]+", lines["PI ×4"][2].replace("−", "-")))

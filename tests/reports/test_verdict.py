@@ -46,7 +46,7 @@ def test_the_verdict_compares_rows_of_the_page(tmp_path):
     page = made_up.words(render(records.read([path])))
     assert "hemp was extended from 256 to 1024 tokens (×4) by Position Interpolation and trained for 200 steps." in page
     assert (
-        "at the short window of 256 tokens its perplexity went 8.00 → 8.40, +5.0 % (95 % interval +5.0 % to +5.0 %, paired over 5 documents)."
+        "At the short window of 256 tokens its perplexity went 8.00 → 8.40, +5.0 % (95 % interval +5.0 % to +5.0 %, paired over 5 documents)."
         in page
     )
     assert (
@@ -587,7 +587,7 @@ def test_nothing_of_a_longer_window_is_concluded_from_documents_that_do_not_fill
     )
     page = made_up.words(render(records.read([path])))
     assert (
-        "at the short window of 256 tokens (2 of 5 documents are shorter than 256 tokens) its perplexity went" in page
+        "At the short window of 256 tokens (2 of 5 documents are shorter than 256 tokens) its perplexity went" in page
     )
     assert "; 5 of 5 documents are shorter than 1024 tokens, so of a context that long it tells nothing." in page
     assert (
@@ -662,7 +662,7 @@ def test_windows_compare_over_the_same_tokens_alone(tmp_path, caplog, tokens):
     assert ("against the base in its own window" in page.partition("Perplexity is of")[0]) is same
     assert ("From 256 to 1024 tokens its perplexity" in page) is same
     assert (
-        "at the short window of 256 tokens its perplexity went 8.17 → 7.77" in page
+        "At the short window of 256 tokens its perplexity went 8.17 → 7.77" in page
     )  # over the same tokens in any case
     assert "at 1024 tokens, against itself before training, better" in page
     assert "at 256 tokens, against the base, better" in page
