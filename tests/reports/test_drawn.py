@@ -44,7 +44,7 @@ def test_methods_that_were_not_trained_alike_are_not_said_to_be(tmp_path, differ
     steps = [name.replace("×4", "×4, 20 steps") for name in names]
     assert [line.label for line in block.lines] == steps
     assert [line.label for line in against.lines] == names[:1] and f"winner, {names[1]} (seed 0);" in against.caption
-    care = [each for each in provenance.cautions(page) if "not trained alike" in each]
+    care = [each for each in provenance.cautions(page) if "Not trained alike" in each]
     assert len(care) == bool(differs)
     if differs:
         assert f"{told[0].strip('()')} (PI ×4)" in care[0] and "chosen for its method is not on record" in care[0]
@@ -56,8 +56,8 @@ def test_methods_of_which_several_rates_were_measured_are_said_to_be_the_best(tm
         for method, nll, best in (("linear", 2.2, 1e-3), ("yarn", 2.1, 3e-4))
         for rate in (1e-3, 3e-4)
     ]
-    (care,) = [each for each in provenance.cautions(rows_of(tmp_path / "r.jsonl", *states)) if "not trained" in each]
-    assert "Of each several were measured, and the best stands for its method." in care
+    (care,) = [each for each in provenance.cautions(rows_of(tmp_path / "r.jsonl", *states)) if "Not trained" in each]
+    assert "of each several were measured, and the best stands for its method." in care
 
 
 def test_winner_and_base_are_drawn_whatever_the_order_and_seeds_are_one_line(tmp_path):

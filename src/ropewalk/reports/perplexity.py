@@ -327,7 +327,10 @@ def _paper_cell(value: float | None, none: float) -> Cell:
 def not_across(*alike: Group) -> str:
     """That figures of different windows do not compare. alike: of one caveat."""
     group = alike[0]
-    return f"{' and '.join(each.title for each in alike)}: a lower figure at a longer window does not show that its context is of use; {group.caveat}."
+    ending = f", {group.stride}"
+    shared = all(each.title.endswith(ending) for each in alike)
+    names = joined([each.title.removesuffix(ending) if shared else each.title for each in alike])
+    return f"{names}{ending * shared}: a lower figure at a longer window does not show that its context is of use; {group.caveat}."
 
 
 def _notes(group: Group) -> list[str]:

@@ -264,9 +264,9 @@ def _settings(clean: Clean) -> Iterable[str]:
         of_value: dict[str, dict[str, None]] = {}
         for fact, (recipe, name) in itertools.product(facts, names):
             of_value.setdefault(recipe.told(fact) or f"{fact.replace('_', ' ')} not on record", {})[name] = None
-        told = "; ".join(f"{value} ({', '.join(those)})" for value, those in of_value.items())
         if facts:
-            yield f"The methods compared were not trained alike: {told}. {_chosen(one, facts)}"
+            told = "; ".join(f"{value} ({', '.join(those)})" for value, those in of_value.items())
+            yield f"Not trained alike: {told}; {_chosen(one, facts)}."
 
 
 def _chosen(one: Contest, facts: Sequence[str]) -> str:
@@ -277,9 +277,9 @@ def _chosen(one: Contest, facts: Sequence[str]) -> str:
         if set(facts) & set(differing([other.variants[0].recipe for other in (each, *each.other_variants)]))
     ]
     if len(several) == len(one.contenders):
-        return "Of each several were measured, and the best stands for its method."
-    only = f" but of {joined(several)}" if several else ""
-    return f"That each was chosen for its method is not on record here{only}, so part of a difference may be of that."
+        return "of each several were measured, and the best stands for its method"
+    but = f" but of {joined(several)}" if several else ""
+    return f"that each was chosen for its method is not on record here{but}"
 
 
 def _pairs(clean: Clean) -> Iterable[str]:

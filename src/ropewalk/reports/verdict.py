@@ -182,7 +182,7 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
     if target.steps:
         several = (
-            f", by {seeds} seeds: figures are means over them, brackets hold 95\u202f% intervals and, after “seeds”, the least and the largest"
+            f", by {seeds} seeds: figures are means, brackets 95\u202f% intervals or, after “seeds”, least and largest"
             if seeds > 1
             else ""
         )
