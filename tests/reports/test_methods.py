@@ -518,7 +518,7 @@ def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
     for state, seed in zip(seeds, (2, 0, 1), strict=True):
         state[2].extend([made_up.row(2.0 + seed / 20, 1024), *passkeys((1.0, 0.75, 0.5)[seed])])
     text = made_up.words(page_of(tmp_path / "r.jsonl", *seeds)).replace("\u00a0", " ").replace("\u202f", " ")
-    assert ", by 3 seeds: figures are means, brackets 95\u202f% intervals or, after “seeds”, least and largest." in text
+    assert ", by 3 seeds: figures are means, brackets 95 % intervals or, after “seeds”, least and largest." in text
     means = [math.exp(2.1), math.exp(2.05)]  # of losses
     assert f"its perplexity went {math.exp(2):.2f} → {means[0]:.2f}" in text
     assert f"At 1024 tokens: {means[1]:.2f} (seeds {math.exp(2):.2f} to {math.exp(2.1):.2f})" in text
