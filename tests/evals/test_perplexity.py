@@ -179,6 +179,8 @@ def test_a_row_says_which_texts_it_read_whatever_they_are_called(settings, tmp_p
 def test_documents_that_are_all_too_short_are_an_error_with_the_longest():
     with pytest.raises(UserError, match="at least 64 tokens .* the longest of 2 has 50"):
         perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(50, 40), windows=[64], stride=32)
+    with pytest.raises(UserError, match="--min-tokens 40 keeps 2 of them"):
+        perplexity(tiny(), tokenizer=byte_tokenizer(), data=documents(50, 30, 40), windows=[64], stride=32, limit=2)
 
 
 def test_documents_are_cut_where_asked():

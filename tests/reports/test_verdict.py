@@ -494,15 +494,15 @@ def test_two_prompts_a_depth_leave_every_k_max_possible(tmp_path):
     )  # fmt: skip
     page = made_up.words(render(records.read([path])))
     assert (
-        "k_max 1024 of 1024 tokens, but so few trials a depth (2) leave every k_max possible; of 8 depths 3 can do."
+        "k_max 1024 of 1024 tokens, but with 2 prompts a depth every k_max stays possible; 8 depths take 3 each at least (--trials 3)."
         in page
     )
     assert "1024 to 1024" not in page
 
 
 @pytest.mark.parametrize(("k_max", "right", "told"), [
-    (0, 0, "so few trials a depth (3) leave every k_max possible; of 4 depths 5 can do"),
-    (1024, 2, "so few trials a depth (3) leave every k_max possible; of 4 depths 5 can do"),
+    (0, 0, "with 3 prompts a depth every k_max stays possible; 4 depths take 5 each at least (--trials 5)"),
+    (1024, 2, "with 3 prompts a depth every k_max stays possible; 4 depths take 5 each at least (--trials 5)"),
 ])  # fmt: skip
 def test_of_few_depths_more_trials_are_said_to_be_needed(tmp_path, k_max, right, told):
     """Of 12 prompts that are all wrong there is a chance of 0.8 ** 12 = 7 % at the threshold."""
@@ -519,7 +519,7 @@ def test_few_trials_leave_the_bases_k_max_as_open(tmp_path):
     asked = [[*(records.Passkey(1024, 256 * i, 2, right) for i in range(1, 5)), records.PasskeySummary(1024, 512 * right, 4, 2, right / 2)] for right in (2, 0)]  # fmt: skip
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, *asked[0]), (made_up.extended(4, 8), *asked[1]))
     page = made_up.words(render(records.read([path])))
-    assert "of 4 depths 5 can do; the base 1024 of 1024 tokens, which is as open." in page
+    assert "4 depths take 5 each at least (--trials 5); the base 1024 of 1024 tokens, which is as open." in page
     assert "k_max 0? of 1024; 2 trials a depth; base 1024?" in page
 
 
@@ -530,7 +530,7 @@ def test_answers_that_are_mixed_are_not_called_too_few(tmp_path):
         render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(4, 8), *rows, summary))]))
     )
     assert (
-        "so mixed answers leave every k_max possible; more trials a depth (10) can do" in page
+        "answers so mixed leave every k_max possible; more than 10 prompts a depth can tell (--trials)" in page
         and "so few trials" not in page
     )
 
@@ -703,3 +703,14 @@ def test_a_person_who_trained_a_little_is_told_whether_it_helped(tmp_path, docum
     page = made_up.words(render(records.read([path])))
     assert f"In short, did training help? By perplexity, at 1024 tokens, against itself before training, {told}" in page
     assert "at 256 tokens, against the base, it cannot be told: measure the same of both" in page
+
+
+def test_what_the_extension_did_is_not_said_to_be_the_trainings(tmp_path):
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, _cut(60.0, 1024, 1023, 3)),
+        (made_up.extended(4, 9), _cut(1.9, 1024, 1023, 3)),
+    )
+    page = made_up.words(render(records.read([path])))
+    assert "at 1024 tokens, extended and trained, against the base, extrapolating, better" in page
+    assert "what training added to that is not known: measure the model extended and not trained" in page

@@ -163,12 +163,12 @@ def choose(
         UserError: none is long enough; the sentence is `refusal`.
     """
     long_enough: list[TokenizedDocument] = []
-    skipped, longest, copies = 0, 0, 0
+    skipped, copies, lengths = 0, 0, list[int]()
     seen: set[str] = set()
     for document in documents:
-        longest = max(longest, len(document.ids))
         if len(document.ids) < min_tokens:
             skipped += 1
+            lengths.append(len(document.ids))
         elif not seen.isdisjoint(same := _known_by(document)) and not copies_count:
             copies += 1
         else:
@@ -183,7 +183,12 @@ def choose(
             stacklevel=2,
         )
     if not long_enough:
-        raise UserError(refusal.format(min_tokens=min_tokens, skipped=skipped, longest=longest))
+        lengths.sort(reverse=True)
+        asked = lengths[:limit] if limit else []
+        others = f"; --min-tokens {asked[-1]} keeps {len(asked)} of them" if len(asked) > 1 else ""
+        raise UserError(
+            refusal.format(min_tokens=min_tokens, skipped=skipped, longest=max(lengths, default=0)) + others
+        )
     return long_enough, skipped
 
 

@@ -204,8 +204,8 @@ def enough_trials(depths: int, threshold: float = paper.PASSKEY_THRESHOLD) -> in
 def leaves_open(row: PasskeySummary) -> str:
     """What is said of passkeys that leave every k_max possible."""
     if row.trials < (enough := enough_trials(row.depths)):
-        return f"so few trials a depth ({row.trials}) leave every k_max possible; of {counted(row.depths, 'depth')} {enough} can do"
-    return f"so mixed answers leave every k_max possible; more trials a depth ({row.trials}) can do"
+        return f"with {counted(row.trials, 'prompt')} a depth every k_max stays possible; {counted(row.depths, 'depth')} take {enough} each at least (--trials {enough})"
+    return f"answers so mixed leave every k_max possible; more than {counted(row.trials, 'prompt')} a depth can tell (--trials)"
 
 
 @functools.lru_cache(maxsize=64)

@@ -26,6 +26,7 @@ from ropewalk.records import (
     Perplexity,
     Retrieval,
     Row,
+    Step,
     Summary,
 )
 from ropewalk.reports.rows import Clean
@@ -90,7 +91,8 @@ def not_on_record(clean: Clean) -> Iterable[str]:
     of_base = _not_of_base(clean, {m.model_variant.lineage for m in extended})
     parts = [", ".join(missing), f"of the base: {', '.join(of_base)}" if of_base else ""]
     if any(parts):
-        yield f"Not on record{':' if missing else ''} {'; '.join(filter(None, parts))}."
+        whose = "" if kinds - {Step} else " of the extended model"  # of which training alone is on record
+        yield f"Not on record{whose}{':' if missing else ''} {'; '.join(filter(None, parts))}."
 
 
 def _not_of_base(clean: Clean, lineages: set[tuple]) -> list[str]:

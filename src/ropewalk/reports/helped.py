@@ -18,10 +18,12 @@ from ropewalk.reports.perplexity import ByWindow, Group
 def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
     """What training did at the new window, against the model before it, and what the old one lost, against the base. near: of the old window's rows."""
     target, rows, short = seeds[0], group.variants(), near.variants()
-    before, name = _before(group, target)
+    before, name, before_is_base = _before(group, target)
     change = _change(before, [rows.get(seed, {}) for seed in seeds], target.window)
     figures = f", {change}" if change else ""
     new = f"at {target.window} tokens{name}, {_word(change, 'the same before training and after')}{figures}"
+    if before and before_is_base:  # most of such a change may be the extension's, which costs no training
+        new += f"; what training added to that is not known: measure the model extended and not trained (ropewalk extend), at {target.window}"
     pair = damage.short_pair(near, target)
     at = pair[0].window if pair else target.original_window
     there = _change(pair and pair[0], [short.get(seed, {}) for seed in seeds], at)
@@ -29,16 +31,17 @@ def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
     return f"In short, did training help? By perplexity, {new}; {old}."
 
 
-def _before(group: Group, target: Variant) -> tuple[Perplexity | None, str]:
-    """The model at the new window as it was before its training; where that was not measured, the base there. And what that is called."""
+def _before(group: Group, target: Variant) -> tuple[Perplexity | None, str, bool]:
+    """The model at the new window as it was before its training; where that was not measured, the base there. What that is called, and whether it is the base."""
     rows = group.variants()
     extended = [v for v in rows if v.role == "untrained" and (v.scaling, v.window) == (target.scaling, target.window)]
     bases = [v for v in rows if not v.extended and not v.steps]
     before = next((v for v in (*extended, *bases) if target.window in rows[v]), None)
     if before is None:
-        return None, ""
-    name = "itself before training" if before in extended else "the base, extrapolating"
-    return rows[before][target.window], f", against {name}"
+        return None, "", False
+    is_base = before not in extended
+    name = ", extended and trained, against the base, extrapolating" if is_base else ", against itself before training"
+    return rows[before][target.window], name, is_base
 
 
 def _change(before: Perplexity | None, after: Sequence[ByWindow], window: int) -> Ratio | None:

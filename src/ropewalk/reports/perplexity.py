@@ -260,10 +260,12 @@ def _multiple(multiple: float) -> str:
 def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
     if row is None:
         return Cell("")
-    change = "" if base is None or row is base else _change(row.perplexity, base.perplexity)
+    # Lower at a longer window: by a stride that is coarse that need not be the model's doing, and the verdict says so.
+    is_strides = base is not None and base.caveat and row.window > base.window and row.perplexity < base.perplexity
+    change = "" if base is None or row is base or is_strides else _change(row.perplexity, base.perplexity)
     write = _about if row.estimate else number_format.perplexity
     if row.says_nothing:
-        paired = ratio(base, row) if base is not None and row is not base else None
+        paired = ratio(base, row) if change and base is not None else None
         bounds = paired.brief.partition("(")[2].rstrip(")") if paired else ""
         return Cell.of(
             row.perplexity,

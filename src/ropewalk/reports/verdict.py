@@ -21,7 +21,7 @@ from ropewalk.reports.inside import compared, extensions, only_inside
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
-from ropewalk.sentences import counted
+from ropewalk.sentences import counted, joined
 
 #: What is on record of a model without its having been read.
 _NOT_MEASURED = (Step, Bounds, Growth, Resolution)
@@ -80,16 +80,16 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     seeds = next((row for row in seeds_of_rows([v for v in variants if v in measured]) if target in row), [])
     seeds = sorted(seeds, key=lambda seed: seed.recipe.seed or 0)
     if target is None:
+        runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
         verdict.sentences.append(
             "Nothing was measured: what follows is theory, from the model's config alone."
             if not measured and any(isinstance(m.row, Bounds) for m in clean.measurements)
-            else f"Only the base model was measured ({variants[0].original_window} tokens); nothing was extended."
+            else f"Only the base model was measured ({variants[0].original_window} tokens); {_yet(runs)}."
             if base
             else "No extended model was measured."
         )
         if base in measured:
             verdict.sentences.append(reach.of_base(clean, base))
-        runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
         verdict.sentences += _unfinished(runs)
     else:
         _extension(verdict, clean, base, target, len(seeds))
@@ -205,6 +205,15 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
 def _unfinished(runs: list[training.Training]) -> list[str]:
     """How far trainings came that took fewer steps than were asked for."""
     return [f"Its training to {run.variant.window} tokens: {run.ended} steps." for run in runs if not run.is_finished]
+
+
+def _yet(runs: Sequence[training.Training]) -> str:
+    """What there is beside a base that alone was measured."""
+    names = list(dict.fromkeys(run.variant.name for run in runs))
+    if not names:
+        return "nothing was extended"
+    was = "was" if len(names) == 1 else "were"
+    return f"{joined(names)} {was} trained and not measured yet: ropewalk perplexity says what came of it"
 
 
 def _perplexity(
