@@ -138,3 +138,11 @@ def test_serving_says_half_a_kib_and_what_a_million_tokens_cost_by_the_price(cap
     cost = planned.serving
     million = 2.5 * cost.chips / 3600 / cost.tokens_per_second * 1e6
     assert re.search(rf"a million generated tokens of one stream cost, at least +{million:.2f} *\n", shown)
+    # By hand: all windows together read the weights once, and each its own keys and values.
+    read = 2 * small.active_weights + cost.windows * cost.window_bytes
+    together = cost.windows * cost.chips * planned.chip.bandwidth / read
+    assert cost.windows > 1 and cost.together == pytest.approx(together, rel=0.01)
+    million = 2.5 / 3600 / together * 1e6
+    assert re.search(
+        rf"a million generated tokens of {cost.windows:,} streams together cost, at least +{million:.2f} *\n", shown
+    )

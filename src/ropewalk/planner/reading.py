@@ -75,7 +75,8 @@ class Serving:
         windows: full windows that they hold at a time.
         flops: of reading the prompt. first_token: seconds of that on these chips; None where no rates are known.
         tokens_per_second: of one stream behind a full window: each token reads the weights that it uses, and the cache, at the
-            memory's bandwidth, which nothing reaches; None where that is not known.
+            memory's bandwidth, which nothing reaches; None where that is not known. together: of all full windows at a time, whose steps read
+            the weights once.
     """
 
     token_bytes: float
@@ -87,6 +88,7 @@ class Serving:
     flops: float
     first_token: float | None
     tokens_per_second: float | None
+    together: float | None
 
 
 def _layer_bytes(shape: Shape) -> float:
@@ -114,15 +116,21 @@ def serving(shape: Shape, window: int, chip: Chip, rates: Rates) -> Serving:
         return cache_bytes(shape, window) * max(1.0, count / shape.kv_heads)
 
     chips = next((count for count in counts if weights + whole_cache(count) <= count * room), 0)
-    read = 2.0 * shape.active_weights + whole_cache(chips)
+    windows = int((chips * room - weights) // whole_cache(chips)) if chips else 0
+
+    def rate(streams: int) -> float | None:
+        read = 2.0 * shape.active_weights + streams * whole_cache(chips)
+        return streams * chips * chip.bandwidth / read if chips and chip.bandwidth else None
+
     return Serving(
         token_bytes=_layer_bytes(shape) * shape.layers,
         window_bytes=cache_bytes(shape, window),
         before_bytes=cache_bytes(shape, shape.window),
         weights=weights,
         chips=chips,
-        windows=int((chips * room - weights) // whole_cache(chips)) if chips else 0,
+        windows=windows,
         flops=products + attention,
         first_token=seconds / chips if chips and rates.known else None,
-        tokens_per_second=chips * chip.bandwidth / read if chips and chip.bandwidth else None,
+        tokens_per_second=rate(1),
+        together=rate(windows),
     )
