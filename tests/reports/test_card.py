@@ -87,7 +87,7 @@ def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp
     )
     assert "At the short window of 64 tokens its perplexity went" in text and "reaches k_max 128 of 256 tokens." in text
     assert "+2.0 % (95 % interval +2.0 % to +2.0 %, paired over 5 documents)" in text.replace("\u202f", " ")
-    assert "trained for 9 steps (4.1 k tokens)" in text and "| 64 | 256 | linear | 4 |" in text
+    assert "trained for 9 steps (4k tokens)" in text and "| 64 | 256 | linear | 4 |" in text
     assert "7.54 (7.54 to 7.54; +2.0 %)" in text  # e^2.02, and 2.02 - 2.00 in per cent
     assert "3.44" not in text  # e^1.234 is another model's
     assert "ropewalk measure hub/base" in text and "ropewalk measure another" not in text

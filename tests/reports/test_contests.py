@@ -58,7 +58,7 @@ def test_rates_are_variants_of_one_method_and_the_best_stands_for_it(tmp_path):
     assert re.search(rf"Of 2 methods [^:]*, {best} wins by perplexity: [^;]*; {figures[0]} [^;]*, against {figures[1]} .*? of YaRN ×4\.", text)  # fmt: skip
     others = rf"PI ×4 \(learning rate 0.0001\) {figures[2]}, PI ×4 \(learning rate 0.001\) {figures[3]}"
     assert re.search(rf"Of 1 method 3 variants were measured; [^;]*; behind {best} by perplexity: {others}\.", text)
-    assert table(page, "Against the winner").keys() == {"YaRN ×4"}
+    assert table(page, "Against the winner").keys() == {"YaRN ×4 (learning rate 0.0001)"}
 
 
 def test_a_variant_without_passkeys_does_not_take_them_from_its_method(tmp_path):

@@ -167,7 +167,7 @@ def test_trained_to_holds_to_and_the_short_window_in_a_sentence(tmp_path):
     state, settings, rows = with_keys(trained("yarn", "y", 2.1, windows=(256,)), 1.0)
     rows += [made_up.row(2.05, 512), made_up.row(2.3, 1024)]
     page = page_of(tmp_path / "r.jsonl", (state, settings, rows))
-    sentence = re.search(r"Trained to .*?\.\s(?=[A-Z])", made_up.words(page))[0]
+    sentence = re.search(r"Trained to .*?5 documents\)\.", made_up.words(page))[0]
     change = r"{} % \(95 % interval [^()]* to [^()]* %{}\)"
     assert re.match(
         r"Trained to 1024 tokens, it holds to 1024 by k_max \(95 % interval \d+ to 1024\) and to 512 by perplexity "
