@@ -14,7 +14,7 @@ from ropewalk.data.documents import Document
 from ropewalk.training import train
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
-SHARED = dict(data=DOCUMENTS, window=96, batch_size=2, learning_rate=1e-3, save_every=2, device="cpu")
+SHARED = dict(data=DOCUMENTS, window=96, batch_size=2, learning_rate=1e-3, warmup=2, save_every=2, device="cpu")
 REGIMES = {
     "8-bit": dict(precision="bfloat16", optimizer="adamw-8bit"),
     "stochastic": dict(precision="bfloat16-stochastic", optimizer="adamw"),

@@ -29,7 +29,7 @@ def test_a_regime_costs_its_bytes_learns_as_float32_does_and_resumes(tmp_path, m
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
     options, weight_bytes, state_bytes = REGIMES[name]
     base = testing.tiny_directory(tmp_path / "base", window=64, hidden_size=128, vocab_size=512)
-    shared = dict(data=DOCUMENTS, window=96, batch_size=2, learning_rate=1e-3, save_every=4)
+    shared = dict(data=DOCUMENTS, window=96, batch_size=2, learning_rate=1e-3, warmup=2, save_every=4)
     train(base, out=tmp_path / "exact", steps=8, **shared)
     train(base, out=tmp_path / "once", steps=8, **shared, **options)
     train(base, out=tmp_path / "twice", steps=4, **shared, **options)
