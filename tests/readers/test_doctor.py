@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -91,6 +92,30 @@ def test_r4_the_spelling_that_transformers_5_drops_is_put_back(tmp_path: Path) -
     mended = json.loads((tmp_path / "config.json").read_text())
     assert mended["rope_scaling"] == dict(rope_type="linear", type="linear", factor=4.0)
     assert mended["rope_theta"] == 500000.0
+
+
+def test_a_theta_that_one_spelling_alone_says_is_taken_with_a_reservation(tmp_path: Path, capsys) -> None:
+    model = testing.tiny_directory(tmp_path / "model", window=64)
+    config = json.loads((model / "config.json").read_text())
+    config.pop("rope_theta", None)
+    config["rope_parameters"]["rope_theta"] = 500000.0
+    diagnosis = examine(write(model, config))
+    assert "either the key was dropped or the theta was edited" in diagnosis.wrong[0].sentence
+    with contextlib.suppress(SystemExit):
+        cli.main(["doctor", str(model), "--fix"])
+    assert "\nsound, if rope_theta 500000 is the model's own" in capsys.readouterr().out
+    assert examine(model).unconfirmed == "rope_theta 500000"  # the fix confirmed nothing
+    extended = tmp_path / "extended"
+    ropewalk.extend(model, window=256, out=extended)
+    assert examine(extended).unconfirmed == ""  # by its digest
+
+
+def test_weights_of_another_dtype_than_the_config_names_are_noted(tmp_path: Path) -> None:
+    model = testing.tiny_directory(tmp_path / "model", window=64)
+    config = json.loads((model / "config.json").read_text())
+    assert {finding.verdict for finding in examine(model).findings if finding.number == 10} == {"ok"}
+    (said,) = [f for f in examine(write(model, config | {"dtype": "float16"})).findings if f.number == 10]
+    assert said.verdict == "note" and "headers say float32 and the config float16" in said.sentence
 
 
 @pytest.mark.parametrize("family", testing.PUBLISHED)

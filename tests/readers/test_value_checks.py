@@ -81,7 +81,7 @@ def test_a_matrix_of_one_value_is_seen_and_nothing_is_made_of_it(
     for each, tensor in weights.items():
         # Scales of norms are often all one number; a single other value makes a matrix sound.
         if tensor.ndim == 1:
-            weights[each] = torch.zeros_like(tensor)
+            weights[each] = torch.ones_like(tensor)
     weights[name] = torch.full_like(weights[name], value)
     save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
     ((verdict, sentence),) = values(model)
@@ -91,6 +91,29 @@ def test_a_matrix_of_one_value_is_seen_and_nothing_is_made_of_it(
     weights[name][-1, -1] += 1
     save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
     assert [verdict for verdict, _ in values(model)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("norms_from", "value", "seen"), [(0, -0.0, True), (0, -1.0, False), (1, 0.0, False), (1, -1.0, True)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_norm_that_makes_everything_0_is_damage(
+    norms_from: int, value: float, seen: bool, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    names = ["model.norm.weight", "layers.0.self_attn.q_norm.weight", "ln_f.weight"]
+    weights = {name: torch.full((8,), value, dtype=dtype) for name in [*names, "model.norm.bias"]}
+    save_file(weights, tmp_path / WEIGHTS)
+    assert sorted(finite.damage(tmp_path / WEIGHTS, norms_from=norms_from).constant) == sorted(names) * seen
+
+
+def test_a_model_whose_last_norm_is_zeros_is_refused(model: Path, tmp_path: Path) -> None:
+    weights = load_file(model / WEIGHTS)
+    weights["model.norm.weight"] = torch.zeros_like(weights["model.norm.weight"])
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    ((verdict, sentence),) = values(model)
+    assert verdict == "wrong" and "1 tensor with one value throughout (model.norm.weight)" in sentence
+    with pytest.raises(UserError, match="one value throughout"):
+        ropewalk.extend(model, window=256, out=tmp_path / "longer")
 
 
 def test_an_adapter_that_is_not_trained_yet_and_biases_of_experts_are_sound(tmp_path: Path) -> None:

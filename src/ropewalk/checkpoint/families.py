@@ -209,11 +209,22 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 _UNKNOWN = Family()
+#: Whose norms multiply by 1 + weight (transformers 5, the class of the norm in each modeling file), so that zeros are the identity.
+_NORMS_ADD_ONE = frozenset(
+    "gemma gemma2 gemma3 gemma3_text minimax_m3_vl_text muse_glimmer_text muse_spark_text nemotron qwen3_5 qwen3_5_text qwen3_5_moe "
+    "qwen3_5_moe_text qwen3_next qwen4_exp_text recurrent_gemma step3p5 step3p7 t5gemma t5gemma2 vaultgemma".split()
+)
 
 
 def family_of(model_type: str) -> Family:
     """The row of a family; for one that is not in the table a row that takes everything from the config."""
     return FAMILIES.get(model_type, _UNKNOWN)
+
+
+def norms_from(*sections: dict[str, Any]) -> int | None:
+    """What a model's norms add to their weight before they multiply by it, 0 or 1; None where no section of its config names a family."""
+    named = {str(part["model_type"]) for part in sections if part.get("model_type")}
+    return int(bool(named & _NORMS_ADD_ONE)) if named else None
 
 
 def is_language_model(model_type: str) -> bool:

@@ -1,13 +1,14 @@
 """Which tensors of a safetensors file cannot have been trained, and what tells each matrix from its siblings in other layers. Without torch.
 
 in   a file
-out  names of tensors with NaN or an infinity, or with one value throughout; values absurdly far from the rest of their tensor; of each matrix
+out  names of tensors with NaN or an infinity, or with one value throughout, norms that make everything 0; values absurdly far from the rest of their tensor; of each matrix
      its scale, a signature, its rows of zeros; every value is read once, in pieces, by several threads
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from ropewalk.checkpoint.digests import by_threads
 from ropewalk.checkpoint.headers import check_safetensors, tensors
-from ropewalk.checkpoint.outliers import Outlier, is_large, outlier, shift
+from ropewalk.checkpoint.outliers import Outlier, bits_of_one, is_large, outlier, shift
 from ropewalk.checkpoint.tensor_problems import is_by_token
 
 #: Bytes that one thread reads at a time.
@@ -38,6 +39,10 @@ _EXPONENT = {dtype: bits for dtype, (_, bits) in _ALL_SET.items()} | {"F8_E4M3":
 
 #: What may well be zero: an adapter's second factor until it is trained (LoRA, arXiv 2106.09685, section 4.1), and biases, which mixtures of experts stack.
 _MAY_BE_ZERO = ("lora_B", "lora_embedding_B", "bias")
+#: The weights of norms, as transformers, GPT-2 and InternLM name them; biases may be zero.
+_NORM = re.compile(r"(^|\.)(\w*norm\w*|ln_\w+)\.weight$")
+#: The norm of a linear attention's output multiplies by its weight in every family (Qwen3-Next).
+_GATED_NORM = ".linear_attn.norm.weight"
 #: A scale is taken from every so many-th value: no divisor of any width, so that the values come from all columns.
 _SAMPLED = 17
 
@@ -59,7 +64,8 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Damage:
-    """Names of tensors: those with NaN or an infinity, and matrices in which all values are the same, of which no training makes one.
+    """Names of tensors: those with NaN or an infinity; matrices in which all values are the same, and norms that make everything 0, of which no
+    training makes one.
 
     outliers: the largest of each other tensor that has values absurdly far from its rest.
     matrices: every other matrix, by its name, where what tells them apart was asked for.
@@ -108,8 +114,12 @@ class _Read:
         return self.largest >= _ALL_SET[self.piece.dtype][1]
 
 
-def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = True) -> Damage:
+def damage(
+    file: Path, header: dict[str, Any] | None = None, *, compare: bool = True, norms_from: int | None = None
+) -> Damage:
     """Read all values of a file. header: of the file, where it was read before. compare: its matrices too, which takes as long again.
+
+    norms_from: 0 where norms multiply by their weight, 1 where by 1 + it; None where that is not known, and norms are not looked at.
 
     Raises:
         UserError: a truncated or damaged file.
@@ -127,6 +137,10 @@ def damage(file: Path, header: dict[str, Any] | None = None, *, compare: bool = 
         if name in read and name not in broken and _is_matrix(name, entry["shape"])
     }
     constant = [name for name, results in sound.items() if _is_constant(results)]
+    if norms_from is not None:
+        shapes = {name: entry["shape"] for name, entry in tensors(header) if name in read}
+        norms = [name for name, shape in shapes.items() if _NORM.search(name) and sum(size > 1 for size in shape) == 1]
+        constant += [name for name in norms if _makes_nothing(name, read[name], norms_from)]
     outliers = [
         found
         for name, entry in tensors(header)
@@ -198,6 +212,14 @@ def _is_constant(results: Sequence[_Read]) -> bool:
     return len(values) == 1 and None not in values
 
 
+def _makes_nothing(name: str, results: Sequence[_Read], norms_from: int) -> bool:
+    """Whether a norm multiplies by 0 throughout."""
+    dtype = results[0].piece.dtype
+    sign = 1 << (8 * _ALL_SET[dtype][0] - 1)
+    nothing = sign | bits_of_one(_EXPONENT[dtype]) if norms_from and not name.endswith(_GATED_NORM) else 0
+    return {result.only for result in results} == {nothing}
+
+
 def _matrix(results: Sequence[_Read]) -> Matrix:
     pieces = [result.marks for result in results if result.marks]
     total, count = (sum(part) for part in zip(*(piece.exponents for piece in pieces), strict=True))
@@ -208,7 +230,7 @@ def _matrix(results: Sequence[_Read]) -> Matrix:
 
 
 def _is_matrix(name: str, shape: list[int]) -> bool:
-    """Of weights that are trained: scales of norms and biases may well be all 0 or 1."""
+    """Of weights that are trained: scales of norms may well be all 1, or all 0 where 1 is added, and biases 0."""
     sizes = [size for size in shape if size > 1]
     return len(sizes) > 1 and not any(word in name for word in _MAY_BE_ZERO)
 

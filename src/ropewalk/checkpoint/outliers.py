@@ -77,6 +77,11 @@ def _bias(exponent: int) -> int:
     return (exponent >> shift(exponent)) // 2
 
 
+def bits_of_one(exponent: int) -> int:
+    """The bits of 1."""
+    return int(_bits(0, exponent))
+
+
 def _bits(order: int, exponent: int) -> Any:
     """The bits of 2 to this, or more than any value's where the format does not reach so far."""
     return (order + _bias(exponent)) << shift(exponent)

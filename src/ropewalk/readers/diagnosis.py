@@ -102,6 +102,7 @@ class Diagnosis:
         readers: a row each.
         changed: what `--fix` changed, a sentence each.
         kept: where the files lie that it changed, as they were.
+        unconfirmed: the rope_theta that one spelling alone says and nothing confirms, with its name; empty where there is none.
         strict: whether notes count.
     """
 
@@ -111,6 +112,7 @@ class Diagnosis:
     readers: tuple[ReaderRow, ...] = ()
     changed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    unconfirmed: str = ""
     strict: bool = False
 
     @property

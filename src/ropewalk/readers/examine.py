@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ropewalk.checkpoint.families import norms_from
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError
 from ropewalk.readers import config_checks, file_checks, spelling_checks, trust_checks, window_checks
@@ -34,7 +35,7 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (6, config_checks.reach, "every layer sees the whole window"),
     (7, config_checks.rotate_otherwise, "every reader computes the closed form, or refuses"),
     (8, file_checks.adapter, ""),
-    (10, file_checks.files, "one set of weights, as its headers and the config say"),
+    (10, file_checks.files_and_dtype, "one set of weights, as its headers and the config say"),
     (10, file_checks.links, ""),
     (11, config_checks.later_on, ""),
     (13, file_checks.own_code, ""),
@@ -83,10 +84,13 @@ def examine(
         subject, changed, kept = mend(subject)
     findings = [finding for number, check, fine in _CHECKS for finding in _run(subject, number, check, fine)]
     if not subject.fetched:
-        findings += [*unchanged(subject.path, full=full), *finite(subject.path, _files(subject), full=full)]
+        adds = norms_from(subject.config, subject.text)
+        values = finite(subject.path, _files(subject), full=full, norms_from=adds)
+        findings += [*unchanged(subject.path, full=full), *values]
     rows = () if subject.instead_of_rope or not subject.config else tuple(_rows(subject))
     findings.sort(key=lambda finding: finding.number)
-    diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept))
+    unconfirmed = trust_checks.unconfirmed_theta(subject)
+    diagnosis = Diagnosis(str(name), _summary(subject), tuple(findings), rows, tuple(changed), tuple(kept), unconfirmed)
     return diagnosis.each_cause_once()
 
 
@@ -108,6 +112,7 @@ def _run(subject: Subject, number: int, check: Check, fine: str) -> list[Finding
         fine
         and not objected
         and not (number in (3, 6, 7) and findings)
+        and not any(finding.sentence.startswith(f"{fine.partition(',')[0]}, but") for finding in findings)
         and not (about_rope and (subject.instead_of_rope or subject.unsupported))
     ):
         findings.insert(0, Finding(number, "ok", fine))

@@ -6,11 +6,13 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
 from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer, tokenizer_elsewhere
@@ -23,6 +25,8 @@ from ropewalk.readers.subject import Subject
 
 #: Problems of the tensors that other tools may be at ease with: they are said, and are no fault of the files.
 _NO_FAULT = ("quantised weights", "pickles")
+#: Dtypes that a config may name, by what safetensors calls them.
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 #: How the type of ropewalk's own adapters begins, which peft does not know on purpose.
 OWN_ADAPTER = "ROPEWALK_LORA"
 
@@ -130,6 +134,35 @@ def files(subject: Subject) -> Iterator[Finding]:
     for fault in unreadable(subject.path):
         if fault.partition(" is a JSON file")[0] not in said:
             yield Finding(10, "wrong", fault, stops=True)
+
+
+def files_and_dtype(subject: Subject) -> Iterator[Finding]:
+    """10. As `files`; and the weights have the dtype that the config names."""
+    findings = list(files(subject))
+    yield from findings
+    objected = any(finding.verdict in ("wrong", "not checked") for finding in findings)
+    is_here = subject.checkpoint.has_weights and not subject.fetched
+    if is_here and not objected and (sentence := _other_dtype(subject.checkpoint)):
+        yield Finding(10, "note", sentence)
+
+
+def _other_dtype(checkpoint: Checkpoint) -> str:
+    """That most bytes of the weights are of another dtype than the config names; empty where they are not, or it names none."""
+    named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
+    named = named or checkpoint.text_config.get("dtype") or checkpoint.text_config.get("torch_dtype")
+    said = str(named).removeprefix("torch.")
+    sizes: Counter[str] = Counter()
+    for header in checkpoint.headers.values():
+        for _, entry in tensors(header):
+            begin, end = entry["data_offsets"]
+            sizes[_DTYPES.get(entry["dtype"], "")] += end - begin
+    most = max(sizes, key=lambda dtype: sizes[dtype], default="")
+    if not most or said not in _DTYPES.values() or most == said:
+        return ""
+    return (
+        f"one set of weights, but its headers say {most} and the config {said}, which transformers casts them to as it loads them: if they were "
+        f"converted, write {most} there"
+    )
 
 
 def links(subject: Subject) -> Iterator[Finding]:

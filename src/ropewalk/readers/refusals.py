@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.families import norms_from
 from ropewalk.errors import UserError
 from ropewalk.readers.config_checks import block
 from ropewalk.readers.diagnosis import Finding
@@ -56,7 +57,8 @@ def refuse_damaged(place: Path | Checkpoint, *, as_it_is: bool = False) -> None:
     # Other files beside those that are read are neither carried nor anybody's model.
     read = checkpoint.weight_files if checkpoint.has_weights else checkpoint.path.glob("*.safetensors")
     headers = checkpoint.headers if checkpoint.has_weights else {}
-    of_values = finite(checkpoint.path, read, full=False, compare=False, headers=headers)
+    adds = norms_from(checkpoint.config, checkpoint.text_config)
+    of_values = finite(checkpoint.path, read, full=False, compare=False, headers=headers, norms_from=adds)
     findings = [*unchanged(checkpoint.path, full=False), *of_values]
     _refuse_first(place, [finding for finding in findings if finding.verdict == "wrong"])
     for finding in findings:

@@ -23,6 +23,7 @@ from ropewalk.readers.objections import WHOLE, earlier_longrope, lost_key, no_wh
 from ropewalk.readers.reader import BAD_VALUES, ORIGINAL, POSITIONS, default_rope
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
+from ropewalk.readers.trust_checks import unconfirmed_theta
 
 _LOST_THETA = (
     "the config names no rope_theta where readers look for it (a rope_scaling takes the place of rope_parameters), and every reader would "
@@ -165,6 +166,12 @@ def _lost_in_version_4(subject: Subject) -> str:
         both += f", with {2 * pairs[0]} and {2 * pairs[1]} coordinates of a head rotated"
     if subject.text.get("rope_scaling"):
         return f"{both}; make rope_scaling, rope_theta and rope_parameters say one thing"
+    if four.rope_theta != five.rope_theta and (theta := unconfirmed_theta(subject)):
+        return (
+            f"{both}: either the key was dropped or the theta was edited: save_pretrained of version 5 drops rope_scaling and the rope_theta at "
+            "the top level, which version 4, MLX and Ollama read, and nothing here confirms the one that is left; if "
+            f"{theta} is the model's own, ropewalk doctor --fix puts them back"
+        )
     return (
         f"{both}: save_pretrained of version 5 drops rope_scaling and the rope_theta at the top level, which version 4, MLX and Ollama "
         "read; ropewalk doctor --fix puts them back"

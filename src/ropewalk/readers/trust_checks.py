@@ -9,11 +9,15 @@ default in its place even takes a fault away.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from ropewalk.checkpoint.digests import digest_now, noted_digests
+from ropewalk.checkpoint.digests import BEFORE_FIX, digest_now, noted_digests
+from ropewalk.checkpoint.families import family_of
+from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import tensors
+from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.reader import default_rope
@@ -35,8 +39,7 @@ _OF_SOME = (
 
 def on_trust(subject: Subject) -> Iterator[Finding]:
     """17. What of a config no shape, no digest and no other file confirms."""
-    noted = noted_digests(subject.path).get(_CONFIG)
-    if noted is not None and noted == digest_now(subject.path / _CONFIG):
+    if _is_as_written(subject):
         yield Finding(
             17, "ok", "config.json is as ropewalk wrote it (check 14), with the values of the model that it was made of"
         )
@@ -50,6 +53,34 @@ def on_trust(subject: Subject) -> Iterator[Finding]:
             "and computes something else. Hold them against the config.json of whoever trained it, or the perplexity against what such a model has: "
             f"ropewalk perplexity {subject.checkpoint.name} --data TEXT --windows {windows or 'TOKENS…'}",
         )
+
+
+def _is_as_written(subject: Subject) -> bool:
+    noted = noted_digests(subject.path).get(_CONFIG)
+    return noted is not None and noted == digest_now(subject.path / _CONFIG)
+
+
+def unconfirmed_theta(subject: Subject) -> str:
+    """The rope_theta, with its name, that one spelling alone says, or said before `--fix` wrote the other from it, where nothing confirms it.
+
+    A digest would, and so does the `ropewalk` block, which check 2 holds against the other keys.
+    """
+    if subject.rope is None or subject.block.get("rope_theta") is not None or _is_as_written(subject):
+        return ""
+    configs = [subject.config]
+    for kept in subject.path.glob(f"{_CONFIG}{BEFORE_FIX}*"):
+        with contextlib.suppress(UserError):
+            configs.append(read_json(kept, what="a config is a JSON file"))
+    is_alone = any(_spellings_of_theta(text_section(config), subject.family) == 1 for config in configs)
+    return f"rope_theta {subject.rope.rope.rope_theta:g}" if is_alone else ""
+
+
+def _spellings_of_theta(text: dict[str, Any], family: str) -> int:
+    """In how many places a config names its rope_theta: at the top level, under either name; in a RoPE dictionary, a layer type's too."""
+    blocks = [text[name] for name in ("rope_scaling", "rope_parameters") if isinstance(text.get(name), dict)]
+    parts = [[text], *([block, *(part for part in block.values() if isinstance(part, dict))] for block in blocks)]
+    names = {"rope_theta", family_of(family).theta_key} - {""}
+    return sum(any(part.get(name) is not None for part in place for name in names) for place in parts)
 
 
 def _theta(subject: Subject) -> Iterator[str]:

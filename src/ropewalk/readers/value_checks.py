@@ -36,8 +36,9 @@ def finite(
     full: bool,
     compare: bool = True,
     headers: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    norms_from: int | None = None,
 ) -> Iterator[Finding]:
-    """15. No weight is NaN, infinite or absurdly far from the rest of its tensor, and no matrix has one value throughout. 16. None is unlike its siblings (odd_matrices.py).
+    """15. No weight is NaN, infinite or absurdly far from the rest of its tensor, and no matrix has one value throughout, no norm makes everything 0. 16. None is unlike its siblings (odd_matrices.py).
 
     Args:
         directory: of a model or an adapter.
@@ -45,6 +46,7 @@ def finite(
         full: however long it takes to read them.
         compare: check 16 too; it takes as long again, and refuses nothing.
         headers: of those that were read before, by their paths below the directory.
+        norms_from: what its norms add to their weight (families.py); None: not known, and they are not looked at.
     """
     files = sorted({*files})
     size = sum(file.stat().st_size for file in files)
@@ -56,7 +58,7 @@ def finite(
     matrices, faults = dict[str, Matrix](), list[str]()
     for file in files:
         name = file.relative_to(directory).as_posix()
-        read = _read(file, name, headers.get(name), compare)
+        read = _read(file, name, headers.get(name), compare, norms_from)
         if isinstance(read, str):
             faults.append(read)
             continue
@@ -80,10 +82,10 @@ def finite(
         yield Finding(16, "ok", "; ".join([alike, *padding(matrices, token_ids)]))
 
 
-def _read(file: Path, name: str, header: dict[str, Any] | None, compare: bool) -> Damage | str:
+def _read(file: Path, name: str, header: dict[str, Any] | None, compare: bool, norms_from: int | None) -> Damage | str:
     """What was read of a file, or why it could not be."""
     try:
-        return damage(file, header, compare=compare)
+        return damage(file, header, compare=compare, norms_from=norms_from)
     except UserError as error:
         return str(error)
     except OSError as error:

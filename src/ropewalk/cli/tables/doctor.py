@@ -50,7 +50,9 @@ def verdict(diagnosis: Diagnosis) -> str:
             dict.fromkeys(finding.check for finding in diagnosis.noted)
         )
     starred = [row.reader for row in diagnosis.readers if row.window_differs or row.inv_freq_differs]
-    doubt = f", if what check {diagnosis.odd[0].number} notes was meant" if diagnosis.odd else ""
+    doubts = [f"what check {odd.number} notes was meant" for odd in diagnosis.odd[:1]]
+    doubts += [f"{diagnosis.unconfirmed} is the model's own"] if diagnosis.unconfirmed else []
+    doubt = f", if {joined(doubts)}" if doubts else ""
     edits = f", but changed since ropewalk wrote it: {joined(diagnosis.edited)} (check 14)" if diagnosis.edited else ""
     return f"sound{edits}{doubt}" + (
         f"; of the readers, {', '.join(starred)} would make something else of it ({_MARK})" if starred else ""
