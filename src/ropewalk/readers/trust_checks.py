@@ -24,6 +24,8 @@ from ropewalk.readers.reader import default_rope
 from ropewalk.readers.subject import Subject
 
 _CONFIG = "config.json"
+#: The rope_theta of readers that find none.
+_TAKEN = 10000.0
 #: What every model has one of, by the names that configs have for it: where none is named, readers take their class's.
 _OF_EVERY_MODEL = (
     ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
@@ -63,9 +65,12 @@ def _is_as_written(subject: Subject) -> bool:
 def unconfirmed_theta(subject: Subject) -> str:
     """The rope_theta, with its name, that one spelling alone says, or said before `--fix` wrote the other from it, where nothing confirms it.
 
-    A digest would, and so does the `ropewalk` block, which check 2 holds against the other keys.
+    A digest would, and so does the `ropewalk` block, which check 2 holds against the other keys. 10000 is what readers take where they find none: with it
+    they agree, whatever was dropped.
     """
     if subject.rope is None or subject.block.get("rope_theta") is not None or _is_as_written(subject):
+        return ""
+    if subject.rope.rope.rope_theta == _TAKEN:
         return ""
     configs = [subject.config]
     for kept in subject.path.glob(f"{_CONFIG}{BEFORE_FIX}*"):
