@@ -307,6 +307,7 @@ DELETING = {
     "records/files.py": "a record file that it began and could not write",
     "settings/run_file.py": "a run's settings, kept under another name when they change",
     "suite/ablation.py": "below .work of a directory that it marked",
+    "suite/kept.py": "below .work of a directory that ablate marked",
     "suite/claims.py": "below .work of a directory that ablate marked",
     "training/threads.py": "the cache",
     "training/checkpoints.py": "a run's own, by its mark",

@@ -135,7 +135,7 @@ def test_a_plan_that_rests_on_an_assumed_host_says_so() -> None:
         for gpus, window in (("H100", 2**18), ("4090", 2**15), ("8xH100", 4096))
     )
     assumed = "(if the host has 128GiB for each chip, as is assumed; --host-memory says how much there is)"
-    assert rests.startswith("it fits by") and rests.endswith(assumed)
+    assert rests.startswith("it fits by") and assumed in rests
     assert other_options.startswith("it does NOT fit as asked; it fits with: ") and assumed in other_options
     assert alone.startswith("it fits by") and "assumed" not in alone
     assert "; or " not in other_options and "; other ways are below. By" in other_options  # the table has them

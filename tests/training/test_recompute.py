@@ -397,7 +397,7 @@ def test_what_several_devices_take_is_reserved() -> None:
     whole = 2 * 2 * layer + (2 + 4) * layer + 2 * 2 * others
     width = config.num_attention_heads * config.head_dim
     keys = 64 * config.num_key_value_heads * config.head_dim
-    assert memory._of_several(32) == whole + 2 * keys * 2 + 2 * keys * 4 + 8 * 2 * 64 * width
+    assert memory._of_several(32) == 4 * 2**30 + whole + 2 * keys * 2 + 2 * keys * 4 + 8 * 2 * 64 * width
     mesh.context_size = 1
     assert memory._of_several(32) == whole
     mesh.world = 1

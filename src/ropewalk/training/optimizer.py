@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
@@ -71,7 +70,7 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
     if settings.optimizer == "adamw-offload":
         return HostAdamW(parameters, **common)
     low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
-    if any(isinstance(parameter, DTensor) for parameter in parameters):
+    if any(hasattr(parameter, "to_local") for parameter in parameters):  # sharded
         _compile_anew()
     if settings.optimizer == "adamw-8bit":
         return _eight_bits(low_bit)(parameters, bf16_stochastic_round=stochastic, **common)
