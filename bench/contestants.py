@@ -23,7 +23,7 @@ from ropewalk.attention_ops import kernels
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.planner.choice import Room
-from ropewalk.settings.budget import MARGIN, head_bytes
+from ropewalk.settings.budget import head_bytes, spare_after_a_step
 from ropewalk.training import recompute, throughput
 from ropewalk.training.activations import gpu_room
 from ropewalk.training.optimizer import allocate_states
@@ -285,7 +285,7 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True, hos
 
         def after_first() -> None:
             if bench.device.type == "cuda":
-                kept.spare(throughput.spare_bytes(bench.device) - 2 * MARGIN)
+                kept.spare(spare_after_a_step(throughput.spare_bytes(bench.device)))
 
         try:
             yield Entry(loss_of, run, after_first)

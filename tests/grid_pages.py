@@ -18,13 +18,18 @@ def trained(method: str, name: str, nll: float, windows: tuple[int, ...] = (256,
     return state, {"row": row | differs}, [made_up.row(nll, window) for window in windows]
 
 
-def page_of(path: Path, *states) -> str:
+def recorded(path: Path, *states) -> records.Records:
+    """The rows of the base and of these, on record in `path`."""
     base = (dataclasses.replace(made_up.BASE, name="hemp/none"), {"row": {"name": "hemp/none", "method": "none"}})
     for state, settings, rows in ((*base, [made_up.row(2.0)]), *states):
         recorder = records.Recorder(path, made_up.run(state, f"ropewalk ablate {state.name}", settings=settings))
         for row in rows:
             recorder.add(row)
-    return render(records.read([path]))
+    return records.read([path])
+
+
+def page_of(path: Path, *states) -> str:
+    return render(recorded(path, *states))
 
 
 def table(page: str, caption: str) -> dict[str, list[str]]:

@@ -1,11 +1,15 @@
 """A training run of seconds, and what to ask of it; for the tests of what training computes, what ends it and what it refuses."""
 
+import contextlib
+
+import pytest
 import safetensors.torch
 import torch
 
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.training import train
+from ropewalk.training.log import Log
 
 WINDOW = 96
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(12)]
@@ -38,3 +42,17 @@ def same(left, right):
 def steps(out):
     """What a run's records say of its steps."""
     return [m.row for m in records.read([out / "records.jsonl"]).of(records.Step)]
+
+
+@contextlib.contextmanager
+def killed(monkeypatch, step):
+    """Ends the run of the block after a step, and saves nothing on the way out."""
+
+    def ends(self, row, usual=Log.step):
+        usual(self, row)
+        if row.step == step:
+            raise ZeroDivisionError
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(Log, "step", ends)
+        yield

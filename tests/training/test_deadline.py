@@ -17,7 +17,7 @@ from ropewalk.training.deadline import Deadline, OutOfTime
 from ropewalk.training.guard import Signals
 from ropewalk.training.log import Log
 from ropewalk.training.loop import Loop
-from short_run import DOCUMENTS, go, same, steps, weights
+from short_run import DOCUMENTS, go, killed, same, steps, weights
 
 
 @pytest.fixture(scope="module")
@@ -210,13 +210,7 @@ def test_checkpoints_by_time_are_what_a_killed_run_goes_on_from_and_leave_no_mod
     go(base, tmp_path / "once", save_every=0)
     assert kept(tmp_path / "once") == []
 
-    def killed(self, row, usual=Log.step):
-        usual(self, row)
-        if row.step == 5:
-            raise ZeroDivisionError  # nothing is saved on the way out
-
-    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
-        patched.setattr(Log, "step", killed)
+    with killed(monkeypatch, 5):
         go(base, tmp_path / "twice")
     assert kept(tmp_path / "twice") == ["step-000003", "step-000004"]
     (tmp_path / "twice/checkpoints/step-000004/notes.txt").write_text("mine")

@@ -28,7 +28,7 @@ from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.log import Log
 from ropewalk.training.snapshots import Snapshots
 from ropewalk.training.step import TrainingStep
-from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
+from short_run import DOCUMENTS, WINDOW, go, killed, same, steps, weights
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,7 @@ def test_resuming_where_there_is_nothing_starts(base, tmp_path, monkeypatch, cap
     caplog.set_level("INFO", "ropewalk")
     out = tmp_path / "out"
 
-    def killed(self, row, usual=Log.step):
-        usual(self, row)
-        if row.step == 2:
-            raise ZeroDivisionError  # nothing is saved on the way out
-
-    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
-        patched.setattr(Log, "step", killed)
+    with killed(monkeypatch, 2):
         go(base, out, steps=3, resume=True)
     assert "no checkpoint" not in caplog.text
     assert go(base, out, steps=3, resume=True).steps == 3

@@ -16,11 +16,11 @@ from ropewalk.planner.memory import CONTEXT, GIB, fits, step_memory
 from ropewalk.settings.budget import (
     ATTENTION_COST,
     BACKWARD_RESULTS,
-    MARGIN,
-    SHARED_MARGIN,
     TILED_BACKWARD_RESULTS,
     gradients_wait,
     head_bytes,
+    margin,
+    spare_after_a_step,
 )
 
 
@@ -44,8 +44,16 @@ def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
     workspace = max(
         factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
     )
-    reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast + SHARED_MARGIN * (job.cp > 1)
-    card = chip.memory * GIB - bare.weights - CONTEXT - reserved - shape.layers * stream - workspace - MARGIN
+    reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
+    card = (
+        chip.memory * GIB
+        - bare.weights
+        - CONTEXT
+        - reserved
+        - shape.layers * stream
+        - workspace
+        - margin(shared=job.cp > 1)
+    )
     host = job.host - bare.host if _reaches_host(job, chip) else 0
     return Room(int(card), int(stream), int(gradients * (not wait)), max(0, int(host)), rates.matrix, rates.host_link)
 
@@ -56,8 +64,8 @@ def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
     while not fits(chosen := by_choice(job, settled.choice), chip):
         if not settled.lower():
             return None
-    left = chip.memory * GIB - step_memory(chosen).total - 2 * MARGIN - SHARED_MARGIN * (job.cp > 1)
-    if settled.spare(int(left)):
+    left = chip.memory * GIB - step_memory(chosen).total
+    if settled.spare(spare_after_a_step(left, shared=job.cp > 1)):
         more = by_choice(job, settled.choice)
         chosen = more if fits(more, chip) else chosen
     return chosen

@@ -70,6 +70,16 @@ def micro_windows(window: int, batch: int, *, on_gpu: bool) -> int:
     return max(1, min(batch, (_GPU_TOKENS if on_gpu else _CPU_TOKENS) // window))
 
 
+def margin(*, shared: bool) -> int:
+    """Bytes that stay free when a GPU is filled with activations. shared: by a step of devices that share a window."""
+    return MARGIN + SHARED_MARGIN * shared
+
+
+def spare_after_a_step(free: float, *, shared: bool = False) -> int:
+    """Of the bytes that a whole step left free those that the next ones may take."""
+    return int(free) - MARGIN - margin(shared=shared)
+
+
 def mlp_tiles(tokens: float) -> int:
     """Into how many tiles the MLP of a layer of so many tokens goes on a GPU; few are not worth computing them twice."""
     tiles = int(tokens // TILE_TOKENS)

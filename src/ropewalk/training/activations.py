@@ -25,12 +25,12 @@ from ropewalk.planner.choice import NOTHING, Room
 from ropewalk.settings.budget import (
     COMPILED_FLOPS,
     COMPILED_WEIGHTS,
-    MARGIN,
     SHARED_MARGIN,
     head_bytes,
     host_room,
     mlp_tiles,
     shared_window_bytes,
+    spare_after_a_step,
     unsharded_bytes,
 )
 from ropewalk.training import recompute, throughput
@@ -117,10 +117,8 @@ class ActivationMemory:
         """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""
         first, self._stepped = not self._stepped, True
         if first and self._checkpointing is not None and self._traced and self._on_gpu:
-            left = (
-                throughput.spare_bytes(self._mesh.device) - 2 * MARGIN - SHARED_MARGIN * (self._mesh.context_size > 1)
-            )
-            self._checkpointing.spare(min(ranks.everyones(left)))
+            free, shared = throughput.spare_bytes(self._mesh.device), self._mesh.context_size > 1
+            self._checkpointing.spare(min(ranks.everyones(spare_after_a_step(free, shared=shared))))
 
     def _room(self) -> Room:
         """What there is on this device and beside it, when all that stays is in memory."""
