@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 import made_up
-from grid_pages import trained
+from grid_pages import recorded, trained
 from ropewalk import records
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import labels, variant_of
-from ropewalk.reports import ablation, gain, passkey, perplexity, provenance, training, verdict, words
+from ropewalk.reports import ablation, comparable, gain, passkey, provenance, training, verdict, words
 from ropewalk.reports.drawn import to_draw
 from ropewalk.reports.rows import Clean, clean
 
 
 def rows_of(path: Path, *states) -> Clean:
-    base = (dataclasses.replace(made_up.BASE, name="hemp/none"), {"row": {"name": "hemp/none", "method": "none"}})
-    for state, settings, rows in ((*base, [made_up.row(2.0)]), *states):
-        recorder = records.Recorder(path, made_up.run(state, f"ropewalk ablate {state.name}", settings=settings))
-        for row in rows:
-            recorder.add(row)
-    return clean(records.read([path]))
+    return clean(recorded(path, *states))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +130,7 @@ def test_a_window_with_which_nothing_is_compared_is_no_caution(tmp_path):
     page = clean(records.read([path]))
     assert all(row.caveat for row in rows[:1]) and not rows[1].caveat
     assert not any("at stride 32" in each for each in provenance.cautions(page))
-    assert [group.caveat for group in perplexity.groups(page)] == [""]
+    assert [group.caveat for group in comparable.groups(page)] == [""]
 
 
 def test_seeds_of_a_training_share_a_name_in_its_figure(tmp_path):

@@ -20,9 +20,9 @@ from grid_pages import page_of, table, trained
 from ropewalk import records
 from ropewalk.errors import UserError
 from ropewalk.reports import render, report
+from ropewalk.reports.comparable import groups
 from ropewalk.reports.contests import contest
 from ropewalk.reports.methods import RULE, Contest
-from ropewalk.reports.perplexity import groups
 from ropewalk.reports.rows import clean
 
 LAB = Path(__file__).resolve().parents[2] / "lab/records/a/hemp"

@@ -13,7 +13,7 @@ from ropewalk import records
 from ropewalk.records import Recorder
 from ropewalk.records.variant import seeds_of_rows, variant_of
 from ropewalk.reports import render
-from ropewalk.reports.perplexity import groups
+from ropewalk.reports.comparable import groups
 from ropewalk.reports.rows import clean
 from ropewalk.reports.training import budget, trainings
 from ropewalk.rope.scaling import Yarn

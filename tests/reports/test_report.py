@@ -18,7 +18,8 @@ from ropewalk.errors import UserError
 from ropewalk.records import Recorder
 from ropewalk.records.sources import read_names, with_letter, write_names
 from ropewalk.reports import render, report
-from ropewalk.reports.perplexity import paper_table, short_data
+from ropewalk.reports.comparable import short_data
+from ropewalk.reports.perplexity import paper_table
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ def test_records_without_quotes_are_read_as_far_as_they_tell(old, names):
 
 
 def test_many_sources_are_counted_and_exercises_named_together() -> None:
-    from ropewalk.reports.perplexity import short_data
+    from ropewalk.reports.comparable import short_data
     from ropewalk.reports.training import read_by
 
     assert short_data("lib/argparse.py lib/calendar.py lib/csv.py and 11 more") == "lib/argparse.py and 13 more"

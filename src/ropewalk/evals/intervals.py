@@ -85,6 +85,12 @@ def perplexity_over_seeds(seeds: Sequence[Sequence[Any]]) -> tuple[float, float,
     return float(mean), float(np.maximum(low, 1.0)), float(high)
 
 
+def share_over_seeds(seeds: Sequence[Sequence[Any]]) -> tuple[float, float, float]:
+    """The same of shares, with no end beyond 0 and 1."""
+    mean, low, high = over_seeds(seeds)
+    return mean, max(low, 0.0), min(high, 1.0)
+
+
 def _student_reach(values: Float[np.ndarray, " seeds"]) -> float:
     """Of the 95 % interval of a mean; 0 of one value, which tells nothing of scatter."""
     return student_t95(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0

@@ -71,6 +71,11 @@ class Variant:
         """Whether it is a control, trained in its own window and interpolated afterwards: its config counts no step since."""
         return self.role == "untrained" and self.recipe.word == CONTROL
 
+    def is_before(self, trained: Variant) -> bool:
+        """Whether it is what another one was before its training."""
+        alike = (self.scaling, self.window, self.recipe.word) == (trained.scaling, trained.window, trained.recipe.word)
+        return self.role == "untrained" != trained.role and alike
+
     @property
     def method(self) -> str:
         return self.scaling.method

@@ -7,11 +7,11 @@ from ropewalk.records import ContextGain
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, labels
-from ropewalk.reports import benchmarks, damage, methods, pairs, perplexity
+from ropewalk.reports import benchmarks, comparable, damage, methods, pairs, perplexity
+from ropewalk.reports.comparable import ByWindow, Group
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.contests import Block, blocks, contest
 from ropewalk.reports.paired import Ratio
-from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import budget, device_seconds, trained_by, trainings
 
@@ -24,7 +24,7 @@ def section(clean: Clean) -> Section | None:
         "Each block holds states that were trained on the same number of tokens; within a block only the method, the factor, "
         "what a line says in brackets and the model's own chance differ, as far as settings are on record.",
     )
-    groups = perplexity.groups(clean)
+    groups = comparable.groups(clean)
     compared = [contest(clean, lineage) for lineage in dict.fromkeys(group.lineage for group in groups)]
     for group in groups:
         variants = {v: rows for v, rows in group.variants().items() if v.extended}

@@ -27,10 +27,10 @@ from ropewalk.records import BOOKKEEPING, Records, Run, Step, read
 from ropewalk.records.recipe import is_training, place, recipe_of
 from ropewalk.records.variant import variant_of
 from ropewalk.reports import provenance
+from ropewalk.reports.comparable import groups, other_tokens
 from ropewalk.reports.content import Section
 from ropewalk.reports.files import as_markdown
 from ropewalk.reports.page import SECTIONS
-from ropewalk.reports.perplexity import groups, other_tokens
 from ropewalk.reports.rows import Clean, clean
 from ropewalk.reports.verdict import verdicts
 from ropewalk.settings.command import takes

@@ -1,4 +1,4 @@
-"""What a section of the page is made of; the template knows these shapes and nothing of models."""
+"""What a verdict and a section of the page are made of; the template knows these shapes and nothing of models."""
 
 from __future__ import annotations
 
@@ -239,3 +239,27 @@ def _mean(cells: Sequence[Cell]) -> Cell:
     strong = low > 0 or high < 0 if signed else like.strong
     of_seeds = dict(least=min(values), largest=max(values), seeds=len(values))
     return Cell.of(mean, like.write, low, high, beside="\n".join(beside), strong=strong, within=like.within, **of_seeds)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure to see first: what it is, its value, and what it is held against."""
+
+    name: str
+    value: str
+    against: str = ""
+
+
+@dataclass
+class Verdict:
+    """One base model and the furthest it was taken."""
+
+    heading: str
+    extended: bool
+    sentences: list[str] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+    winner: str = ""
+
+    def says(self, text: str) -> bool:
+        """Whether a sentence has this already, so that no figure stands twice."""
+        return any(text in sentence for sentence in self.sentences)

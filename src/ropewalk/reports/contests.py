@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from ropewalk.records import Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
+from ropewalk.reports.comparable import ByWindow, Group, groups
 from ropewalk.reports.methods import MEASURES, OLD, TAKEN, Contender, Contest, over_seeds_of, ranked
-from ropewalk.reports.perplexity import ByWindow, Group, groups
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import Training, budget, trainings
 

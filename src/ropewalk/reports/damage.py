@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records.variant import Variant
+from ropewalk.reports.comparable import ByWindow, Group
 from ropewalk.reports.paired import Ratio, only, ratio, told
-from ropewalk.reports.perplexity import ByWindow, Group
 from ropewalk.reports.training import Training, budget
 
 

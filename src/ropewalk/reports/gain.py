@@ -12,9 +12,9 @@ from ropewalk.records import format as number_format
 from ropewalk.records.rows import PlaceGain
 from ropewalk.records.slide import Slide
 from ropewalk.records.variant import Variant, labels, last_steps
+from ropewalk.reports.comparable import short_data
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.drawn import to_draw
-from ropewalk.reports.perplexity import short_data
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.same_tokens import apart
 

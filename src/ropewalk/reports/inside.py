@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from ropewalk.records import Step
 from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
+from ropewalk.reports.comparable import Group
 from ropewalk.reports.paired import over, ratio
-from ropewalk.reports.perplexity import Group
 from ropewalk.reports.reach import moved
 from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ropewalk.evals.intervals import over_seeds
+from ropewalk.evals.intervals import share_over_seeds
 from ropewalk.figures import compare, style
 from ropewalk.records import EffectiveLength, LongTask, Measurement
 from ropewalk.records import format as number_format
@@ -69,8 +69,7 @@ def _means(seeds: Sequence[EffectiveLength]) -> list[tuple[int, float, float, fl
     by_window: dict[int, list[Bounded]] = {}
     for at in (at for row in seeds for at in row.by_window):
         by_window.setdefault(at["window"], []).append((at["score"], at["low"], at["high"]))
-    means = {window: over_seeds(scores) for window, scores in sorted(by_window.items())}
-    return [(window, mean, max(low, 0.0), min(high, 1.0)) for window, (mean, low, high) in means.items()]
+    return [(window, *share_over_seeds(scores)) for window, scores in sorted(by_window.items())]
 
 
 def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:

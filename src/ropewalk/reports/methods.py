@@ -15,9 +15,9 @@ from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant
+from ropewalk.reports.comparable import ByWindow, Group, short_data
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
-from ropewalk.reports.perplexity import ByWindow, Group, short_data
 from ropewalk.reports.rows import Clean
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.

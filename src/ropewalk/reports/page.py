@@ -57,7 +57,7 @@ from ropewalk.reports import (
     verdict,
     words,
 )
-from ropewalk.reports.content import Section
+from ropewalk.reports.content import Section, Verdict
 from ropewalk.reports.files import label_of, write_figures, write_tables
 from ropewalk.reports.printed import browser, printed
 from ropewalk.reports.rows import Clean, clean
@@ -166,7 +166,7 @@ def _count_unshown(rows: Clean) -> None:
             rows.left_out.unknown[m.row.kind] += 1
 
 
-def _title(verdicts: list[verdict.Verdict]) -> str:
+def _title(verdicts: list[Verdict]) -> str:
     names = [item.heading for item in verdicts]
     if not any(item.extended for item in verdicts):
         return ", ".join(names)

@@ -25,7 +25,7 @@ from ropewalk.records import (
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing, is_training, recipe_of
 from ropewalk.records.variant import Variant, seeds_of_rows, trained_variant, variant_of
-from ropewalk.reports import perplexity, texts
+from ropewalk.reports import comparable, perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.contests import contest
 from ropewalk.reports.damage import control_of
@@ -284,7 +284,7 @@ def _chosen(one: Contest, facts: Sequence[str]) -> str:
 
 def _pairs(clean: Clean) -> Iterable[str]:
     """Before/after pairs that are none, and perplexities that are not to be compared."""
-    groups = perplexity.groups(clean)
+    groups = comparable.groups(clean)
     yield from sorted({*_unpaired(groups), *_tokenizers(clean)})
     for caveat in dict.fromkeys(group.caveat for group in groups if group.caveat):
         yield perplexity.not_across(*(group for group in groups if group.caveat == caveat))
@@ -292,7 +292,7 @@ def _pairs(clean: Clean) -> Iterable[str]:
         yield "Perplexities were measured in different ways (stride, convention or BOS); only those measured alike share a figure."
 
 
-def _unpaired(groups: list[perplexity.Group]) -> Iterable[str]:
+def _unpaired(groups: list[comparable.Group]) -> Iterable[str]:
     """A before/after pair that was not measured on the same documents."""
     for group in groups:
         variants, unlike = group.variants(), dict[str, list[str]]()
@@ -316,7 +316,7 @@ def _tokenizers(clean: Clean) -> Iterable[str]:
 def not_measured(clean: Clean) -> list[str]:
     """The paper's tables that nothing on this page stands beside."""
     kinds = {type(m.row) for m in clean.measurements}
-    groups = perplexity.groups(clean)
+    groups = comparable.groups(clean)
     beside = {perplexity.paper_table(group.data).number for group in groups if perplexity.lines_of_paper(group)}
     beside |= {3} if any(perplexity.step_curves(group) for group in groups) else set()
     beside |= {4} if PasskeySummary in kinds else set()

@@ -9,20 +9,20 @@ from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds
 from ropewalk.records import EffectiveLength, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import benchmarks, damage, methods, passkey, perplexity, training
+from ropewalk.reports import benchmarks, comparable, damage, methods, passkey, training
 from ropewalk.reports.paired import Bounded, Ratio, asked_apart, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread
 from ropewalk.sentences import joined
 
 #: Of each seed its rows by window.
-Seeds = Sequence[perplexity.ByWindow]
+Seeds = Sequence[comparable.ByWindow]
 #: Times the base's perplexity in its own window: beyond it at every window, nothing holds.
 _USELESS = 2.0
 
 
 def sentence(
-    clean: Clean, group: perplexity.Group | None, near: perplexity.Group | None, seeds: Sequence[Variant]
+    clean: Clean, group: comparable.Group | None, near: comparable.Group | None, seeds: Sequence[Variant]
 ) -> str:
     """To which window it was taken, how far it holds by each measure, and what became of the short window, each with its interval. near: of the rows by which the latter is known. seeds: of one training."""
     target = seeds[0]
@@ -42,7 +42,7 @@ def sentence(
 
 def of_base(clean: Clean, base: Variant) -> str:
     """Of a model that nobody extended here: its window, and how far it holds by each measure; by perplexity from the shortest window measured."""
-    group = next((g for g in perplexity.groups(clean) if base in g.variants()), None)
+    group = next((g for g in comparable.groups(clean) if base in g.variants()), None)
     rows = group.variants()[base] if group else {}
     window = max(passkey.summaries(clean).get(base, {base.window: None}))
     by_perplexity = _by_perplexity([rows], min(rows), max(rows)) if rows else ()
@@ -58,7 +58,7 @@ def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[
     return "how far it holds, these passkeys do not tell" if asked else "how far it holds was not measured"
 
 
-def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant]) -> str:
+def _at_short(clean: Clean, group: comparable.Group | None, seeds: Sequence[Variant]) -> str:
     """What became of the short window, by the one window at which both were measured; else why that is not known."""
     target = seeds[0]
     pairs = [damage.short_pair(group, seed) for seed in seeds if seed in group.variants()] if group else []
@@ -85,7 +85,7 @@ def _at_short(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Vari
     return f"; what became of the short window is not known, for {lacking} {verb} measured at {short} tokens{_elsewhere(clean, group)}, and other windows do not tell"
 
 
-def _taught(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Variant], change: Ratio | None) -> str:
+def _taught(clean: Clean, group: comparable.Group | None, seeds: Sequence[Variant], change: Ratio | None) -> str:
     """Of a fall in the old window after training, that the text brought it: the longer window cannot. Nothing where a control tells how much."""
     fell = change is not None and change.value < 1 and not change.high >= 1
     if group is None or not fell or not seeds[0].steps:
@@ -96,13 +96,13 @@ def _taught(clean: Clean, group: perplexity.Group | None, seeds: Sequence[Varian
     return ": what training on such text brings, not the longer window"
 
 
-def _elsewhere(clean: Clean, group: perplexity.Group) -> str:
+def _elsewhere(clean: Clean, group: comparable.Group) -> str:
     """Of what text alone the base was measured in its own window, where it was not of this one."""
-    others = [each for each in perplexity.groups(clean) if each.lineage == group.lineage and each.base_row()]
+    others = [each for each in comparable.groups(clean) if each.lineage == group.lineage and each.base_row()]
     if group.base_row() or not others:
         return ""
-    names = [each.title if each.data == group.data else perplexity.short_data(each.data) for each in others]
-    return f" of {perplexity.short_data(group.data)} (it was of {', '.join(dict.fromkeys(names))}, which tells nothing of this text)"
+    names = [each.title if each.data == group.data else comparable.short_data(each.data) for each in others]
+    return f" of {comparable.short_data(group.data)} (it was of {', '.join(dict.fromkeys(names))}, which tells nothing of this text)"
 
 
 def _short_by_ruler(clean: Clean, seeds: Sequence[Variant]) -> str:

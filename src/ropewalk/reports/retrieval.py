@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from ropewalk.evals.intervals import over_seeds, share_interval
+from ropewalk.evals.intervals import share_interval, share_over_seeds
 from ropewalk.figures import accuracy, compare, style
 from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
@@ -76,11 +76,11 @@ def sentence(clean: Clean, seeds: Sequence[Variant], untrained: Sequence[Variant
     asked = [each for seed in seeds if (each := _asked(clean, seed, max(windows, default=0)))]
     if not asked:
         return ""
-    value, low, high = over_seeds([(right / trials, *share_interval(right, trials)) for right, trials in asked])
+    value, low, high = share_over_seeds([(right / trials, *share_interval(right, trials)) for right, trials in asked])
     least, most = min(trials for _, trials in asked), max(trials for _, trials in asked)
     of_seed = " a seed" if len(seeds) > 1 else ""
     known = [f"{len(asked)} of {len(seeds)} seeds"] * (len(asked) < len(seeds))
-    known += [number_format.interval(max(low, 0.0), min(high, 1.0), _percent)]
+    known += [number_format.interval(low, high, _percent)]
     before = next((each for v in untrained if (each := _asked(clean, v, max(windows)))), None)
     known += [f"before training {_percent(before[0] / before[1])}"] if before else []
     prompts = str(least) if least == most else f"{least} to {most}"
@@ -119,8 +119,7 @@ def _share(row: Retrieval) -> tuple[float, float, float]:
 def _shares(seeds: Sequence[dict[str, Retrieval]]) -> dict[str, tuple[float, float, float]]:
     """family → the mean share of these seeds, with its interval."""
     families = dict.fromkeys(family for seed in seeds for family in seed)
-    means = {family: over_seeds([_share(seed[family]) for seed in seeds if family in seed]) for family in families}
-    return {family: (mean, max(low, 0.0), min(high, 1.0)) for family, (mean, low, high) in means.items()}
+    return {family: share_over_seeds([_share(seed[family]) for seed in seeds if family in seed]) for family in families}
 
 
 def _table(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:

@@ -13,7 +13,7 @@ from typing import Any
 from ropewalk.records import Perplexity, Run
 from ropewalk.records.recipe import ablated, is_training, place, recipe_of
 from ropewalk.records.variant import Variant
-from ropewalk.reports.perplexity import groups, other_tokens, short_data
+from ropewalk.reports.comparable import groups, other_tokens, short_data
 from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined
 

@@ -6,51 +6,36 @@ Every sentence is a comparison of two rows of the same page. None is written whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.evals.intervals import leaves_open, over_seeds, perplexity_over_seeds
+from ropewalk.evals.intervals import leaves_open, over_seeds
 from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, seeds_of_rows
-from ropewalk.reports import benchmarks, damage, gain, methods, passkey, perplexity, reach, retrieval, training
+from ropewalk.reports import (
+    benchmarks,
+    comparable,
+    damage,
+    gain,
+    methods,
+    passkey,
+    perplexity,
+    reach,
+    retrieval,
+    training,
+    two_windows,
+)
+from ropewalk.reports.content import Tile, Verdict
 from ropewalk.reports.contests import contest, not_comparable
 from ropewalk.reports.helped import in_short
 from ropewalk.reports.inside import compared, extensions, only_inside
-from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
 from ropewalk.sentences import counted, joined
 
 #: What is on record of a model without its having been read.
 _NOT_MEASURED = (Step, Bounds, Growth, Resolution)
-#: A perplexity of each seed that was measured.
-OfSeeds = Sequence[Perplexity | None]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One figure to see first: what it is, its value, and what it is held against."""
-
-    name: str
-    value: str
-    against: str = ""
-
-
-@dataclass
-class Verdict:
-    """One base model and the furthest it was taken."""
-
-    heading: str
-    extended: bool
-    sentences: list[str] = field(default_factory=list)
-    tiles: list[Tile] = field(default_factory=list)
-    winner: str = ""
-
-    def says(self, text: str) -> bool:
-        """Whether a sentence has this already, so that no figure stands twice."""
-        return any(text in sentence for sentence in self.sentences)
 
 
 def verdicts(clean: Clean) -> list[Verdict]:
@@ -68,7 +53,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     if within:
         return _inside(clean, variants, within)
     target = fair.leader.variants[0] if fair else _target(clean, [v for v in variants if v.extended and v in measured])
-    alike = [g for g in perplexity.groups(clean) if g.lineage == lineage and (not target or target in g.variants())]
+    alike = [g for g in comparable.groups(clean) if g.lineage == lineage and (not target or target in g.variants())]
     group = fair.group if fair else _of_window(alike, target)
     near = _of_short_window(alike, group, target)
     bases = [v for v in variants if v.role == "base" and not v.steps]  # what a training began from, too
@@ -101,17 +86,17 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         priced = damage.sentence(near, known, training.trainings(clean)) if near else ""
         verdict.sentences += [priced] if priced else []
     if group is not None:
-        _perplexity(verdict, group, near or group, base, seeds)
+        two_windows.tell(verdict, group, near or group, base, seeds)
     _beside(verdict, gain.sentence(clean, seeds))
     _passkey(verdict, clean, base, seeds)
-    untrained = [v for v in variants if target and _is_before(v, target)]
+    untrained = [v for v in variants if target and v.is_before(target)]
     _beside(verdict, retrieval.sentence(clean, seeds, untrained))
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
 
 
-def _of_window(alike: Sequence[perplexity.Group], target: Variant | None) -> perplexity.Group | None:
+def _of_window(alike: Sequence[comparable.Group], target: Variant | None) -> comparable.Group | None:
     """The first group; of those that are of other tokens of its text one in which the new window was measured."""
     of_text = [group for group in alike if group.rule == alike[0].rule]
     return next(
@@ -120,8 +105,8 @@ def _of_window(alike: Sequence[perplexity.Group], target: Variant | None) -> per
 
 
 def _of_short_window(
-    alike: Sequence[perplexity.Group], group: perplexity.Group | None, target: Variant | None
-) -> perplexity.Group | None:
+    alike: Sequence[comparable.Group], group: comparable.Group | None, target: Variant | None
+) -> comparable.Group | None:
     """That group, if the short window was measured with its base's in it or nowhere; else the one of other tokens of its text where it was."""
     of_text = [each for each in alike if group and each.rule == group.rule]
     paired = [each for each in of_text if target and damage.short_pair(each, target)]
@@ -137,7 +122,7 @@ def _beside(verdict: Verdict, sentence: str) -> None:
 def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) -> Verdict:
     """Of several methods of which none was measured beyond the old window: all of them, and no one."""
     lineage = variants[0].lineage
-    groups = [group for group in perplexity.groups(clean) if group.lineage == lineage]
+    groups = [group for group in comparable.groups(clean) if group.lineage == lineage]
     found = [(group, sentence) for group in groups if (sentence := compared(group, within))]
     verdict = Verdict(base_name(next((v for v in variants if v.role == "base"), variants[0])), extended=True)
     verdict.sentences.append(extensions(verdict.heading, within))
@@ -216,119 +201,6 @@ def _yet(runs: Sequence[training.Training]) -> str:
     return f"{joined(names)} {was} trained and not measured yet: ropewalk perplexity says what came of it"
 
 
-def _perplexity(
-    verdict: Verdict, group: perplexity.Group, near: perplexity.Group, base: Variant | None, seeds: Sequence[Variant]
-) -> None:
-    target = seeds[0] if seeds else None
-    rows = group.variants()
-    before = group.base_row()
-    if target is None or target not in rows:
-        if before:
-            verdict.sentences.append(
-                f"Its perplexity at {before.window} tokens is {number_format.perplexity(before.perplexity)}."
-            )
-        return
-    read = [rows.get(seed, {}) for seed in seeds]
-    inside, outside = ([at.get(window) for at in read] for window in (target.original_window, target.window))
-    short = near.variants()
-    if (base_there := near.base_row()) and any(target.original_window in short.get(seed, {}) for seed in seeds):
-        _original_window(verdict, base_there, [short.get(seed, {}).get(target.original_window) for seed in seeds])
-    if not any(outside):
-        measured = ", ".join(map(str, sorted(rows[target])))
-        verdict.sentences.append(
-            f"Its perplexity was measured at {measured} tokens and not at {target.window}: of the new window it does not tell."
-        )
-    else:
-        stretched = rows.get(base, {}).get(target.window) if base else None
-        untrained = next((rows[v].get(target.window) for v in rows if _is_before(v, target)), None)
-        _new_window(verdict, inside, outside, before, stretched, untrained)
-
-
-def _is_before(variant: Variant, target: Variant) -> bool:
-    alike = (variant.scaling, variant.window, variant.recipe.word) == (
-        target.scaling,
-        target.window,
-        target.recipe.word,
-    )
-    return variant.role == "untrained" != target.role and alike
-
-
-def _original_window(verdict: Verdict, before: Perplexity, inside: OfSeeds) -> None:
-    change = over([ratio(before, row) if row else None for row in inside])
-    if change is None:
-        return
-    figures = reach.moved(before, [row for row in inside if row])
-    # A tile is narrow: long figures may go on in a second line, but not be torn.
-    verdict.tiles.append(
-        Tile(
-            f"perplexity at {before.window}",
-            figures.replace("\u00a0→", " →"),
-            number_format.percent(change.value - 1),
-        )
-    )
-
-
-def _new_window(
-    verdict: Verdict,
-    inside: OfSeeds,
-    outside: OfSeeds,
-    before: Perplexity | None,
-    stretched: Perplexity | None,
-    untrained: Perplexity | None,
-) -> None:
-    figures = [row.perplexity for row in outside if row]
-    window = next(row.window for row in outside if row)
-    mean, _, _ = perplexity_over_seeds([(row.perplexity, *row.bounds) for row in outside if row])
-    value, around = number_format.perplexity(mean), spread(figures, number_format.perplexity, len(outside))
-    parts = []
-    if stretched:
-        parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
-    if untrained:
-        parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
-    change = over([ratio(before, row) if row and before else None for row in outside])
-    parts = [around, *parts] if around else parts
-    in_brackets = "; ".join(parts)
-    finding = f"At {window} tokens: {value}" + (f" ({in_brackets})" if in_brackets else "")
-    unfilled = next((row.unfilled for row in outside if row and row.unfilled), "")
-    if unfilled:
-        finding += f"; {unfilled}, so of a context that long it tells nothing"
-    elif before and change and not any(inside):  # the reader would take it for a loss or a gain
-        level = number_format.perplexity(before.perplexity)
-        finding += (
-            f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
-        )
-    elif change and before and before.caveat and not change.low > 1:  # a rise is one with more context, too
-        finding += f"; the base's at {before.window} tokens does not compare, by the stride"  # the cautions say why
-    elif change:
-        finding += f"; against the base in its own window {change.brief}"
-    verdict.sentences.append(f"{finding}.")
-    longer = over([ratio(near, far) if near and far else None for near, far in zip(inside, outside, strict=True)])
-    if longer and not unfilled:
-        brief = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
-        verdict.sentences.append(_reading(longer, next(filter(None, inside)), window, brief))
-    verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
-
-
-def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
-    """Whether the longer context helps: the same model, the same documents, more of them in sight. near: its row of the shorter window.
-
-    The base in its window would be the wrong yardstick: training alone can bring a model below that.
-    """
-    moved = f"From {near.window} to {long} tokens its perplexity"
-    if longer.too_few:
-        return f"{moved} changes by {longer}, which may be chance."
-    if not number_format.is_finite(longer.low):
-        return f"{moved} changes by {longer}; the documents are not the same, so there is no interval."
-    if longer.low > 1:
-        return f"{moved} rises, so the longer context does harm{figures}."
-    if near.caveat:
-        direction = "falls" if longer.high < 1 else "does not change beyond chance"
-        return f"{moved} {direction}{figures}, which by the stride tells nothing of context beyond {near.window}."
-    if longer.high < 1:
-        return f"{moved} falls, so context beyond {near.slide.least} tokens is put to use{figures}."
-    return f"{moved} does not change beyond chance{figures}."
-
-
 def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequence[Variant]) -> None:
     rows = passkey.summaries(clean)
 
@@ -387,7 +259,7 @@ def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> Non
     verdict.tiles.append(Tile("benchmarks", total, f"95\u202f% interval {bounds}, paired"))
 
 
-def _basis(clean: Clean, group: perplexity.Group | None, variants: Sequence[Variant]) -> str:
+def _basis(clean: Clean, group: comparable.Group | None, variants: Sequence[Variant]) -> str:
     """Which text, when and which seeds the figures of these rest on, in a sentence; of several strides which one is taken."""
     rows = [m for m in clean.measurements if m.model_variant in variants]
     own = [m.row for m in group.measurements if m.model_variant in variants] if group else []
@@ -399,9 +271,9 @@ def _basis(clean: Clean, group: perplexity.Group | None, variants: Sequence[Vari
         number = f"{perplexity.least_to_most(counts)} document{'s' if max(counts) != 1 else ''}"
         others = len({m.row.data for m in rows if isinstance(m.row, Perplexity)}) - 1
         more = f" and {number_format.counted(others, 'more text')}" if others else ""
-        alike = [g for g in perplexity.groups(clean) if (g.lineage, g.data) == (group.lineage, group.data)]
+        alike = [g for g in comparable.groups(clean) if (g.lineage, g.data) == (group.lineage, group.data)]
         stride = f", {group.stride}" if len({g.stride for g in alike}) > 1 else ""
-        text = f"Perplexity is of {perplexity.short_data(group.data) or 'a text not named'} ({number}{stride}){more}; "
+        text = f"Perplexity is of {comparable.short_data(group.data) or 'a text not named'} ({number}{stride}){more}; "
     days = sorted({m.run.started[:10] for m in rows})
     done = "measured" if any(not isinstance(m.row, _NOT_MEASURED[1:]) for m in rows) else "worked out"
     when = f"{done} {' to '.join(dict.fromkeys([days[0], days[-1]]))}" if days else "not measured"
