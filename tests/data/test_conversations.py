@@ -447,10 +447,10 @@ def test_where_no_chunk_halves_what_is_left_out_the_best_one_is_named(tmp_path, 
         r"with --chunk-window 3\d\d, 1 of the 3 conversations left out whole would be read at least in part, and 8\d%",
         said,
     )
-    assert re.search(r"it is the best up to 511, [\d.]+ times as many tokens read, and splitting", said)
+    assert re.search(r"it is the best up to 448, [\d.]+ times as many tokens read, and splitting", said)
     caplog.clear()
     said = warnings_of(tmp_path, caplog, chats, window=256, mode="pose", chunk_window=64)
-    assert "no --chunk-window up to 255 would read more: split long conversations" in said
+    assert "no --chunk-window up to 192 would read more: split long conversations" in said
 
 
 def test_a_run_that_reads_the_same_text_over_and_over_is_told_of_fewer_steps(tmp_path, caplog):

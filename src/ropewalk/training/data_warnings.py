@@ -56,7 +56,8 @@ def _longer(part: Part, omitted: Omitted, settings: TrainSettings) -> str:
     """The option by which at most half as much is left out, else the best there is, and what is left out then."""
     option, most = "--window", max(each.tokens for each in omitted.cut) + part.length
     if settings.mode == "pose":
-        option, most = "--chunk-window", settings.window - 1
+        # Whole steps below the window: a chunk that is nearly all of it is --mode full with more work.
+        option, most = "--chunk-window", settings.window - min(part.length, settings.window - part.length)
     elif part.length < part.rows.window:
         option, most = "a length of", part.rows.window
     longer = omitted.enough(part.length, most)
