@@ -92,6 +92,10 @@ def test_nothing_is_weighed_by_scores_that_are_not_above_zero(scored, tmp_path):
     (tmp_path / "worse.jsonl").write_text(f"{header}\n{json.dumps(row)}\n")
     with pytest.raises(UserError, match="none in .* gains anything; leave out --weigh"):
         chosen_by(tmp_path / "worse.jsonl", weigh=True)
+    assert "NONE OF THOSE THAT ARE KEPT gains anything" in str(chosen_by(tmp_path / "worse.jsonl", 0.5))
+    row["per_document"][0]["short_nll"] = 4.0
+    (tmp_path / "worse.jsonl").write_text(f"{header}\n{json.dumps(row)}\n")
+    assert "; 1 of the 2 that are kept gain nothing by a long context" in str(chosen_by(tmp_path / "worse.jsonl", 0.5))
 
 
 @pytest.mark.parametrize("change", [{"nll": 1e308}, {"nll": None}, {"tokens": 0}, {"text": ""}])

@@ -40,12 +40,14 @@ class Chosen:
         scored: hashes of the texts that have a score.
         least: the smallest gain that is kept, nats a token.
         weights: by hash; None where every document counts once.
+        for_nothing: how many of the kept ones gain nothing.
     """
 
     left_out: frozenset[str]
     scored: frozenset[str]
     least: float
     weights: Mapping[str, float] | None = None
+    for_nothing: int = 0
 
     def __contains__(self, document: object) -> bool:
         """Whether it is read: everything but the documents whose score is too small."""
@@ -84,6 +86,13 @@ class Chosen:
         sentences = [
             f"{len(self.left_out)} of {len(self.scored)} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
         ]
+        if self.for_nothing and self.weights is None:
+            kept = len(self.scored) - len(self.left_out)
+            sentences.append(
+                f"{self.for_nothing} of the {kept} that are kept gain nothing by a long context: a smaller --keep leaves them out"
+                if self.for_nothing < kept
+                else "NONE OF THOSE THAT ARE KEPT gains anything by a long context: give --data that does, or a model that reads so long a context"
+            )
         if self.weights is not None:
             each = self.weights.values()
             kept = "the others" if self.left_out else f"the {len(self.scored)} scored documents"
@@ -146,7 +155,8 @@ def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = Fals
     if weigh:
         tokens = {text: losses_of[text]["tokens"] for text in ordered[:count]}
         weights = _weights(scores, tokens, path)
-    return Chosen(frozenset(ordered[count:]), frozenset(ordered), scores[ordered[count - 1]], weights)
+    for_nothing = sum(scores[text] <= 0 for text in ordered[:count])
+    return Chosen(frozenset(ordered[count:]), frozenset(ordered), scores[ordered[count - 1]], weights, for_nothing)
 
 
 def _weights(scores: Mapping[str, float], tokens: Mapping[str, int], path: str | Path) -> dict[str, float]:
