@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ropewalk import cli
-from ropewalk.cli.tables.plan import verdict
+from ropewalk.cli.tables.plan_sentences import verdict
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
 from ropewalk.planner.memory import GIB

@@ -22,7 +22,8 @@ def train(options: Any) -> None:
     """The run, what it reads (which is tokenised for it where that is quick, else estimated), and the plan for this machine."""
     from ropewalk.checkpoint.run_directory import goes_on_in
     from ropewalk.checkpoint.steps import all_taken, steps_left
-    from ropewalk.cli.tables.plan import ends_early, in_short, show_plan
+    from ropewalk.cli.tables.plan import show_plan
+    from ropewalk.cli.tables.plan_sentences import ends_early, in_short
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
     from ropewalk.training.batch import batches_of, estimates_of
