@@ -19,7 +19,7 @@ import ropewalk
 from ropewalk.distributed import ranks, spread
 from ropewalk.errors import UserError
 from ropewalk.model.loss import NextTokenLoss
-from ropewalk.suite import ablation, measurements, stages
+from ropewalk.suite import measurements, row_run, stages
 from ropewalk.suite.stages import Outcome, Stage
 from ropewalk.training.log import Log
 
@@ -75,9 +75,9 @@ def main() -> None:
     with mock.patch.object(Log, "step", fails) if not second else mock.MagicMock():
         said["unlogged"] = rows(place, "unlogged", tokens=[0, 1024], methods=["linear"])
     unwritten = dict(tokens=[1024], methods=["linear"])
-    with mock.patch.object(ablation, "write_row", fails):
+    with mock.patch.object(row_run, "write_row", fails):
         said["unwritten"] = rows(place, "unwritten", **unwritten)
-    with mock.patch.object(ablation, "Loop", None):
+    with mock.patch.object(row_run, "Loop", None):
         said["written"] = rows(place, "unwritten", **unwritten)
     said["stages"] = stages_of_which_one_fails(place, second=second)
     said["uneven"] = rows(place, "uneven", tokens=[1024], methods=["linear"], step_tokens=384)

@@ -34,7 +34,7 @@ from ropewalk.rope.scaling import Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
-from ropewalk.suite import ablation, grid, measurements, speed
+from ropewalk.suite import ablation, grid, measurements, row_run, speed
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.kept import Kept
 from ropewalk.training import recompute
@@ -291,7 +291,7 @@ def test_what_the_measurements_need_is_asked_for_before_anything_is_trained(tmp_
     assert not (tmp_path / "rows").exists()
     monkeypatch.setattr(AblateSettings, "packages", lambda _: {})
     monkeypatch.setattr(ablation, "benchmark_tasks", refused)
-    monkeypatch.setattr(ablation, "Loop", None)
+    monkeypatch.setattr(row_run, "Loop", None)
     with pytest.raises(UserError, match="not here"):
         ablate(tmp_path / "rows", **asked)
 
@@ -315,7 +315,7 @@ def test_a_row_whose_measurement_fails_goes_on_from_its_trained_model_and_what_i
     assert f"{name}: what is done of it stays in {work}, and the same command goes on from there" in caplog.text
     with (work / "records.jsonl").open("a") as records:
         records.write("half a li")
-    monkeypatch.setattr(ablation, "Loop", None)  # nothing is trained again
+    monkeypatch.setattr(row_run, "Loop", None)  # nothing is trained again
     monkeypatch.setattr(measurements.perplexities, "measure", None)  # nor is that measured
     (outcome,) = ablate(tmp_path / "twice", **KEPT)
     assert outcome.reason == "" and not work.exists()
