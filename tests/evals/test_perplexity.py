@@ -241,7 +241,7 @@ def test_the_default_stride_is_an_eighth_of_the_shortest_window_and_one_that_is_
     assert "stride" not in caplog.text
     perplexity(tiny(), **asked, stride=16)
     (warned,) = [record.message for record in caplog.records if "stride" in record.message]
-    assert "half of the shortest context, which is 32 tokens, got 16" in warned and "--stride 4 would" in warned
+    assert "half of the shortest context, which is 32 tokens, got 16" in warned and "--stride 8 would" in warned
 
 
 def test_nan_logits_name_the_document_and_leave_no_record(tmp_path):

@@ -55,7 +55,7 @@ def test_no_model_is_said_to_use_context_that_gives_it_nothing(tmp_path, stride,
     if 2 * stride >= _SHORT:
         assert "put to use" not in page and "; against the base in its own window" not in page
         assert f"at stride {stride} tokens counted at 256 have as few as {max(1, 256 - stride)} before them" in page
-        assert page.count("perplexity --stride 32 would tell") >= 2  # in the verdict, and under what to read with care
+        assert page.count("perplexity --stride 64 would tell") >= 2  # in the verdict, and under what to read with care
 
 
 @pytest.mark.parametrize("convention", ["lm-eval", "longlora"])
@@ -98,7 +98,7 @@ def test_of_windows_that_slide_by_half_one_remedy_is_named_that_of_the_old_windo
     rows = [made_up.row(2.0 - 0.1 * place, window, stride=window // 2) for place, window in enumerate((64, 256, 1024))]
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, *rows[:2]), (made_up.extended(4), *rows))
     page = made_up.words(render(records.read([path])))
-    assert set(re.findall(r"perplexity --stride (\d+) would tell", page)) == {"32"} and "counted at 64" not in page
+    assert set(re.findall(r"perplexity --stride (\d+) would tell", page)) == {"64"} and "counted at 64" not in page
 
 
 def test_windows_that_count_different_tokens_are_paired_and_that_is_said(tmp_path):
@@ -112,3 +112,15 @@ def test_windows_that_count_different_tokens_are_paired_and_that_is_said(tmp_pat
         in page
     )
     assert "Changes are paired by document all the same." in page and "paired over 5 documents" in page
+
+
+def test_a_new_window_that_was_read_by_another_stride_is_told_of_beside_a_cheaper_measurement(tmp_path):
+    """What a laptop does: short windows of three documents at a fine stride, the new window once at a coarse one."""
+    fine = [made_up.row(nll, 128, stride=16) for nll in (2.0, 1.9)]
+    coarse = [made_up.row(2.0, 256, stride=128), made_up.row(1.9, 1024, stride=128)]
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, fine[0], coarse[0]), (made_up.extended(4), fine[1], coarse[1])
+    )
+    page = made_up.words(render(records.read([path])))
+    assert "not at 1024" not in page and "At 1024 tokens: 6.69" in page  # e^1.9
+    assert "Within the short window of 256 tokens it and its base were both measured at 128 at most: there" in page

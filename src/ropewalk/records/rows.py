@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, TypedDi
 from msgspec import Meta
 
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.records.slide import Slide, default_stride
+from ropewalk.records.slide import Slide
 
 if TYPE_CHECKING:
     import pandas
@@ -131,8 +131,8 @@ class Perplexity:
         if not self.slide.is_coarse:
             return ""
         rule = f"at stride {self.stride}" if self.slide.stride == self.stride else f"as {self.convention} counts,"
-        least, finer = self.slide.least, default_stride([self.window])
-        return f"{rule} tokens counted at {self.window} have as few as {least} before them; perplexity --stride {finer} would tell"
+        least = self.slide.least
+        return f"{rule} tokens counted at {self.window} have as few as {least} before them; perplexity --stride {self.slide.finer} would tell"
 
     @property
     def unfilled(self) -> str:

@@ -31,6 +31,11 @@ class Slide(NamedTuple):
         """Whether half of the window or less is sure to be seen: a longer one then has far more before each token, whatever the model makes of it."""
         return 2 * self.least <= self.window
 
+    @property
+    def finer(self) -> int:
+        """A stride that tells, and still leaves few windows to read: a quarter, where the paper's is an eighth and less."""
+        return max(1, self.window // 4)
+
 
 def default_stride(windows: Iterable[int]) -> int:
     """An eighth of the shortest window, as in the paper's protocol, and at most the paper's 256 tokens."""
@@ -41,5 +46,5 @@ def coarse_warning(slide: Slide) -> str:
     """What a user should know who asks for a stride that is coarse."""
     return (
         f"a stride should be less than half of the shortest context, which is {slide.window} tokens, got {slide.stride}: tokens are then counted with as few as "
-        f"{slide.least} before them, and what a longer context is worth the figures do not tell; --stride {default_stride([slide.window])} would, or leave it out"
+        f"{slide.least} before them, and what a longer context is worth the figures do not tell; --stride {slide.finer} would"
     )

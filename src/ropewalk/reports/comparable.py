@@ -81,9 +81,14 @@ class Group:
         return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}{scored}"
 
     @property
+    def text(self) -> tuple:
+        """What is the same of groups that are of other tokens of one text, or were read by another stride."""
+        return (self.lineage, self.data, self.convention, self.bos)
+
+    @property
     def rule(self) -> tuple:
         """What is the same of groups that are of other tokens of one text."""
-        return (self.lineage, self.data, self.convention, self.bos, self.stride)
+        return (*self.text, self.stride)
 
 
 def _chose_by(m: Measurement[Perplexity]) -> bool:

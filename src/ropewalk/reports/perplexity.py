@@ -80,7 +80,7 @@ def _caption(group: Group) -> str:
     pretraining = min(m.model_variant.original_window for m in group.measurements)
     is_drawn = pretraining <= max(m.row.window for m in group.measurements)
     number = least_to_most([m.row.documents for m in group.measurements])
-    return f"{group.title}; {number} documents a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
+    return f"{group.title}; {counted(number, 'document')} a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
 
 
 def least_to_most(counts: Sequence[int]) -> str:

@@ -97,8 +97,8 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
 
 
 def _of_window(alike: Sequence[comparable.Group], target: Variant | None) -> comparable.Group | None:
-    """The first group; of those that are of other tokens of its text one in which the new window was measured."""
-    of_text = [group for group in alike if group.rule == alike[0].rule]
+    """The first group; of those of its text, other tokens of it or by another stride, one in which the new window was measured."""
+    of_text = [group for group in alike if group.text == alike[0].text]
     return next(
         (g for g in of_text if target and target.window in g.variants().get(target, {})), next(iter(alike), None)
     )
@@ -107,8 +107,8 @@ def _of_window(alike: Sequence[comparable.Group], target: Variant | None) -> com
 def _of_short_window(
     alike: Sequence[comparable.Group], group: comparable.Group | None, target: Variant | None
 ) -> comparable.Group | None:
-    """That group, if the short window was measured with its base's in it or nowhere; else the one of other tokens of its text where it was."""
-    of_text = [each for each in alike if group and each.rule == group.rule]
+    """That group, if the short window was measured with its base's in it or nowhere; else the one of its text where it was."""
+    of_text = [each for each in alike if group and each.text == group.text]
     paired = [each for each in of_text if target and damage.short_pair(each, target)]
     return group if group in paired or not paired else paired[0]
 
