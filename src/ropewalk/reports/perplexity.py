@@ -15,7 +15,7 @@ from ropewalk.reports.comparable import Group, groups
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
-from ropewalk.sentences import joined
+from ropewalk.sentences import counted, joined
 
 #: Which intervals are given, of all figures alike.
 _FROM = f"An interval is given from {Perplexity.FEWEST} documents on, if its upper end is less than {Perplexity.OPEN:g} times the lower."
