@@ -164,7 +164,7 @@ def rates_taken(directory: Path) -> str:
     if not (others := at_other_rates(directory)):
         return "The best is what the tables take:"
     return (
-        "The tables take the best where it was measured in full, as all rows of 20 M tokens and more are; else the rate that was, of which these are worse on validation than at "
+        "The tables take the best where it was measured in full, as all rows of 20 M tokens and more are (the best at 5 M: none was chosen again); else the rate that was, of which these are worse on validation than at "
         f"their best, in nats: {others}. So what these lack at that budget is in part their rate, and between such a row and one of more tokens the rate changes too:"
     )
 

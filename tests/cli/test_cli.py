@@ -148,6 +148,9 @@ def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path, capsys) -> None:
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, abf factor 4" in done.stdout
     assert json.loads((tmp_path / "b/config.json").read_text())["rope_theta"] == 5e5
+    assert "until it is trained" in done.stdout
+    again = typed(capsys, *arguments[:-1], str(tmp_path / "c"), "--rope-theta", "5e5", "--quiet")
+    assert len(again.stdout.splitlines()) == 1 and again.stdout.startswith(str(tmp_path / "c"))
 
 
 def test_a_model_trained_after_abf_stands_on_the_page_under_its_label(tmp_path: Path, capsys) -> None:

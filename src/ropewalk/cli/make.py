@@ -27,6 +27,11 @@ def _typed(name: Any) -> str:
     return shlex.quote(str(name))
 
 
+def _made(options: Any, result: str, *advice: str) -> None:
+    """What came of a command, and what a person may do or know next; --quiet is the result alone."""
+    say("\n".join([result, *([] if options.quiet else advice)]))
+
+
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
     from ropewalk.rope.evidence import choice, evidence
@@ -43,13 +48,15 @@ def extend(options: Any) -> None:
             "table of positions in its weights is that long, and every reader finds it there"
         )
         return
-    say(
+    _made(
+        options,
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
-        f"transformers computes this inv_freq\n{choice(settings.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}\n"
-        f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …\n"
+        "transformers computes this inv_freq",
+        f"{choice(settings.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}",
+        f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …",
         f"short answers may change too: ask both models a few of your own questions, now and after training, by ropewalk chat {_typed(settings.model)} --question … "
-        f"and ropewalk chat {_typed(options.out)} --question …\n"
-        f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …"
+        f"and ropewalk chat {_typed(options.out)} --question …",
+        f"for vLLM, SGLang, llama.cpp, MLX or Ollama: ropewalk export {_typed(options.out)} --for … --out …",
     )
 
 
@@ -62,11 +69,12 @@ def search(options: Any) -> None:
     searched = search(**arguments(SearchSettings, options))
     answers = str(Answers(options.current_window, options.original_window))
     starts = ", ".join(f"{method} {perplexity:.4f}" for method, perplexity in searched.starts.items())
-    say(
+    _made(
+        options,
         f"{searched.out}: {searched.factors[0]:g} to {searched.factors[-1]:g} over {len(searched.factors)} pairs; perplexity {searched.perplexity:.4f} on the "
-        f"sample, where it began: {starts}\n"
+        f"sample, where it began: {starts}",
         f"now: ropewalk extend {_typed(options.model)} --window {searched.window} --method {searched.method} --factors {_typed(searched.out)} "
-        f"{answers and f'{answers} '}--out …"
+        f"{answers and f'{answers} '}--out …",
     )
 
 
@@ -77,10 +85,11 @@ def train(options: Any) -> None:
 
     info = train(**arguments(TrainSettings, options))
     windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
-    say(
+    _made(
+        options,
         f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}; "
-        f"the loss of every step is in {options.out}/records.jsonl\n"
-        f"now: ropewalk perplexity {_typed(options.out)} --data … --windows {windows}"
+        f"the loss of every step is in {options.out}/records.jsonl",
+        f"now: ropewalk perplexity {_typed(options.out)} --data … --windows {windows}",
     )
 
 

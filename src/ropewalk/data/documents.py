@@ -105,7 +105,7 @@ def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
     path = Path(source)
     if not str(source).strip():
         raise UserError(
-            "--data takes a file, a directory, or a data-set id, but a name is empty; name what is to be read"
+            "documents are given as a file, a directory, or a data-set id, but a name is empty; name what is to be read"
         )
     if path.is_dir():
         return "directory"
@@ -118,7 +118,7 @@ def kind_of(source: str | Path) -> Literal["file", "directory", "hub"]:
     if is_id and not name.endswith(PLAIN + ROWS + ARCHIVES + SUFFIXES):
         return "hub"
     raise UserError(
-        f"{source} does not exist; --data takes a file, a directory, or a data-set id written owner/name (check the spelling)"
+        f"{source} does not exist; documents are given as a file, a directory, or a data-set id written owner/name (check the spelling)"
     )
 
 

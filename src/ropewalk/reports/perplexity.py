@@ -15,7 +15,7 @@ from ropewalk.reports.comparable import Group, groups
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
-from ropewalk.sentences import counted, joined
+from ropewalk.sentences import joined
 
 #: Which intervals are given, of all figures alike.
 _FROM = f"An interval is given from {Perplexity.FEWEST} documents on, if its upper end is less than {Perplexity.OPEN:g} times the lower."
@@ -80,7 +80,7 @@ def _caption(group: Group) -> str:
     pretraining = min(m.model_variant.original_window for m in group.measurements)
     is_drawn = pretraining <= max(m.row.window for m in group.measurements)
     number = least_to_most([m.row.documents for m in group.measurements])
-    return f"{group.title}; {counted(number, 'document')} a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
+    return f"{group.title}; {number} document{'s' * (number != '1')} a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
 
 
 def least_to_most(counts: Sequence[int]) -> str:
