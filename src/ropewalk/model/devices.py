@@ -59,12 +59,20 @@ def device_name(device: torch.device) -> str:
 
 
 def dtype_for(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, else bfloat16 on a GPU and float32 on a CPU (which has no fast bfloat16)."""
+    """The dtype asked for, else bfloat16 on a GPU and float32 on a CPU (where what was measured before stays comparable)."""
     if isinstance(dtype, torch.dtype):
         return dtype
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype in (None, "auto"):
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if dtype not in names:
-        raise UserError(f"a dtype is one of {', '.join(names)}, got {dtype}; bfloat16 suits GPUs, float32 CPUs")
+        raise UserError(
+            f"a dtype is one of {', '.join(names)}, got {dtype}; bfloat16 suits GPUs and CPUs with AMX, float32 other CPUs"
+        )
     return names[dtype]
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU has products of bfloat16 matrices (AMX, or AVX-512's); PyTorch's own names for it are private, and may go."""
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
+    return any(supported() for supported in asked if supported is not None)

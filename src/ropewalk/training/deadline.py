@@ -132,14 +132,14 @@ class Deadline:
         )
 
 
-def seconds_of(flops: float, device: torch.device) -> float:
+def seconds_of(flops: float, device: torch.device, dtype: torch.dtype = torch.float32) -> float:
     """What so many FLOPs of a model take there, before any of them was seen."""
-    return flops / (_REACHED * _rate(device))
+    return flops / (_REACHED * _rate(device, dtype))
 
 
-def _rate(device: torch.device) -> float:
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP/s of a square product, the fastest of three."""
-    a = torch.ones(_EDGE, _EDGE, device=device)  # nothing random: a run's own numbers stay the same
+    a = torch.ones(_EDGE, _EDGE, device=device, dtype=dtype)  # nothing random: a run's own numbers stay the same
     times = []
     for _ in range(4):
         begin = time.perf_counter()
