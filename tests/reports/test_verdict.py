@@ -289,6 +289,18 @@ def test_the_text_and_not_its_name_decides_what_is_paired(tmp_path):
     assert "paired over 5 documents" in pages["renamed"] and "[A]" not in pages["renamed"]
 
 
+def test_a_digest_and_documents_of_one_name_are_no_two_texts(tmp_path):
+    """Older rows have hashes of documents, a row that read another text has its test file's digest alone: neither contradicts the other."""
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, _read(2.0, "abcde")))
+    row = {"name": "hemp/ntk", "method": "ntk", "test": "books/test.jsonl", "digests": {"test": "tttt"}}
+    state = made_up.extended(4, 9, "ntk", name="hemp/ntk")
+    made_up.record_rows(path, (state, made_up.row(2.1, data="books/validation.jsonl")), settings={"row": row})
+    assert not clean(records.read([path])).same_names
+    made_up.record_rows(path, (made_up.extended(4, 9), _read(2.1, "vwxyz")))
+    (texts,) = clean(records.read([path])).same_names.values()
+    assert [sorted(text.documents) for text in texts] == [list("abcde"), list("vwxyz")], "and of neither is the digest"
+
+
 def test_estimates_over_other_texts_are_no_pair():
     before, after = (_read(2.0, texts, estimate=True) for texts in ("abcde", "vwxyz"))
     assert not ratio(before, after).same_documents

@@ -56,6 +56,11 @@ class Text:
             return True
         return not (self.digests and other.digests) and bool(self.documents & other.documents)
 
+    def contradicts(self, other: Text) -> bool:
+        """Of two texts of one name: both are known in the same way, and are not the same. A digest and documents alone say nothing of each other."""
+        kinds = (self.digests, other.digests), (self.readings, other.readings), (self.documents, other.documents)
+        return not self.is_same(other) and any(mine and theirs for mine, theirs in kinds)
+
     def is_copy(self, other: Text) -> bool:
         """Of two texts of different names: the files are the same, or all that was read of them is; a directory and one document of it are two texts."""
         return bool(self.digests & other.digests or (self.readings and self.readings == other.readings))
@@ -101,10 +106,13 @@ def _of_any_name(texts: Iterable[Text]) -> list[Text]:
 
 
 def _with_letters(texts: Iterable[Text]) -> dict[str, list[Text]]:
-    """Texts by name; those of one name have a letter each, in their order."""
+    """Texts by name; those of one name that contradict each other have a letter each, in their order."""
     by_name: dict[str, list[Text]] = {}
     for text in texts:
         by_name.setdefault(text.name, []).append(text)
+    for several in by_name.values():
+        different = [text for text in several if any(map(text.contradicts, several))]
+        several[:] = different or [functools.reduce(operator.or_, several)]
     for several in (each for each in by_name.values() if len(each) > 1):
         letters = [*ascii_uppercase, *map(str, range(len(ascii_uppercase), len(several)))]
         several[:] = [replace(text, letter=f"[{letter}]") for text, letter in zip(several, letters, strict=False)]
