@@ -119,7 +119,10 @@ def test_the_lab_is_compared_on_its_test_text():
     compared = contest(page, next(m.variant.lineage for m in page.measurements))
     assert not compared.group.is_validation and len(compared.contenders) == 9
     assert {(v.window, v.factor, v.recipe.tokens) for each in compared.contenders for v in each.variants} == {(32768, 4.0, 5 * 2**20)}  # fmt: skip
-    assert "books/test" in render(records.read([LAB / "smollm2-135m"])).split("</h1>")[0].rpartition("<h1>")[2]
+    page = render(records.read([LAB / "smollm2-135m"]))
+    heading = page.split("</h1>")[0].rpartition("<h1>")[2]
+    assert "wins by passkeys found" in heading and "books" not in heading, "passkeys are of no text"
+    assert "Perplexity is of books/test" in page
 
 
 def test_methods_that_were_measured_inside_the_old_window_alone_are_told_together(tmp_path):

@@ -324,7 +324,7 @@ def test_a_winner_that_training_made_worse_is_said_so_and_the_second_is_by_the_s
     ]
     text = made_up.words(page_of(tmp_path / "r.jsonl", *before, *after))
     assert (
-        "YaRN ×4 wins by k_max at 1024 tokens of held-out after 1M training tokens, worse than before its training"
+        "YaRN ×4 wins by k_max at 1024 tokens after 1M training tokens, worse than before its training"
         in text
     )
     assert re.search(r"Training made YaRN ×4 worse at 1024 tokens: k_max 256 .*?, before it 1024 ", text)

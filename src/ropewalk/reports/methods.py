@@ -155,8 +155,8 @@ class Contest:
 
     @property
     def _of_what(self) -> str:
-        """The text and the budget."""
-        text = short_data(self.group.data)
+        """The text, where perplexity decides, since nothing else is of it; and the budget."""
+        text = short_data(self.group.data) if self.ranking[1] == "perplexity" else ""
         validation = "the validation text " if self.group.is_validation else ""
         return f"{f' of {validation}{text}' if text else ''} {'after ' * (self.amount > 0)}{self.budget}"
 
