@@ -323,10 +323,7 @@ def test_a_winner_that_training_made_worse_is_said_so_and_the_second_is_by_the_s
         for method, nll, share in (("yarn", 2.2, 0.25), ("linear", 2.3, 0.0), ("ntk", 2.15, 0.0))
     ]
     text = made_up.words(page_of(tmp_path / "r.jsonl", *before, *after))
-    assert (
-        "YaRN ×4 wins by k_max at 1024 tokens after 1M training tokens, worse than before its training"
-        in text
-    )
+    assert "YaRN ×4 wins by k_max at 1024 tokens after 1M training tokens, worse than before its training" in text
     assert re.search(r"Training made YaRN ×4 worse at 1024 tokens: k_max 256 .*?, before it 1024 ", text)
     assert re.search(r"wins by k_max: 256 [^,]*, against 0 .*? of NTK", text)
 
