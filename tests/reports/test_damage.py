@@ -48,6 +48,14 @@ def test_of_several_controls_that_by_the_same_rate_counts_and_else_the_best(tmp_
     assert prices(tmp_path / "best.jsonl", *others)[0][2].startswith("+0.400")
 
 
+def test_a_missing_control_is_not_known(tmp_path):
+    said = "is on record, trained at the old window on as many tokens (ablate --methods control)"
+    assert f"No control {said}" in prices(tmp_path / "without.jsonl")[1].split("Not known")[1]
+    assert said not in prices(tmp_path / "with.jsonl", control("c", 1.7))[1]
+    other = trained("ntk", "n", 1.8, seed=3)
+    assert f"No control of NTK ×4 {said}" in prices(tmp_path / "some.jsonl", control("c", 1.7), other)[1]
+
+
 def test_seeds_are_each_held_against_the_control_of_their_own(tmp_path):
     """+0.2 and +0.1 nats: 0.15 ± 12.706 · 0.05."""
     seeds = [trained("yarn", "y1", 1.9, seed=1), control("c0", 1.7), control("c1", 1.8, seed=1)]

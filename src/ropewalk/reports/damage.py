@@ -6,14 +6,18 @@ and what the control gains on the base is what the text taught.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow, Group
+from ropewalk.reports.contests import contest
+from ropewalk.reports.methods import OLD
 from ropewalk.reports.paired import Ratio, only, ratio, told
-from ropewalk.reports.training import Training, budget
+from ropewalk.reports.rows import Clean
+from ropewalk.reports.training import Training, budget, trainings
+from ropewalk.sentences import joined
 
 
 def above_base(group: Group, variant: Variant) -> Ratio | None:
@@ -88,3 +92,14 @@ def _mean_loss(changes: Sequence[tuple[Variant, Ratio]], seeds: int) -> str:
         return ""
     mean = f"{told(over_seeds([change.nats for _, change in changes]))} nats"
     return mean if len(changes) == seeds else f"{mean}, {only([seed.recipe.seed for seed, _ in changes])}"
+
+
+def no_control(clean: Clean) -> Iterable[str]:
+    """Trained methods that are compared and have a perplexity in the old window, and no control that would tell its price."""
+    runs, lineages = trainings(clean), dict.fromkeys(m.model_variant.lineage for m in clean.measurements)
+    for one in filter(None, (contest(clean, lineage) for lineage in lineages)):
+        rows, asked = one.group.variants(), [each for each in one.contenders if one.amount and OLD in each.figures]
+        without = [each for each in asked if not any(control_of(v, rows, runs) for v in each.variants)]
+        if without:
+            whose = "" if len(without) == len(asked) else f" of {joined(each.label for each in without)}"
+            yield f"No control{whose} is on record, trained at the old window on as many tokens (ablate --methods control): how much of the change there is the longer window's is not known."

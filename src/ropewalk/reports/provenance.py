@@ -28,7 +28,7 @@ from ropewalk.records.variant import Variant, seeds_of_rows, trained_variant, va
 from ropewalk.reports import comparable, perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.contests import contest
-from ropewalk.reports.damage import control_of
+from ropewalk.reports.damage import control_of, no_control
 from ropewalk.reports.methods import Contest
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
@@ -184,7 +184,7 @@ def cautions(clean: Clean) -> list[str]:
 
 def unknown(clean: Clean) -> list[str]:
     """What no figure of the page tells."""
-    return [*_one_seed(clean), *interrupted(clean), *not_on_record(clean)]
+    return [*_one_seed(clean), *no_control(clean), *interrupted(clean), *not_on_record(clean)]
 
 
 def _one_seed(clean: Clean) -> Iterable[str]:
