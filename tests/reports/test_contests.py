@@ -39,7 +39,7 @@ def test_a_test_text_goes_before_the_validation_text_on_which_more_was_measured(
         "Of 2 methods",
     )
     assert f"hemp: {heading} " in text and f"{sentence} at 1024 tokens of books/test" in text
-    assert "Left to the tables: 1 group of another text." in text
+    assert "Left to the tables: 1 group of another text (books/validation, stride 64)." in text
 
 
 def test_a_validation_text_alone_is_named_as_that(tmp_path):
@@ -84,7 +84,7 @@ def test_the_factor_with_the_most_methods_is_compared_and_not_the_longest_window
     states += [longer(method, nll, 8) for method, nll in (("yarn", 2.3), ("linear", 2.1))]
     text = verdict_of(tmp_path, *states)
     assert "Of 3 methods at 1024 tokens of held-out" in text and "YaRN ×4 wins" in text
-    assert "Left to the tables: 1 group of another window or factor." in text
+    assert "Left to the tables: 1 group of another window (2048 tokens) or factor (×8)." in text
 
 
 def test_where_no_comparison_is_fair_the_page_says_what_differs(tmp_path):

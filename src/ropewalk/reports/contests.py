@@ -15,6 +15,7 @@ from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
 from ropewalk.reports.comparable import ByWindow, Group, groups
 from ropewalk.reports.methods import MEASURES, OLD, TAKEN, Contender, Contest, over_seeds_of, ranked
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.texts import listed
 from ropewalk.reports.training import Training, budget, trainings
 
 Block = dict[Variant, ByWindow]
@@ -72,7 +73,10 @@ def contest(clean: Clean, lineage: tuple) -> Contest | None:
         untrained=[variant for contender in before for variant in (contender, *contender.other_variants)],
         elsewhere=[_contest(clean, each) for each in elsewhere],
         others=len(others),
-        others_differ=_differing([chosen, *others]),
+        others_differ={
+            name: listed({each.aspects[name] for each in others} - {chosen.aspects[name]})
+            for name in _differing([chosen, *others])
+        },
     )
 
 

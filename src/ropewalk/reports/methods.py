@@ -125,7 +125,7 @@ class Contest:
     untrained: list[Contender] = field(default_factory=list)
     elsewhere: list[Contest] = field(default_factory=list)  # trained on as many tokens of other texts
     others: int = 0  # that are compared by themselves, since they differ from this one in `others_differ`
-    others_differ: list[str] = field(default_factory=list)
+    others_differ: dict[str, str] = field(default_factory=dict)  # in what, and what theirs are
 
     @cached_property
     def ranking(self) -> tuple[list[Contender], str]:
@@ -229,7 +229,7 @@ class Contest:
         sentences = "".join(f" With {each.budget}: {each._outcome()}." for each in self.elsewhere)
         if not self.others:
             return sentences
-        *first, last = self.others_differ
+        *first, last = (f"{name} ({theirs})" for name, theirs in self.others_differ.items())
         differ = f"{', '.join(first)} or {last}" if first else last
         return f"{sentences} Left to the tables: {number_format.counted(self.others, 'group')} of another {differ}."
 
