@@ -19,6 +19,7 @@ from ropewalk.sentences import joined
 
 #: Which intervals are given, of all figures alike.
 _FROM = f"An interval is given from {Perplexity.FEWEST} documents on, if its upper end is less than {Perplexity.OPEN:g} times the lower."
+_NAMED = 2  # lines that a figure does not show; the table has them all
 _CROWDED = 5  # more lines than this on one pair of axes cannot be told apart
 
 
@@ -55,8 +56,9 @@ def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
             captions.append(f"{state}{group.title}, close up; without intervals, which would leave this frame.")
         for closeup, caption in enumerate(captions):
             drawing = measured.perplexity(measurements, closeup=bool(closeup), colours=clean.colours)
-            missing = "; ".join(measured.left_out(measurements, closeup=bool(closeup)))
-            words = caption + (f" Not in this frame: {missing}." if missing else "")
+            missing = measured.left_out(measurements, closeup=bool(closeup))
+            further = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            words = caption + (f" Not in this frame: {'; '.join(missing[:_NAMED])}{further}." if missing else "")
             part.draw(drawing, words, heading, under=bool(closeup))
     part.tables.append(_table(clean, group))
     part.notes += [note for note in _notes(group) if note not in part.notes]
