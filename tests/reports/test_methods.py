@@ -78,6 +78,31 @@ def test_a_figure_that_one_seed_alone_has_leaves_the_seeds_together(tmp_path):
     assert [line["benchmarks seeds"], line["perplexity at the window seeds"]] == ["1", "3"]
 
 
+def test_the_ablation_tells_of_the_columns_that_it_has_and_stays_narrow_in_latex(tmp_path):
+    states = [trained("linear", "l", 2.1), trained("yarn", "y", 2.2)]
+    bare = page_of(tmp_path / "bare.jsonl", *states).split("<caption>1M training tokens")[1].split("<h2")[0]
+    assert "control" not in bare and "Benchmarks" not in bare and "k_max" not in bare
+    for _, _, rows in states:
+        rows += [records.Passkey(1024, k, 10, 10 * (k <= 512), 50 * (k <= 512)) for k in range(128, 1025, 128)]
+        rows += [records.PasskeySummary(1024, 512, 8, 10, 0.5, 1.0), made_up.gain(1024, 0.25, 0.2, 0.3)]
+    path = tmp_path / "r.jsonl"
+    page = page_of(path, *states)
+    shares = [cell.partition(" ")[0] for cell in table(page, "1M training tokens")["PI ×4, 20 steps"]]
+    assert "50" in shares, "that decides a contest"
+    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
+    latex = (tmp_path / "tables/ablation-1.tex").read_text(encoding="utf-8")
+    heads = re.findall(r"\\toprule\n(.*)\\\\\n\\midrule", latex)
+    assert [head.count(" &") for head in heads] == [4, 3]
+    assert r"\begin{tabular}[t]{@{}l@{}}PI $\times$4\\ \scriptsize 20 steps\end{tabular}" in latex
+
+
+def test_a_closeup_names_few_of_the_lines_that_it_leaves_out(tmp_path):
+    far = [trained("yarn", f"y{place}", 3.0 + place / 10, learning_rate=place / 100) for place in range(1, 5)]
+    near = [trained("linear", "l", 2.0), trained("ntk", "n", 2.05)]
+    text = made_up.words(page_of(tmp_path / "r.jsonl", *near, *far))
+    assert re.search(r"Not in this frame: YaRN[^;]*; YaRN[^;]* and 2 more\.", text)
+
+
 def test_methods_that_a_config_has_as_factors_keep_their_names_and_colours(tmp_path):
     page = page_of(tmp_path / "r.jsonl", trained("cope", "c", 2.1), trained("p-rope", "p", 2.2))
     colours = dict(re.findall(r'<i style="background:(#\w+)"></i>((?:CoPE|p-RoPE) ×4, 20 steps)', page))
@@ -224,7 +249,10 @@ def test_tables_and_figures_are_written_for_a_paper(tmp_path):
         r"\\begin\{table\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:[A-Za-z0-9.-]+-tables-[0-9a-f]{6}-perplexity-1\}\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
         latex,
     )[1]
-    assert "256 (L)" in latex and "1024 (4 L)" in latex
+    assert r"256\\ \scriptsize (L)" in latex and r"1024\\ \scriptsize (4 L)" in latex, (
+        "beneath, so that columns stay narrow"
+    )
+    assert "256 (L)" in (tables / "perplexity-1.md").read_text(encoding="utf-8")
     assert r"In brackets: 95 \% interval" in caption and latex.endswith("\\end{tabular}}\n\\end{table}\n")
     index = (tables / "index.md").read_text(encoding="utf-8") + (figures / "index.md").read_text(encoding="utf-8")
     for place in (*tables.glob("*.tex"), *figures.glob("*.pdf")):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ropewalk.figures import compare, style
 from ropewalk.records import ContextGain
 from ropewalk.records import format as number_format
@@ -14,6 +16,15 @@ from ropewalk.reports.contests import Block, blocks, contest
 from ropewalk.reports.paired import Ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import budget, device_seconds, trained_by, trainings
+
+#: What is said of a column, by the beginning of its head, where it has a figure.
+_NOTES = {
+    "loss at L": "Loss at L: in the base's own window, paired over documents.",
+    "loss at L\nnats above the control": "The control read as many tokens of the same text there.",
+    "k_max": "k_max and passkeys are of prompts of their own, not of this text.",
+    "benchmarks": "Benchmarks: mean change in points, paired over items; of questions of their own.",
+    "device time": "Device time: of the training, times its devices; at as many tokens in windows of one length it differs by the machine, not by the method.",
+}
 
 
 def section(clean: Clean) -> Section | None:
@@ -56,7 +67,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         _line(clean, group, variant, rows, names[variant])
         for variant, rows in sorted(block.items(), key=lambda v: v[0].order)
     ]
-    return Table(
+    filled = Table(
         f"{name[0].upper()}{name[1:]}; {group.title}",
         [
             "window",
@@ -64,6 +75,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
             "loss at L\nnats above the control",
             "perplexity\nat the window",
             "k_max",
+            "passkeys found",
             "context gain\nnats a token",
             "benchmarks",
             "tokens",
@@ -71,14 +83,15 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         ],
         seeds_together(lines),
         first="method",
-        note="Small figures: 95 % intervals. Loss at L: in the base's own window, paired over documents; the control read as many tokens of the same text there. Benchmarks: mean change in "
-        "points, paired over items. Device time: of the training, times its devices. k_max and benchmarks are of prompts and questions of their own, not of this text.",
     ).filled
+    told = (note for column, note in _NOTES.items() if any(head.startswith(column) for head in filled.head))
+    return replace(filled, note=" ".join(["Small figures: 95 % intervals.", *told]))
 
 
 def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: str) -> Line:
     own, all_runs = rows.get(variant.window), trainings(clean)
     reach = methods.k_max(clean, variant, variant.window)
+    found = methods.passkeys_found(clean, variant, variant.window)
     gain = next(
         (
             m.row
@@ -99,6 +112,7 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             _nats_of(damage.above_control(group, variant, all_runs)),
             perplexity.cell(own, None) if own else Cell(""),
             Cell.of(reach[0], number_format.count, *reach[1:], within=(0, variant.window)) if reach else Cell(""),
+            Cell.of(found[0], number_format.share, *found[1:], within=(0, 1)) if found else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
             Cell.of(change[0], number_format.points, *change[1:]) if change else Cell(""),
             Cell.of(tokens, number_format.tokens) if tokens else Cell(""),

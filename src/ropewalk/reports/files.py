@@ -29,6 +29,24 @@ _BEGIN, _END = "\x02", "\x03"
 _BOLD_LATEX, _BOLD_MARKDOWN = (
     {ord(_BEGIN): begin, ord(_END): end} for begin, end in ((r"\textbf{", "}"), ("**", "**"))
 )
+#: Around a cell with what stands small in it, before that and between its parts; before a label and between its parts: on one line, or in LaTeX beneath
+#: each other, since a table whose columns are as wide as a figure and its interval is too small to be read in one column of text.
+_CELL, _SMALL, _PART, _CELL_END, _LABEL, _COMMA = "\x04", "\x05", "\x06", "\x07", "\x0e", "\x0f"
+_ACROSS = 4  # columns beside the labels in LaTeX; more stand beneath each other
+_BELOW_LATEX, _BESIDE_MARKDOWN = (
+    dict(zip(map(ord, (_CELL, _SMALL, _PART, _CELL_END, _LABEL, _COMMA)), written, strict=True))
+    for written in (
+        (
+            r"\begin{tabular}[t]{@{}r@{}}",
+            r"\\ \scriptsize ",
+            r";\\ \scriptsize ",
+            r"\end{tabular}",
+            r"\begin{tabular}[t]{@{}l@{}}",
+            r"\\ \scriptsize ",
+        ),
+        ("", " ", "; ", "", "", ", "),
+    )
+)
 #: Of graphicx: as wide as it is, and no wider than the text.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
@@ -43,14 +61,22 @@ def write_tables(sections: Sequence[Section], directory: Path, *, label: str) ->
             name = directory / f"{section.id}-{number}"
             with name.with_suffix(".csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 csv.writer(file).writerows(_numbers(table))
-            heads, *lines = _texts(table)
-            align = ["left", *["right"] * (len(heads) - 1)]
-            rows = tabulate(lines, heads, tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
-            rows = f"{_FITTED}{{%\n{rows.translate(_LATEX | _BOLD_LATEX)}}}"
-            _write(name.with_suffix(".tex"), _float(rows, table, f"{label}-{name.name}"))
+            _write(name.with_suffix(".tex"), _float(_as_latex(table), table, f"{label}-{name.name}"))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
     named = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
     _index(directory, ((name, f"{title} (tab:{label}-{name})") for name, title in named))
+
+
+def _as_latex(table: Table) -> str:
+    """Its columns, a few beside the labels at a time, none wider than the text."""
+    heads, *lines = _texts(table)
+    parts = []
+    for at in range(1, max(len(heads), 2), _ACROSS):
+        rows = [[line[0], *line[at : at + _ACROSS]] for line in (heads, *lines)]
+        align = ["left", *["right"] * (len(rows[0]) - 1)]
+        text = tabulate(rows[1:], rows[0], tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
+        parts.append(f"{_FITTED}{{%\n{text.translate(_LATEX | _BOLD_LATEX | _BELOW_LATEX)}}}")
+    return "\n\n\\medskip\n".join(parts)
 
 
 def label_of(directory: Path, clean: Clean) -> str:
@@ -82,7 +108,7 @@ def _notes(table: Table) -> str:
 def as_markdown(table: Table) -> str:
     """A table as the page writes it, with its caption and its note."""
     heads, *lines = ([_plain(text).replace("|", r"\|") for text in line] for line in _texts(table))
-    text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True).translate(_BOLD_MARKDOWN)
+    text = tabulate(lines, heads, tablefmt="pipe", disable_numparse=True).translate(_BOLD_MARKDOWN | _BESIDE_MARKDOWN)
     return "\n\n".join(filter(None, [f"**{_plain(table.title)}**", text, _plain(_notes(table))]))
 
 
@@ -120,16 +146,17 @@ def _one_line(text: str) -> str:
 def _texts(table: Table) -> Iterator[list[str]]:
     """The table as the page has it, what stands small in brackets."""
     heads = (head.partition("\n") for head in (table.first, *table.head))
-    yield [_one_line(f"{name} ({small})" if small else name) for name, _, small in heads]
+    yield [_text(Cell(_one_line(name), small)) for name, _, small in heads]
     for line in table.lines:
         label = f"{line.label} ({line.note})" if line.note else line.label
+        label = f"{_LABEL}{label.replace(', ', _COMMA)}{_CELL_END}" if ", " in label else label
         yield [_one_line(text) for text in (label, *map(_text, line.cells))]
 
 
 def _text(cell: Cell) -> str:
-    small = "; ".join(part for part in cell.small.split("\n") if part)
+    small = _PART.join(part for part in cell.small.split("\n") if part)
     text = f"{_BEGIN}{cell.text}{_END}" if cell.strong and cell.text else cell.text
-    return f"{text} ({small})" if small else text
+    return f"{_CELL}{text}{_SMALL}({small}){_CELL_END}" if small else text
 
 
 def _numbers(table: Table) -> Iterator[list[object]]:
