@@ -7,7 +7,6 @@ out  `Row`s
 from __future__ import annotations
 
 import functools
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from ropewalk.records import Benchmark, ContextGain, PasskeySummary, Perplexity,
 from ropewalk.records.variant import Variant
 from ropewalk.reports import damage
 from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.validation import mean_loss
 from ropewalk.rope.scaling import SCALINGS
 
 NAMES = {
@@ -86,10 +86,8 @@ class Row:
     @cached_property
     def validation(self) -> float | None:
         """Mean loss at the old and the new window, nats a token; None where it was not measured."""
-        losses = [
-            math.log(m.row.perplexity) for m in self.records.of(Perplexity) if m.row.data == self.asked["validation"]
-        ]
-        return statistics.fmean(losses) if losses else None
+        read = [m.row for m in self.records.of(Perplexity) if m.row.data == self.asked["validation"]]
+        return mean_loss(read) if read else None
 
     @cached_property
     def passkeys(self) -> dict[int, PasskeySummary]:

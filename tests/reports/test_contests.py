@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import made_up
-from grid_pages import page_of, table, trained
+from grid_pages import page_of, recorded, table, trained
 from ropewalk import records
 from ropewalk.reports import render
 from ropewalk.reports.contests import contest
@@ -70,7 +70,8 @@ def test_a_variant_without_passkeys_does_not_take_them_from_its_method(tmp_path)
     yarn = trained("yarn", "y", 2.1)
     asked[2].extend(keys)
     yarn[2].extend(none)
-    assert re.search(r"PI ×4 \(learning rate 0.0001\) wins by k_max", verdict_of(tmp_path, asked, unasked, yarn))
+    text = verdict_of(tmp_path, asked, unasked, yarn)
+    assert "PI ×4 wins by k_max" in text and "stands for its method (learning rate 0.0001 for all)" in text
 
 
 def longer(method: str, nll: float, factor: int, **differs):
@@ -139,3 +140,55 @@ def test_methods_that_were_measured_inside_the_old_window_alone_are_told_togethe
     )
     assert "At 128 tokens, inside the old window, against the base: PI ×4 7.39 → 33.12, 4.5× (95 % interval 4.5× to 4.5×, paired over 5 documents); YaRN ×4 7.39 → 8.17, +10.5 %" in text  # fmt: skip
     assert "by Position Interpolation" not in text and "Methods and factors at a fixed budget" not in text
+
+
+def rate(method: str, rate: float, nll: float, validation: float | None, **differs):
+    """A row of `ablate` at a rate: its loss on the test text, and on validation where it was measured there."""
+    state, settings, rows = on("books/test", trained(method, f"{method}-{rate:g}-s{differs.get('seed', 0)}", nll, learning_rate=rate, **GRID, **differs))  # fmt: skip
+    tuned = [made_up.row(validation, window) for window in (256, 1024)] if validation is not None else []
+    return state, settings, rows + [dataclasses.replace(row, data="books/validation") for row in tuned]
+
+
+def test_a_rate_is_chosen_on_validation_where_all_of_a_method_have_it(tmp_path):
+    """The rate was chosen by the test figures although validation losses were on record."""
+    states = [
+        rate(method, each, nll, validation)
+        for method, by_rate in (("yarn", ((5e-5, 2.1, 2.4), (2e-4, 2.15, 2.3))), ("linear", ((5e-5, 2.25, 2.5), (2e-4, 2.3, 2.4))))
+        for each, nll, validation in by_rate
+    ]  # fmt: skip
+    text = verdict_of(tmp_path, *states)
+    won, lost, other = (f"{math.exp(nll):.2f}" for nll in (2.15, 2.3, 2.1))
+    assert re.search(rf"YaRN ×4 wins by perplexity: [^;]*; {won} [^,]*, against {lost} .*? of PI ×4\.", text), "no rate, since both have one"  # fmt: skip
+    assert f"Of 2 methods 4 variants were measured; the best on validation stands for its method (learning rate 0.0002 for all); others of YaRN ×4 by perplexity: YaRN ×4 (learning rate 5e-05) {other}." in text  # fmt: skip
+    assert "chosen by the figures shown" not in text and "Worse on validation" not in text
+
+
+def test_a_rate_chosen_by_the_figures_shown_is_said_to_be(tmp_path):
+    """Of one of PI's rates no validation loss is on record; YaRN's was chosen on it."""
+    states = [rate("linear", 5e-5, 2.1, 2.4), rate("linear", 2e-4, 2.15, None), rate("yarn", 5e-5, 2.2, 2.4), rate("yarn", 2e-4, 2.3, 2.3)]  # fmt: skip
+    text = verdict_of(tmp_path, *states)
+    assert "the best by these figures or on validation stands for its method" in text or "the best on validation or by these figures stands" in text  # fmt: skip
+    care = text.split("Read with care")[1]
+    assert "Learning rates were chosen by the figures shown (the best PI of 2), so that the best looks better here than it is: `ablate` with --validation and `validation` in --measure lets other documents choose." in care  # fmt: skip
+    assert "against 9.97 (95 % interval 9.97 to 9.97) of YaRN ×4 (learning rate 0.0002)" in text
+
+
+def test_a_method_that_stands_at_a_rate_that_was_not_its_best_on_validation_is_named(tmp_path):
+    """PI's best rate was measured on validation alone: the page told of YaRN's lead and of nothing else."""
+    states = [rate("linear", 1e-4, 2.2, 2.5), rate("linear", 1e-3, 2.2, 2.2), rate("yarn", 1e-4, 2.1, 2.3)]
+    states[1] = (*states[1][:2], [row for row in states[1][2] if row.data == "books/validation"])
+    states.append(rate("yarn", 1e-3, 2.1, 2.1, tokens=2**22))  # of another budget: not what this one could have been
+    care = verdict_of(tmp_path, *states).split("Read with care")[1]
+    assert (
+        "Worse on validation than at another setting that was tried, in nats a token: PI ×4 0.300 (learning rate 0.001 is better). What"
+        in care
+    )
+
+
+def test_seeds_of_one_rate_alone_do_not_decide_between_rates(tmp_path):
+    """The second seed of the better rate is a worse one; rates are compared over the seed that both have."""
+    states = [rate("linear", 1e-4, 2.2, 2.4), rate("linear", 1e-3, 2.2, 2.3), rate("linear", 1e-3, 2.2, 2.9, seed=1), rate("yarn", 1e-3, 2.1, 2.3)]  # fmt: skip
+    page = clean(recorded(tmp_path / "r.jsonl", *states))
+    one = contest(page, next(m.variant.lineage for m in page.measurements))
+    (linear,) = [each for each in one.contenders if each.variants[0].method == "linear"]
+    assert linear.by_validation and len(linear.variants) == 2 and linear.better is None

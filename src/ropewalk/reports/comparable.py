@@ -61,7 +61,7 @@ class Group:
     @property
     def is_validation(self) -> bool:
         """Whether a grid chose by it, learning rates say: what was chosen so looks better there than it is."""
-        return any(_chose_by(m) for m in self.measurements)
+        return any(is_of_validation(m) for m in self.measurements)
 
     @property
     def caveat(self) -> str:
@@ -91,7 +91,7 @@ class Group:
         return (*self.text, self.stride)
 
 
-def _chose_by(m: Measurement[Perplexity]) -> bool:
+def is_of_validation(m: Measurement[Perplexity]) -> bool:
     """Whether a row is of its grid's validation text, which may bear the letter of `reports/same_names.py`."""
     grid = ablated(m.run)
     own, validation, test = (re.sub(r"\[\w+\]$", "", str(name)) for name in (m.row.data, grid.get("validation"), grid.get("test")))  # fmt: skip

@@ -6,12 +6,15 @@ out  the contest that a verdict is about; or, where no comparison is fair, what 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ropewalk.records import Step
 from ropewalk.records import format as number_format
+from ropewalk.records.recipe import Recipe
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
+from ropewalk.reports import validation
 from ropewalk.reports.comparable import ByWindow, Group, groups
 from ropewalk.reports.methods import MEASURES, OLD, TAKEN, Contender, Contest, over_seeds_of, ranked
 from ropewalk.reports.rows import Clean
@@ -103,9 +106,7 @@ def _by_budget(variants: Block, runs: list[Training]) -> dict[tuple[str, int], B
     """(budget in words, its amount) → its variants, smaller budgets first."""
     by_budget: dict[tuple[int, int, str], Block] = {}
     for variant, rows in variants.items():
-        tokens = (budget(variant, runs) if variant.steps else 0) or 0
-        kind, amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
-        by_budget.setdefault((kind, amount, variant.recipe.data), {})[variant] = rows
+        by_budget.setdefault(_amount(variant, runs), {})[variant] = rows
     texts = {text for kind, _, text in by_budget if kind}
 
     def words(kind: int, value: int, text: str) -> str:
@@ -113,6 +114,13 @@ def _by_budget(variants: Block, runs: list[Training]) -> dict[tuple[str, int], B
         return f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
 
     return {(words(*key), key[1]): block for key, block in sorted(by_budget.items())}
+
+
+def _amount(variant: Variant, runs: list[Training]) -> tuple[int, int, str]:
+    """How much it was trained: before training (0), tokens (1) or steps (2); how many; of which text."""
+    tokens = (budget(variant, runs) if variant.steps else 0) or 0
+    kind, amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
+    return kind, amount, variant.recipe.data
 
 
 def _comparable(clean: Clean, lineage: tuple) -> list[Comparable]:
@@ -140,15 +148,44 @@ def _contest(clean: Clean, comparable: Comparable) -> Contest:
     by_method: dict[str, list[Contender]] = {}
     for contender in _contenders(clean, comparable):
         by_method.setdefault(contender.variants[0].method_label, []).append(contender)
-    best = [_best(variants) for variants in by_method.values()]
-    return Contest(comparable.group, comparable.budget, comparable.amount, comparable.window, best)
+    rows = validation.read(clean, comparable.group.lineage)
+    trained = seeds_of_rows([v for v in rows if v.extended])
+    best = [_best(variants, rows) for variants in by_method.values()]
+    best = [replace(each, better=_better(each, trained, rows, trainings(clean))) for each in best]
+    return Contest(comparable.group, comparable.budget, comparable.amount, comparable.window, _named(best))
 
 
-def _best(variants: list[Contender]) -> Contender:
-    """Of those by most of the measures the best by the rule of methods: what has no passkeys would take them from the whole contest."""
+def _best(variants: list[Contender], rows: validation.Read) -> Contender:
+    """Of those by most of the measures the best on validation, where all have that on record, else by the rule of methods: what has no passkeys would take them from the whole contest."""
     most = max(len(MEASURES.keys() & each.figures.keys()) for each in variants)
-    leader = ranked([each for each in variants if len(MEASURES.keys() & each.figures.keys()) == most])[0][0]
-    return replace(leader, other_variants=[each for each in variants if each is not leader])
+    known = [each for each in variants if len(MEASURES.keys() & each.figures.keys()) == most]
+    losses = validation.losses([each.variants for each in known], rows)
+    leader = known[losses.index(min(losses))] if losses else ranked(known)[0][0]
+    return replace(leader, other_variants=[v for v in variants if v is not leader], by_validation=losses is not None)
+
+
+def _better(
+    one: Contender, trained: Sequence[list[Variant]], rows: validation.Read, runs: list[Training]
+) -> tuple[Recipe, float] | None:
+    """How that training of its method, as long and to the same window, was set that is the best on validation, and by how many nats a token it is better than this one; None where none is."""
+
+    def like(variant: Variant) -> tuple:
+        return variant.method_label, variant.window, f"{variant.factor:.4g}", _amount(variant, runs)
+
+    found: tuple[Recipe, float] | None = None
+    for other in trained:
+        both = validation.losses([one.variants, other], rows) if like(other[0]) == like(one.variants[0]) else None
+        if both and round(both[0] - both[1], 3) > (found[1] if found else 0):
+            found = other[0].recipe, both[0] - both[1]
+    return found
+
+
+def _named(best: list[Contender]) -> list[Contender]:
+    """Their labels without the settings that all of these share, as where one learning rate came out for all."""
+    facts = {fact for each in best for fact, _ in each.variants[0].recipe.facts}
+    told = [{each.variants[0].recipe.told(fact) for each in best} for fact in facts]
+    shared = [f" ({values.pop()})" for values in told if len(values) == 1]
+    return [replace(each, label=functools.reduce(lambda label, words: label.replace(words, ""), shared, each.label)) for each in best]  # fmt: skip
 
 
 def _contenders(clean: Clean, comparable: Comparable) -> Iterable[Contender]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds, share_interval
 from ropewalk.records import Passkey, Perplexity
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import differing
+from ropewalk.records.recipe import Recipe, differing
 from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow, Group, short_data
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
@@ -44,6 +44,8 @@ class Contender:
     """One method: its seeds, their perplexities at the longest window and the old one, by measure, and each measure that was taken, with its value of each seed in `seeds`.
 
     other_variants: of the same method, by another learning rate say, which it stands for.
+    by_validation: whether it stands for them by its validation loss, and not by its figures.
+    better: how that one of its method was trained whose validation loss is lower, and by how many nats a token.
     """
 
     label: str
@@ -52,6 +54,8 @@ class Contender:
     figures: dict[str, Bounded]
     seeds: dict[str, list[float]]
     other_variants: list[Contender] = field(default_factory=list)
+    by_validation: bool = False
+    better: tuple[Recipe, float] | None = None
 
     def named(self, facts: Sequence[str]) -> str:
         """Its label with these settings of its training, as `records.variant.told_apart` writes them."""
@@ -202,9 +206,17 @@ class Contest:
         whose = f"{len(several)} method{'s' if len(several) > 1 else ''}"
         write = MEASURES[measure]
         known = [each for each in self.leader.other_variants if measure in each.figures]
-        behind = ", ".join(f"{each.label} {write(each.figures[measure][0])}" for each in known)
-        own = f"; behind {self.leader.label} by {measure}: {behind}" if behind else ""
-        return f" Of {whose} {total} variants were measured; the best by these figures stands for its method{own}."
+        others = ", ".join(f"{each.label} {write(each.figures[measure][0])}" for each in known)
+        place = "others of" if self.leader.by_validation else "behind"
+        own = f"; {place} {self.leader.label} by {measure}: {others}" if others else ""
+        ways = dict.fromkeys("on validation" if each.by_validation else "by these figures" for each in several)
+        return f" Of {whose} {total} variants were measured; the best {' or '.join(ways)} stands for its method{self._shared(several)}{own}."
+
+    def _shared(self, several: Sequence[Contender]) -> str:
+        """What was searched and came out the same for all methods, which their labels leave out."""
+        searched = differing([each.variants[0].recipe for one in several for each in (one, *one.other_variants)])
+        told = [self.leader.variants[0].recipe.told(fact) for fact in searched if fact not in self.settings]
+        return f" ({', '.join(filter(None, told))} for all)" if any(told) else ""
 
     @property
     def _ahead_otherwise(self) -> list[str]:

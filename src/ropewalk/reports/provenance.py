@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,17 +22,16 @@ from ropewalk.records import (
     paper,
 )
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import differing, is_training, recipe_of
+from ropewalk.records.recipe import is_training, recipe_of
 from ropewalk.records.variant import Variant, seeds_of_rows, trained_variant, variant_of
-from ropewalk.reports import comparable, perplexity, texts
+from ropewalk.reports import chosen, comparable, perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.contests import contest
-from ropewalk.reports.damage import control_of, no_control
-from ropewalk.reports.methods import Contest
+from ropewalk.reports.damage import no_control
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.texts import listed
-from ropewalk.reports.training import kind_of_device, trainings, unread
+from ropewalk.reports.training import kind_of_device, unread
 from ropewalk.reports.training import not_measured as not_measured_trainings
 from ropewalk.rope.scaling import Scaling, to_dict
 from ropewalk.sentences import joined
@@ -174,7 +172,7 @@ def cautions(clean: Clean) -> list[str]:
     return [
         *_left_out(clean),
         *_mixed(clean),
-        *_settings(clean),
+        *chosen.cautions(clean),
         *not_measured_trainings(clean),
         *unread(clean),
         *texts.cautions(clean),
@@ -250,36 +248,6 @@ def _mixed(clean: Clean) -> Iterable[str]:
     mixed = [f"{name} ({listed(values)})" for name, values in differing.items() if len(values) > 1]
     if mixed:
         yield f"The {len(runs)} runs on this page were made with different {'; '.join(mixed)}."
-
-
-def _settings(clean: Clean) -> Iterable[str]:
-    """In what the trainings of the methods that are compared differ, and of their controls, and whether it is known that each was chosen for its method."""
-    runs, lineages = trainings(clean), dict.fromkeys(m.model_variant.lineage for m in clean.measurements)
-    for one in filter(None, (contest(clean, lineage) for lineage in lineages)):
-        rows = one.group.variants()
-        controls = filter(None, (control_of(v, rows, runs) for each in one.contenders for v in each.variants[:1]))
-        names = [(each.variants[0].recipe, each.label) for each in one.contenders]
-        names += [(each.recipe, each.method_label) for each in controls]
-        facts = differing([recipe for recipe, _ in names])
-        of_value: dict[str, dict[str, None]] = {}
-        for fact, (recipe, name) in itertools.product(facts, names):
-            of_value.setdefault(recipe.told(fact) or f"{fact.replace('_', ' ')} not on record", {})[name] = None
-        if facts:
-            told = "; ".join(f"{value} ({', '.join(those)})" for value, those in of_value.items())
-            yield f"Not trained alike: {told}; {_chosen(one, facts)}."
-
-
-def _chosen(one: Contest, facts: Sequence[str]) -> str:
-    """Of how many methods several such settings were measured, so that the best stands for each."""
-    several = [
-        each.label
-        for each in one.contenders
-        if set(facts) & set(differing([other.variants[0].recipe for other in (each, *each.other_variants)]))
-    ]
-    if len(several) == len(one.contenders):
-        return "of each several were measured, and the best stands for its method"
-    but = f" but of {joined(several)}" if several else ""
-    return f"that each was chosen for its method is not on record here{but}"
 
 
 def _pairs(clean: Clean) -> Iterable[str]:
