@@ -42,7 +42,7 @@ class TooSmall(UserError):
 
     def __init__(self, least: int, asked: int) -> None:
         super().__init__(
-            f"an item takes at least {least} tokens here, and {asked} were asked for; ask for longer --windows"
+            f"an item takes {least} tokens here, and {asked} were asked for; a longer one may take more, since its lists grow with it: ask for clearly longer --windows"
         )
         self.least = least
 
