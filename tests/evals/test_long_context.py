@@ -391,6 +391,21 @@ def test_rows_go_on_record_and_a_finished_measurement_is_not_repeated(tmp_path, 
     assert recorded.of(records.LongTask)[0].run.versions["wonderwords"] == importlib.metadata.version("wonderwords")
 
 
+def test_responses_that_are_empty_are_warned_of(monkeypatch, caplog):
+    """What a chat model gives behind plain text: the score is then not of what it finds."""
+    said = ["", " ", "", "The answer."]
+    monkeypatch.setattr(
+        measure, "respond", lambda _, items, done, **how: [done(at, said[at]) for at in range(len(items))]
+    )
+    ruler(windows=[700], tasks=["niah_single_1"], items=4)
+    assert "niah_single_1 at 700 tokens: 3 of 4 responses are empty" in caplog.text
+    caplog.clear()
+    said[1] = "None."
+    said[0] = "42"
+    ruler(windows=[700], tasks=["niah_single_1"], items=4)
+    assert "are empty" not in caplog.text
+
+
 def test_a_task_that_does_not_fit_a_length_is_left_out_there_and_counts_in_no_mean(tmp_path, answered):
     fields = dict(windows=[700, 2500, 3000], tasks=["niah_single_1", "vt"], items=1)
     rows, summary = ruler(**fields, out=tmp_path / "r.jsonl")

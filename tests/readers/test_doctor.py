@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import ropewalk
 import shelf
@@ -116,6 +117,30 @@ def test_weights_of_another_dtype_than_the_config_names_are_noted(tmp_path: Path
     assert {finding.verdict for finding in examine(model).findings if finding.number == 10} == {"ok"}
     (said,) = [f for f in examine(write(model, config | {"dtype": "float16"})).findings if f.number == 10]
     assert said.verdict == "note" and "headers say float32 and the config float16" in said.sentence
+
+
+def test_a_scaling_without_its_factor_is_told_what_to_put_back(tmp_path: Path) -> None:
+    model = testing.tiny_directory(tmp_path / "model", window=64)
+    config = json.loads((model / "config.json").read_text())
+    scaling = {"rope_type": "yarn", "rope_theta": 10000.0, "original_max_position_embeddings": 16}
+    (said,) = [f for f in examine(write(model, config | {"rope_parameters": scaling})).findings if f.number == 9]
+    assert said.verdict == "wrong" and "'factor'" in said.sentence and "put that back into the scaling" in said.sentence
+
+
+def test_weights_of_several_dtypes_are_noted_though_most_are_of_the_configs(tmp_path: Path) -> None:
+    model = testing.tiny_directory(tmp_path / "model", window=64)
+    weights = load_file(model / "model.safetensors")
+    norms = [name for name in weights if "input_layernorm" in name]
+    save_file(
+        {name: value.half() if name in norms else value for name, value in weights.items()},
+        model / "model.safetensors",
+        {"format": "pt"},
+    )
+    (said,) = [finding for finding in examine(model).findings if finding.number == 10]
+    assert (
+        said.verdict == "note"
+        and f"{len(weights) - len(norms)} tensors float32, {len(norms)} float16 ({norms[0]})" in said.sentence
+    )
 
 
 @pytest.mark.parametrize("family", testing.PUBLISHED)

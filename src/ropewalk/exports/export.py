@@ -139,7 +139,7 @@ def _say_of_card(checkpoint: Checkpoint, directory: Path, out: Path) -> None:
             "the card says of %s that it was not measured; if it was, run ropewalk card %s --records FILE.jsonl, the file of its "
             "measurements, and export again",
             checkpoint,
-            checkpoint,
+            shlex.quote(str(checkpoint)),
         )
 
 

@@ -147,16 +147,25 @@ def files_and_dtype(subject: Subject) -> Iterator[Finding]:
 
 
 def _other_dtype(checkpoint: Checkpoint) -> str:
-    """That most bytes of the weights are of another dtype than the config names; empty where they are not, or it names none."""
+    """That the weights are of several dtypes, or most bytes of another than the config names; empty where neither is so."""
     named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
     named = named or checkpoint.text_config.get("dtype") or checkpoint.text_config.get("torch_dtype")
     said = str(named).removeprefix("torch.")
     sizes: Counter[str] = Counter()
+    of_dtype: dict[str, list[str]] = {}
     for header in checkpoint.headers.values():
-        for _, entry in tensors(header):
+        for name, entry in tensors(header):
             begin, end = entry["data_offsets"]
-            sizes[_DTYPES.get(entry["dtype"], "")] += end - begin
+            sizes[dtype := _DTYPES.get(entry["dtype"], "")] += end - begin
+            of_dtype.setdefault(dtype, []).append(name)
     most = max(sizes, key=lambda dtype: sizes[dtype], default="")
+    others = {dtype: names for dtype, names in of_dtype.items() if dtype not in ("", most)}
+    if most and others:
+        listed = "; ".join(f"{len(names)} {dtype} ({names[0]})" for dtype, names in others.items())
+        return (
+            f"one set of weights, but of several dtypes: {len(of_dtype[most])} tensors {most}, {listed}; some models keep norms or routers in float32 "
+            f"on purpose, else a part was converted or taken from another checkpoint: hold it against the original"
+        )
     if not most or said not in _DTYPES.values() or most == said:
         return ""
     return (

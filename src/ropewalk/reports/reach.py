@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds
-from ropewalk.records import EffectiveLength, Perplexity
+from ropewalk.records import EffectiveLength, LongTask, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, comparable, damage, methods, passkey, training
@@ -37,7 +37,7 @@ def sentence(
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
     chunk = target.recipe.chunk(short) if target.steps else None
     far = f"in chunks of {chunk} tokens at positions up to {window}" if chunk else f"to {window} tokens"
-    return f"{done} {far}{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, near, seeds)}."
+    return f"{done} {far}{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{_at_short(clean, near, seeds)}.{_asked_besides(clean, seeds)}"
 
 
 def of_base(clean: Clean, base: Variant) -> str:
@@ -47,7 +47,7 @@ def of_base(clean: Clean, base: Variant) -> str:
     window = max(passkey.summaries(clean).get(base, {base.window: None}))
     by_perplexity = _by_perplexity([rows], min(rows), max(rows)) if rows else ()
     parts = [*_by_retrieval(clean, [base], window), *by_perplexity]
-    return f"As it was published: window {base.window} tokens; {_holds(clean, [base], window, parts)}."
+    return f"As it was published: window {base.window} tokens; {_holds(clean, [base], window, parts)}.{_asked_besides(clean, [base])}"
 
 
 def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[str]) -> str:
@@ -127,6 +127,21 @@ def _effective_lengths(clean: Clean) -> dict[Variant, EffectiveLength]:
     """Of each variant the measurement of the most tasks: a single one beside it decides nothing. The newest of several such."""
     ordered = sorted(clean.of(EffectiveLength), key=lambda m: (len(m.row.tasks), m.run.started))
     return {m.model_variant: m.row for m in ordered}
+
+
+def _asked_besides(clean: Clean, seeds: Sequence[Variant]) -> str:
+    """Scores of the long-context tasks from which no length follows, such as a needle of one's own, at the longest length that each was asked at."""
+    counted = {variant: row.tasks for variant, row in _effective_lengths(clean).items()}
+    rows: dict[tuple[Variant, str], LongTask] = {}
+    for m in sorted(clean.of(LongTask), key=lambda m: (m.row.window, m.run.started)):
+        if m.model_variant in seeds and m.row.task not in counted.get(m.model_variant, ()):
+            rows[m.model_variant, m.row.task] = m.row
+    told = [
+        f"{row.task} {_hundredths(row.score)} of 100 at {row.window} tokens ({row.items} items, "
+        f"95\u202f% interval {number_format.interval(row.low, row.high, _hundredths)})"
+        for row in rows.values()
+    ]
+    return f" Asked besides: {joined(told)}." if told else ""
 
 
 def _score(row: EffectiveLength, like: EffectiveLength) -> Bounded | None:

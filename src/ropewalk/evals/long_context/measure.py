@@ -216,6 +216,16 @@ class Measuring:
             _logger.info(
                 "%s at %d tokens: %d of %d prompts differ, and each counts once", name, window, len(scores), len(found)
             )
+        empty = sum(not each.response.strip() for each in found.values())
+        if 2 * empty >= len(found) and ranks.rank() == 0:
+            _logger.warning(
+                "%s at %d tokens: %d of %d responses are empty: the model ends where an answer should begin, as chat models may behind a prompt that is plain text "
+                "and not a turn of a conversation, and the score says little of what it finds",
+                name,
+                window,
+                empty,
+                len(found),
+            )
         digest = hashlib.sha256("".join(each.texts for _, each in sorted(found.items())).encode()).hexdigest()[:16]
         return records.LongTask(
             window=window,
