@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 import ropewalk
 import shelf
 from ropewalk import cli, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.errors import UserError
+from ropewalk.model.verify import by_transformers
 from ropewalk.readers.examine import examine
 from ropewalk.readers.rules import READERS
 from ropewalk.training import lora
@@ -122,9 +124,11 @@ def test_weights_of_another_dtype_than_the_config_names_are_noted(tmp_path: Path
 def test_a_scaling_without_its_factor_is_told_what_to_put_back(tmp_path: Path) -> None:
     model = testing.tiny_directory(tmp_path / "model", window=64)
     config = json.loads((model / "config.json").read_text())
-    scaling = {"rope_type": "yarn", "rope_theta": 10000.0, "original_max_position_embeddings": 16}
-    (said,) = [f for f in examine(write(model, config | {"rope_parameters": scaling})).findings if f.number == 9]
-    assert said.verdict == "wrong" and "'factor'" in said.sentence and "put that back into the scaling" in said.sentence
+    scaling = {"rope_type": "yarn", "original_max_position_embeddings": 16}
+    for keys, told in (({}, False), ({"rope_scaling": scaling}, True)):
+        with pytest.raises(UserError) as refused, by_transformers(Checkpoint.open(write(model, config | keys))):
+            raise KeyError("Missing required keys in `rope_parameters` for 'rope_type'='yarn': {'factor'}")
+        assert ("put that back into the scaling" in str(refused.value)) is told, keys
 
 
 def test_weights_of_several_dtypes_are_noted_though_most_are_of_the_configs(tmp_path: Path) -> None:

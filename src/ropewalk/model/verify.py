@@ -185,8 +185,11 @@ def by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
     """
     what = f"transformers cannot load {checkpoint}"
     way_out = "fetch the checkpoint again, mend its config.json, or install a newer transformers if the model is newer"
-    scaling = checkpoint.text_config.get("rope_parameters") or checkpoint.text_config.get("rope_scaling") or {}
-    if "rope_type" in scaling or "type" in scaling:  # transformers names what is missing
+    sections = [checkpoint.text_config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    if {each.get("rope_type") or each.get("type") for each in sections} - {
+        None,
+        "default",
+    }:  # transformers names what is missing
         way_out = f"where it names a missing key, put that back into the scaling of config.json (a factor is new window / old window); else {way_out}"
     with told(what, way_out, Exception), told(what, "install the package that it names", ImportError):
         yield
