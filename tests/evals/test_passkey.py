@@ -380,7 +380,7 @@ def test_the_tokens_that_are_reckoned_with_are_those_that_the_model_reads(shares
     ],
 )
 def test_prompts_that_take_long_are_announced_with_what_makes_them_shorter(measure, said, monkeypatch, caplog):
-    monkeypatch.setattr(deadline, "_rate", lambda device: 1e3)
+    monkeypatch.setattr(deadline, "_rate", lambda device, *_: 1e3)
     caplog.set_level("INFO", "ropewalk")
     sizes = {"depths": 2, "trials": 1} if measure is passkey.passkey else {"families": ["chain"], "trials": 2}
     measure(tiny(window=2100), tokenizer=byte_tokenizer(), window=2000, **sizes)

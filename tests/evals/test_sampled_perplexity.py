@@ -183,7 +183,7 @@ def test_the_fewest_windows_of_an_order_are_the_first_that_give_an_interval():
 
 def test_minutes_that_the_fewest_windows_do_not_fit_are_refused_before_the_first_one(monkeypatch):
     """At a thousand FLOP/s not even a tiny model reads four windows in a minute."""
-    monkeypatch.setattr(deadline, "_rate", lambda device: 1e3)
+    monkeypatch.setattr(deadline, "_rate", lambda device, *_: 1e3)
     monkeypatch.setattr(sampled, "negative_log_likelihoods", None)  # no window is read
     with pytest.raises(
         UserError,
@@ -195,7 +195,7 @@ def test_minutes_that_the_fewest_windows_do_not_fit_are_refused_before_the_first
 def test_minutes_that_the_first_batch_shows_to_be_too_few_are_refused_after_it(monkeypatch):
     """Arithmetic promised a moment, and a batch takes a hundred seconds."""
     clock = iter(range(0, 10**6, 100))
-    monkeypatch.setattr(deadline, "_rate", lambda device: 1e18)
+    monkeypatch.setattr(deadline, "_rate", lambda device, *_: 1e18)
     monkeypatch.setattr(sampled, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     with pytest.raises(UserError, match=r"4 of [\d,]+ windows .*shorter --windows, or --max-tokens 64, one window"):
         measured(budget=1.0, batch_tokens=64)
@@ -203,9 +203,9 @@ def test_minutes_that_the_first_batch_shows_to_be_too_few_are_refused_after_it(m
 
 def test_what_takes_long_says_so_before_the_first_window(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(deadline, "_rate", lambda device: 1e6)
+    monkeypatch.setattr(deadline, "_rate", lambda device, *_: 1e6)
     measured()
-    monkeypatch.setattr(deadline, "_rate", lambda device: 1e18)
+    monkeypatch.setattr(deadline, "_rate", lambda device, *_: 1e18)
     measured()
     (line,) = [record.getMessage() for record in caplog.records if "windows, about" in record.getMessage()]
     assert re.search(r"perplexity, window 64: [\d,]+ windows, about [\d.]+ (h|days) here; --budget", line)

@@ -136,7 +136,7 @@ def test_a_single_task_measured_later_does_not_decide_how_far_it_holds(tmp_path)
         later.add(each)
     after = verdict_of(path)
     assert (
-        "Asked besides: needle 0.0 of 100 at 512 tokens (30 items, 95\u202f% interval 0.0 to 11.6)" in after
+        "Asked besides: needle 0.0 of 100 at 512 tokens (30 items, 95 % interval 0.0 to 11.6)" in after
     )  # Clopper and Pearson of 0 of 30
     assert (
         "needle" not in before and re.search(r"it holds [^;]*;", after)[0] == re.search(r"it holds [^;]*;", before)[0]

@@ -79,7 +79,7 @@ def test_what_comes_after_the_steps_is_kept_back(base, tmp_path, monkeypatch):
     ],
 )
 def test_a_step_that_is_longer_than_all_of_it_is_refused_before_it_begins(base, tmp_path, monkeypatch, rate, said):
-    monkeypatch.setattr(deadline, "_rate", lambda device: rate)
+    monkeypatch.setattr(deadline, "_rate", lambda device, *_: rate)
     with pytest.raises(UserError, match=said):
         go(base, tmp_path / "out", budget=1)
     assert not (tmp_path / "out").exists()
