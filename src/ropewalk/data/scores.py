@@ -87,10 +87,10 @@ class Chosen:
             f"{len(self.left_out)} of {len(self.scored)} scored documents gain less than {self.least:.4f} nats a token and are left out where --data has them"
         ]
         if self.for_nothing and self.weights is None:
-            kept = len(self.scored) - len(self.left_out)
+            stay = len(self.scored) - len(self.left_out)
             sentences.append(
-                f"{self.for_nothing} of the {kept} that are kept gain nothing by a long context: a smaller --keep leaves them out"
-                if self.for_nothing < kept
+                f"{self.for_nothing} of the {stay} that are kept gain nothing by a long context: a smaller --keep leaves them out"
+                if self.for_nothing < stay
                 else "NONE OF THOSE THAT ARE KEPT gains anything by a long context: give --data that does, or a model that reads so long a context"
             )
         if self.weights is not None:

@@ -41,8 +41,8 @@ def reckoned(model: Any, passes: Passes) -> float:
     A weight is one multiplication and one addition a token, those of the head for scored tokens alone; a model whose config the planner
     cannot count, or on a GPU, is not reckoned.
     """
-    device, dtype = next(model.parameters()).device, next(model.parameters()).dtype
-    if device.type != "cpu":
+    weight = next(model.parameters())
+    if weight.device.type != "cpu":
         return 0.0
     try:
         shape = read_shape(model.config.to_dict(), name="")
@@ -52,7 +52,7 @@ def reckoned(model: Any, passes: Passes) -> float:
     for (tokens, scored), count in passes.items():
         body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_flops(tokens)
         flops += count * (tokens * body + 2.0 * shape.embedding * scored)
-    return same(seconds_of(flops, device, dtype))
+    return same(seconds_of(flops, weight.device, weight.dtype))
 
 
 def announce(title: str, model: Any, what: str, passes: Passes, ways: str) -> None:

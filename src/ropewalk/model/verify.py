@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.named_scaling import rope_type_of
 from ropewalk.checkpoint.position_table import Positions, PositionTable, read_positions
 from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
@@ -185,11 +186,10 @@ def by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
     """
     what = f"transformers cannot load {checkpoint}"
     way_out = "fetch the checkpoint again, mend its config.json, or install a newer transformers if the model is newer"
-    sections = [checkpoint.text_config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
-    if {each.get("rope_type") or each.get("type") for each in sections} - {
-        None,
-        "default",
-    }:  # transformers names what is missing
+    text = checkpoint.text_config
+    # Of a scaling that lacks a key transformers names the key.
+    blocks = [text[name] for name in ("rope_scaling", "rope_parameters") if isinstance(text.get(name), dict)]
+    if any(rope_type_of(block) != "default" for block in blocks):
         way_out = f"where it names a missing key, put that back into the scaling of config.json (a factor is new window / old window); else {way_out}"
     with told(what, way_out, Exception), told(what, "install the package that it names", ImportError):
         yield

@@ -164,7 +164,7 @@ def _other_dtype(checkpoint: Checkpoint) -> str:
         listed = "; ".join(f"{len(names)} {dtype} ({names[0]})" for dtype, names in others.items())
         return (
             f"one set of weights, but of several dtypes: {len(of_dtype[most])} tensors {most}, {listed}; some models keep norms or routers in float32 "
-            f"on purpose, else a part was converted or taken from another checkpoint: hold it against the original"
+            "on purpose, else a part was converted or taken from another checkpoint: hold it against the original"
         )
     if not most or said not in _DTYPES.values() or most == said:
         return ""

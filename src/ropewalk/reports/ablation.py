@@ -12,7 +12,7 @@ from ropewalk.records.variant import Variant, labels
 from ropewalk.reports import benchmarks, comparable, damage, methods, pairs, perplexity
 from ropewalk.reports.comparable import ByWindow, Group
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
-from ropewalk.reports.contests import Block, blocks, contest
+from ropewalk.reports.contests import Block, blocks, contests
 from ropewalk.reports.paired import Ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import budget, device_seconds, trained_by, trainings
@@ -36,7 +36,7 @@ def section(clean: Clean) -> Section | None:
         "what a line says in brackets and the model's own chance differ, as far as settings are on record.",
     )
     groups = comparable.groups(clean)
-    compared = [contest(clean, lineage) for lineage in dict.fromkeys(group.lineage for group in groups)]
+    compared = contests(clean)
     for group in groups:
         variants = {v: rows for v, rows in group.variants().items() if v.extended}
         if len({(v.method, v.factor) for v in variants}) < 2:
@@ -57,7 +57,7 @@ def section(clean: Clean) -> Section | None:
             part.draw(compare.ablation(points, base=level), caption + caution)
         tables = [_table(clean, group, name, block) for name, block in by_budget.items()]
         part.tables += [table for table in tables if len(table.head) > 1]  # a window alone compares nothing
-        part.tables += [pairs.table(clean, each) for each in compared if each and each.group == group]
+        part.tables += [pairs.table(clean, each) for each in compared if each.group == group]
     return part if part.tables else None
 
 

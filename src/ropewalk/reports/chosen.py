@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing
-from ropewalk.reports.contests import contest
+from ropewalk.reports.contests import contests
 from ropewalk.reports.damage import control_of
 from ropewalk.reports.methods import Contender, Contest
 from ropewalk.reports.rows import Clean
@@ -21,8 +21,7 @@ from ropewalk.sentences import joined
 
 def cautions(clean: Clean) -> Iterator[str]:
     """What to know of the trainings that are compared."""
-    lineages = dict.fromkeys(m.model_variant.lineage for m in clean.measurements)
-    for one in filter(None, (contest(clean, lineage) for lineage in lineages)):
+    for one in contests(clean):
         yield from _settings(clean, one)
         yield from _by_what_is_shown(one)
         yield from _worse_on_validation(one)

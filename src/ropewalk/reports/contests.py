@@ -60,6 +60,12 @@ class Comparable:
         }
 
 
+def contests(clean: Clean) -> list[Contest]:
+    """One for each base of which methods may be compared."""
+    lineages = dict.fromkeys(m.model_variant.lineage for m in clean.measurements)
+    return [one for lineage in lineages if (one := contest(clean, lineage))]
+
+
 def contest(clean: Clean, lineage: tuple) -> Contest | None:
     """The methods to compare: on a test text before a validation text, trained before untrained, then where most methods were measured, then of the largest budget."""
     fair = [each for each in _comparable(clean, lineage) if len(each.methods) > 1]

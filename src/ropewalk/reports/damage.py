@@ -12,7 +12,7 @@ from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow, Group
-from ropewalk.reports.contests import contest
+from ropewalk.reports.contests import contests
 from ropewalk.reports.methods import OLD
 from ropewalk.reports.paired import Ratio, only, ratio, told
 from ropewalk.reports.rows import Clean
@@ -96,8 +96,8 @@ def _mean_loss(changes: Sequence[tuple[Variant, Ratio]], seeds: int) -> str:
 
 def no_control(clean: Clean) -> Iterable[str]:
     """Trained methods that are compared and have a perplexity in the old window, and no control that would tell its price."""
-    runs, lineages = trainings(clean), dict.fromkeys(m.model_variant.lineage for m in clean.measurements)
-    for one in filter(None, (contest(clean, lineage) for lineage in lineages)):
+    runs = trainings(clean)
+    for one in contests(clean):
         rows, asked = one.group.variants(), [each for each in one.contenders if one.amount and OLD in each.figures]
         without = [each for each in asked if not any(control_of(v, rows, runs) for v in each.variants)]
         if without:

@@ -13,7 +13,7 @@ from statistics import fmean
 
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, seeds_of_rows
-from ropewalk.reports.contests import contest
+from ropewalk.reports.contests import contests
 from ropewalk.reports.rows import Clean
 
 _CROWDED = 8  # more lines than this cannot be told apart in one figure
@@ -69,8 +69,7 @@ def _lines(states: Sequence[State]) -> list[Shown]:
 
 def _always(clean: Clean, lines: Sequence[Shown]) -> list[Shown]:
     """The winner of the methods and the base, each at the longest window that it was read at."""
-    lineages = dict.fromkeys(line.first.lineage for line in lines)
-    winners = [variant for each in lineages if (one := contest(clean, each)) for variant in one.leader.variants]
+    winners = [variant for one in contests(clean) for variant in one.leader.variants]
     of_winner = [line for line in lines if line.first in winners]
     of_base = [line for line in lines if not (line.first.extended or line.first.steps)]
     return [max(each, key=lambda line: line.window) for each in (of_winner, of_base) if each]

@@ -26,7 +26,7 @@ from ropewalk.records.recipe import is_training, recipe_of
 from ropewalk.records.variant import Variant, seeds_of_rows, trained_variant, variant_of
 from ropewalk.reports import chosen, comparable, perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
-from ropewalk.reports.contests import contest
+from ropewalk.reports.contests import contests
 from ropewalk.reports.damage import no_control
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
@@ -191,8 +191,7 @@ def _one_seed(clean: Clean) -> Iterable[str]:
         {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}, key=lambda v: v.order
     )
     alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1]
-    contests = [contest(clean, lineage) for lineage in dict.fromkeys(variant.lineage for variant in trained)]
-    compared = {v: each.label for one in contests if one for each in one.contenders for v in each.variants}
+    compared = {v: each.label for one in contests(clean) for each in one.contenders for v in each.variants}
     names = [compared[variant] for variant in alone if variant in compared]
     unknown_spread = "by how much another would differ is not known, and no interval"
     if alone and len(alone) == len(seeds_of_rows(trained)):

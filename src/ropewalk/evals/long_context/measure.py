@@ -216,16 +216,7 @@ class Measuring:
             _logger.info(
                 "%s at %d tokens: %d of %d prompts differ, and each counts once", name, window, len(scores), len(found)
             )
-        empty = sum(not each.response.strip() for each in found.values())
-        if 2 * empty >= len(found) and ranks.rank() == 0:
-            _logger.warning(
-                "%s at %d tokens: %d of %d responses are empty: the model ends where an answer should begin, as chat models may behind a prompt that is plain text "
-                "and not a turn of a conversation, and the score says little of what it finds",
-                name,
-                window,
-                empty,
-                len(found),
-            )
+        self._warn_of_empty([each.response for each in found.values()], name, window)
         digest = hashlib.sha256("".join(each.texts for _, each in sorted(found.items())).encode()).hexdigest()[:16]
         return records.LongTask(
             window=window,
@@ -240,6 +231,20 @@ class Measuring:
             texts=digest,
             extrapolation=self.loaded.extrapolates(window),
         )
+
+    @staticmethod
+    def _warn_of_empty(responses: Sequence[str], name: str, window: int) -> None:
+        """Where half of the responses or more are empty, of what that may come."""
+        empty = sum(not response.strip() for response in responses)
+        if 2 * empty >= len(responses) and ranks.rank() == 0:
+            _logger.warning(
+                "%s at %d tokens: %d of %d responses are empty: the model ends where an answer should begin, as chat models may behind a prompt that is plain text "
+                "and not a turn of a conversation, and the score says little of what it finds",
+                name,
+                window,
+                empty,
+                len(responses),
+            )
 
     def _steps(self) -> Iterator[list[int]]:
         """Numbers of items, step by step."""
