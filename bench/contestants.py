@@ -24,7 +24,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import head_bytes, spare_after_a_step
-from ropewalk.training import recompute, throughput
+from ropewalk.training import recompute, throughput, torchao_adamw
 from ropewalk.training.activations import gpu_room
 from ropewalk.training.optimizer import allocate_states
 from ropewalk.training.retry import until_it_fits
@@ -90,7 +90,10 @@ class Entry:
 
 
 class Bench:
-    """The model, its data and the clock. device: where. shape: a name of SHAPES. layers: how many, if not all. profiled: whose kernels to list. low_bit: moments in 8 bits."""
+    """The model, its data and the clock. device: where. shape: a name of SHAPES. layers: how many, if not all. profiled: whose kernels to list. low_bit: moments in 8 bits.
+
+    one_optimizer: ropewalk's for everybody, where the others have torchao's as it comes.
+    """
 
     def __init__(
         self,
@@ -100,8 +103,10 @@ class Bench:
         profiled: str | None = None,
         *,
         low_bit: bool = False,
+        one_optimizer: bool = False,
     ) -> None:
         self.device, self.profiled, self.fastest, self.low_bit = device, profiled, True, low_bit
+        self.one_optimizer = one_optimizer
         config = config_of(shape, layers)
         torch.set_default_dtype(torch.bfloat16)
         with device:
@@ -130,12 +135,17 @@ class Bench:
         spread = torch.rand(batch, tokens, generator=generator, device=self.device)
         return (self.model.config.vocab_size**spread).long().clamp(max=self.model.config.vocab_size - 1)
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        """What `ropewalk train --precision bfloat16-stochastic` uses: AdamW from torchao, its states in bfloat16 or in 8 bits."""
+    def optimizer(self, who: str) -> torch.optim.Optimizer:
+        """What `ropewalk train --precision bfloat16-stochastic` uses for ropewalk; torchao's AdamW, of the same arithmetic, for the others."""
         import torchao.optim
 
+        options: dict[str, Any] = dict(lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0)
+        if who.startswith("ropewalk") or self.one_optimizer:
+            return torchao_adamw.build(
+                self.model.parameters(), eight_bits=self.low_bit, stochastic=True, eps=1e-8, **options
+            )
         kind = torchao.optim.AdamW8bit if self.low_bit else torchao.optim._AdamW
-        return kind(self.model.parameters(), lr=2e-5, betas=(0.9, 0.95), weight_decay=0.0, bf16_stochastic_round=True)
+        return kind(self.model.parameters(), bf16_stochastic_round=True, **options)
 
     def step(self, entry: Entry, optimizer: torch.optim.Optimizer, ids: Tensor) -> Tensor:
         def passes() -> Tensor:
@@ -172,7 +182,7 @@ class Bench:
 
     def _turn(self, out: Turn, steps: int) -> None:
         self.reset()
-        optimizer = self.optimizer()
+        optimizer = self.optimizer(out.who)
         if self.device.type == "cuda":
             allocate_states(optimizer)
         with CONTESTANTS[out.who](self, out) as entry:

@@ -21,7 +21,6 @@ from typing import Any
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import torch
-import torchao.optim
 
 from bench.contestants import GIB, SHAPES, module
 from bench.measuring import profile
@@ -34,7 +33,7 @@ from ropewalk.planner.chip_names import named
 from ropewalk.planner.chips import mfu
 from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import head_bytes
-from ropewalk.training import recompute, throughput
+from ropewalk.training import recompute, throughput, torchao_adamw
 
 
 def room(mesh: meshes.Mesh, root: NextTokenLoss, kept: recompute.SelectiveCheckpointing, tokens: int) -> Room:
@@ -72,7 +71,8 @@ def main() -> None:
     mesh.shard(root)
     kept.settle(room(mesh, root, kept, local_tokens))
     parameters = list(root.parameters())
-    optimizer: Any = torchao.optim._AdamW(parameters, lr=2e-5, betas=(0.9, 0.95), bf16_stochastic_round=True)
+    rule: dict[str, Any] = dict(lr=2e-5, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    optimizer = torchao_adamw.build(parameters, eight_bits=False, stochastic=True, **rule)
     seconds, losses = [], []
 
     def one_step(step: int) -> None:

@@ -2,8 +2,8 @@
 
     python -m bench.train --json runs/train.json
 
-All contestants train the same random weights of one shape (LLaMA 7B's; others with --shape) on the same tokens with the same optimiser (bfloat16 weights,
-stochastically rounded AdamW, clipping at 1), in one process, taking turns; before each turn the weights go back to
+All contestants train the same random weights of one shape (LLaMA 7B's; others with --shape) on the same tokens with AdamW (bfloat16 weights,
+stochastically rounded, clipping at 1; torchao's, and ropewalk's calls of it), in one process, taking turns; before each turn the weights go back to
 the same start, so that losses can be compared. The first step of a turn is not timed. The table comes last.
 """
 
@@ -106,6 +106,9 @@ def _rates(turns: list[Turn]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--low-bit", action="store_true", help="AdamW's moments in 8 bits")
+    parser.add_argument(
+        "--one-optimizer", action="store_true", help="ropewalk's for everybody, not torchao's as it comes"
+    )
     parser.add_argument("--sizes", nargs="*", default=["1x32768", "4x8192", "16x2048"], help="batch x tokens")
     parser.add_argument("--who", nargs="+", default=["transformers", "liger", "ropewalk"], choices=list(CONTESTANTS))
     parser.add_argument("--longest", nargs="*", default=["1x131072"], help="sizes that only ropewalk runs")
@@ -127,7 +130,14 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(name, records.versions(), sys.argv, flush=True)
     rate = throughput.matrix_rate(device, torch.bfloat16)
-    bench = Bench(device, arguments.shape, arguments.layers, arguments.profile, low_bit=arguments.low_bit)
+    bench = Bench(
+        device,
+        arguments.shape,
+        arguments.layers,
+        arguments.profile,
+        low_bit=arguments.low_bit,
+        one_optimizer=arguments.one_optimizer,
+    )
     if rate:
         print(f"matrix {rate / 1e12:.0f} TFLOP/s", flush=True)
         bench.fastest = trust_fastest(device, 32768)

@@ -15,7 +15,7 @@ from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.training import optimizer as optimizers
-from ropewalk.training import train
+from ropewalk.training import torchao_adamw, train
 from ropewalk.training.step import TrainingStep
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
@@ -131,14 +131,15 @@ def test_another_error_is_not_taken_for_a_shortage(base, tmp_path, monkeypatch):
 
 OPTIMIZERS = {
     "fused": lambda p: torch.optim.AdamW(p, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True),
-    "stochastic": lambda p: _low_bit("_AdamW", p),
-    "8-bit": lambda p: _low_bit("AdamW8bit", p),
+    "stochastic": lambda p: _low_bit(False, p),
+    "8-bit": lambda p: _low_bit(True, p),
 }
 
 
-def _low_bit(name: str, parameters):
-    optim = pytest.importorskip("torchao.optim", reason="torchao is not installed (ropewalk[low-bit])")
-    return getattr(optim, name)(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, bf16_stochastic_round=True)
+def _low_bit(eight_bits: bool, parameters):
+    pytest.importorskip("torchao.optim", reason="torchao is not installed (ropewalk[low-bit])")
+    options = dict(lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
+    return torchao_adamw.build(parameters, eight_bits=eight_bits, stochastic=True, **options)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

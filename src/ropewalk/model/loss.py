@@ -26,7 +26,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.architecture import body_of
 from ropewalk.model.label_weights import LabelWeights, OfPart, weights_of
 from ropewalk.model.logits import LogitsTransform, logits_transform
-from ropewalk.settings.budget import CHUNK_ELEMENTS
+from ropewalk.settings.budget import CHUNK_ELEMENTS, GPU_CHUNK_BYTES
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -54,14 +54,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if wants_weight else None
         bias_grad = torch.zeros(weight.shape[0], dtype=torch.float32, device=weight.device) if wants_bias else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for part in _chunks(len(hidden), weight.shape[0]):
+        for part in _chunks(len(hidden), weight.shape[0], _made_on_the_spot(hidden)):
             weights = None if weigh is None else weigh.of_part(part)
             nll, grad = _nll_and_gradient(hidden[part], cast_weight, cast_bias, labels[part], logits, weights)
             total += nll
             if hidden_grad is not None:
                 torch.mm(grad, cast_weight, out=hidden_grad[part])
             if weight_grad is not None:
-                weight_grad += grad.t() @ hidden[part]
+                _add_product(weight_grad, grad.t(), hidden[part])
             if bias_grad is not None:
                 bias_grad += grad.sum(0, dtype=torch.float32)
         ctx.save_for_backward(
@@ -77,9 +77,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def _chunks(tokens: int, vocabulary: int) -> list[slice]:
-    """Whole-sequence slices of at most CHUNK_ELEMENTS logits, in multiples of 128 tokens (the matrix unit's tile)."""
-    size = max(128, CHUNK_ELEMENTS // vocabulary // 128 * 128)
+def _add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> None:
+    """total += a @ b, into float32; on a GPU without writing the product, which is as large as the head."""
+    if a.is_cuda and a.dtype is not torch.float32:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    else:
+        total += a @ b
+
+
+def _made_on_the_spot(hidden: Tensor) -> int:
+    """Logits of a chunk whose gradients are made while they exist."""
+    return GPU_CHUNK_BYTES // hidden.element_size() if hidden.is_cuda else CHUNK_ELEMENTS
+
+
+def _chunks(tokens: int, vocabulary: int, elements: int) -> list[slice]:
+    """Whole-sequence slices of at most so many logits, in multiples of 128 tokens (the matrix unit's tile)."""
+    size = max(128, elements // vocabulary // 128 * 128)
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 
@@ -93,8 +106,9 @@ def _nll_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The summed loss of a chunk, and the gradient of its weighed sum with respect to the head's output in `hidden`'s dtype."""
     product = nn.functional.linear(hidden, weight, bias)
-    pointwise = _compiled_from_product() if product.is_cuda else _from_product
-    return pointwise(product, labels, transform, weights)
+    if not product.is_cuda:
+        return _from_product(product, labels, transform, weights)
+    return _compiled_in_place()(product, labels, transform, weights), product
 
 
 @no_type_check  # for a type checker's wrapper would be compiled with it
@@ -116,9 +130,16 @@ def _from_product(
 
 
 @functools.cache
-def _compiled_from_product() -> Any:
-    """Fused, two passes over the logits instead of a dozen; on a GPU that is half of what the loss costs."""
-    return torch.compile(_from_product, dynamic=False)
+def _compiled_in_place() -> Any:
+    """Fused, two passes over the logits instead of a dozen, on a GPU half of what the loss costs; the gradient takes their place."""
+
+    @no_type_check
+    def in_place(product: Tensor, labels: Tensor, transform: LogitsTransform, weights: OfPart | None) -> Tensor:
+        loss, grad = _from_product(product, labels, transform, weights)
+        product.copy_(grad)
+        return loss
+
+    return torch.compile(in_place, dynamic=False)
 
 
 def cross_entropy(
@@ -152,7 +173,9 @@ def cross_entropy(
         weighed = nll * weights_of(figure, weigh.of_part(part))
         return (figure + (weighed - weighed.detach())).sum()
 
-    losses = [recompute(chunk, part, use_reentrant=False) for part in _chunks(len(hidden), _rows(module))]
+    losses = [
+        recompute(chunk, part, use_reentrant=False) for part in _chunks(len(hidden), _rows(module), CHUNK_ELEMENTS)
+    ]
     return torch.stack(losses).sum()
 
 
@@ -169,7 +192,7 @@ def each_loss(
     flat = labels.flatten()
     (counts,) = (flat != IGNORED).nonzero(as_tuple=True)
     losses = torch.zeros(flat.shape, dtype=torch.float32, device=hidden.device)
-    for part in _chunks(len(counts), _rows(head)):
+    for part in _chunks(len(counts), _rows(head), CHUNK_ELEMENTS):
         each = logits(head(hidden[counts[part]]).float())
         target = each.gather(1, flat[counts[part]][:, None]).squeeze(1)
         losses[counts[part]] = torch.logsumexp(each, dim=-1) - target

@@ -21,7 +21,7 @@ from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, cpu_of_memo
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import UNFUSED
-from ropewalk.settings.budget import CHUNK_ELEMENTS, memory_here
+from ropewalk.settings.budget import CHUNK_ELEMENTS, GPU_CHUNK_BYTES, memory_here
 
 #: Most tokens that are timed at once; more make no product faster.
 _TOKENS = {"cuda": 16384, "cpu": 4096}
@@ -123,9 +123,10 @@ def _products(job: Job, bench: _Bench) -> float:
     counts[(d, shape.vocabulary)] = counts.get((d, shape.vocabulary), 0) + 1
     spent = flops = 0.0  # a token
     for (rows, columns), times in counts.items():
+        # As the loss does, never more logits than this at a time.
         timed = max(
-            16, min(tokens, CHUNK_ELEMENTS // columns)
-        )  # as the loss does, never more logits than this at a time
+            16, min(tokens, (GPU_CHUNK_BYTES // 2 if bench.device.type == "cuda" else CHUNK_ELEMENTS) // columns)
+        )
         if bench.device.type == "cpu":
             timed = max(16, min(timed, int(_CPU_FLOPS / (3 * 2 * rows * columns))))
         x, w, g = bench.random(timed, rows), bench.random(columns, rows), bench.random(timed, columns)

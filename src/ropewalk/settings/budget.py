@@ -7,6 +7,9 @@ from __future__ import annotations
 
 #: Elements of float32 logits that the loss forms at a time: 512 MiB.
 CHUNK_ELEMENTS = 2**27
+#: Bytes of logits that training forms at a time on a GPU, where their gradient takes their place. The head's gradient, 2 GiB in float32 for 128256
+#: tokens of width 4096, is read and written once each time.
+GPU_CHUNK_BYTES = 2**30
 #: Bytes a weight of AdamW's two moments in 8 bits: a byte each, and a float32 scale for every 256 of each.
 EIGHT_BIT_MOMENTS = 2 + 2 * 4 / 256
 #: Bytes of a frozen weight in 4 bits: half a byte, and a bfloat16 scale for every 64.

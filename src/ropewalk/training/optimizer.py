@@ -10,7 +10,6 @@ average. Bytes a parameter (docs/method.md): float32 16, with 8-bit states 10, b
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,9 +19,9 @@ from torch import nn
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
 from ropewalk.settings.budget import EIGHT_BIT_MOMENTS
-from ropewalk.settings.extras import bringing
 from ropewalk.settings.recipe import Recipe
 from ropewalk.settings.train import TrainSettings
+from ropewalk.training import torchao_adamw
 from ropewalk.training.host_adamw import HostAdamW
 
 
@@ -69,12 +68,9 @@ def build(parameters: Iterable[nn.Parameter], settings: TrainSettings, peak: flo
         return torch.optim.AdamW(parameters, fused=True, **common)
     if settings.optimizer == "adamw-offload":
         return HostAdamW(parameters, **common)
-    low_bit = _torchao(f"optimizer {settings.optimizer}" if not stochastic else "precision bfloat16-stochastic")
-    if any(hasattr(parameter, "to_local") for parameter in parameters):  # sharded
-        _compile_anew()
-    if settings.optimizer == "adamw-8bit":
-        return _eight_bits(low_bit)(parameters, bf16_stochastic_round=stochastic, **common)
-    return low_bit._AdamW(parameters, bf16_stochastic_round=stochastic, **common)
+    return torchao_adamw.build(
+        parameters, eight_bits=settings.optimizer == "adamw-8bit", stochastic=stochastic, **common
+    )
 
 
 def refuse_offload(recipe: Recipe, device: torch.device, world: int) -> None:
@@ -94,8 +90,11 @@ def allocate_states(optimizer: torch.optim.Optimizer) -> None:
     """Make AdamW's states, which its first step would make, now: what a step takes then shows in its passes, before any weight moves.
 
     A step of one parameter after the other, with a gradient of zero and a rate of 0, leaves weights and moments as a first step finds
-    them, and its count is set back. States that are there already (a resumed run's) are left alone.
+    them, and its count is set back; an optimiser of ours makes them without a step. States that are there already (a resumed run's) are left alone.
     """
+    if isinstance(optimizer, torchao_adamw.SeveralAtOnce):
+        optimizer.allocate_states()
+        return
     rate = float(optimizer.param_groups[0]["lr"])
     set_rate(optimizer, 0.0)
     for parameter in [p for group in optimizer.param_groups for p in group["params"] if p not in optimizer.state]:
@@ -109,38 +108,3 @@ def allocate_states(optimizer: torch.optim.Optimizer) -> None:
 def saved_bytes(name: str, parameter: nn.Parameter) -> float:
     """Bytes of AdamW's two moments, an element of this parameter, wherever they are."""
     return EIGHT_BIT_MOMENTS if name == "adamw-8bit" else 2.0 * parameter.element_size()
-
-
-def _compile_anew() -> None:
-    """Have torchao's steps compiled by every process: PyTorch's cache on disk takes sharded moments in 8 bits for others of their shape, and hands the step
-    of the one to the other ("'Tensor' object has no attribute 'codes'").
-    """
-    config: Any = importlib.import_module("torch._functorch.config")
-    config.enable_autograd_cache = False
-
-
-def _eight_bits(low_bit: Any) -> Any:
-    """torchao's AdamW8bit, whose moments say that they are float32, as they are computed in.
-
-    Its own say bfloat16 where the weights are that, and forget it in `view`, which sharding calls: then their sharded step cannot be compiled
-    (torchao 0.18 on torch 2.11 and 2.13: "unimplemented operator aten.view.dtype").
-    """
-
-    class AdamW8bit(low_bit.AdamW8bit):
-        @staticmethod
-        def _subclass_zeros(p: torch.Tensor, signed: bool, block_size: int) -> torch.Tensor:
-            return type(low_bit.AdamW8bit._subclass_zeros(p, signed, block_size)).zeros(
-                p.shape, signed, block_size, p.device
-            )
-
-    return AdamW8bit
-
-
-def _torchao(what: str) -> Any:
-    try:
-        import torchao.optim  # pyrefly: ignore[missing-import]
-    except ImportError:
-        raise UserError(
-            f"{what} comes from torchao, which is not installed: {bringing('torchao')}, or use adamw"
-        ) from None
-    return torchao.optim
