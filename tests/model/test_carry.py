@@ -135,7 +135,7 @@ def test_r1_a_trained_models_tokenizer_files_are_the_sources(mode: str, model: P
         # Norms are float32 on purpose; everything else has the width it had.
         assert dtypes(checkpoint) == dtypes(model)
     edited, kept = out / "README.md", out / "checkpoints/step-000002/README.md"
-    assert not os.path.samefile(edited, kept) and "Trained for 2 steps at 128 tokens" in edited.read_text()
+    assert not os.path.samefile(edited, kept) and "Trained to 128 tokens (2 steps)" in edited.read_text()
 
 
 def linked_into(directory: Path, place: Path, *, only: tuple[str, ...] = ()) -> None:

@@ -108,7 +108,7 @@ def test_a_base_of_another_text_is_used_for_that_text_only_and_said_so(tmp_path)
     """`page_of` measures the base on held-out; the page said that it was not measured."""
     text = verdict_of(tmp_path, *(on("maths", trained(method, method, nll)) for method, nll in (("yarn", 2.1), ("linear", 2.2))))  # fmt: skip
     assert (
-        "what became of the short window is not known, for its base was not measured at 256 tokens of maths (it was of held-out, which tells nothing of this text), and other windows do not tell."
+        "what became of the short window is not known, for its base was not measured at 256 tokens of maths (it was of held-out, which tells nothing of this text), and other windows do not tell (ropewalk perplexity hemp --data … --windows 256)."
         in text
     )
     assert "7.39" not in text and "against the base in its own window" not in text

@@ -86,7 +86,9 @@ def test_what_fails_at_the_shortest_length_is_said_so(tmp_path):
     """It held "to below 256 (95 % interval below 256 to below 256)"."""
     by_ruler(tmp_path / "r.jsonl", made_up.extended(), {256: 0.4, 1024: 0.3})
     text = verdict_of(tmp_path / "r.jsonl")
-    assert "it holds not even at 256, the shortest length measured, by RULER; the short window" in text
+    low, high = (f"{100 * end:.1f}" for end in beta_ends(0.4 * 390, 390))
+    mean = f"(mean score there 40.0, 95 % interval {low} to {high}, of the 85.6 it takes)"
+    assert f"it holds not even at 256, the shortest length measured, by RULER {mean}; the short window" in text
     assert "below 256 to" not in text
     notes = section(clean(records.read([tmp_path / "r.jsonl"]))).notes
     assert "is below 256, the shortest length measured, and no other length measured is in its interval" in notes[0]
@@ -104,7 +106,7 @@ def test_the_short_window_that_ruler_measured_is_taken_from_there(tmp_path):
     """It was said not to be measured. 0.95 and 0.9 of 390 items: scipy's exact intervals put together as independent."""
     path = tmp_path / "r.jsonl"
     by_ruler(path, made_up.extended(), {256: 0.9, 1024: 0.4})
-    assert re.search(r"the short window is known by RULER: at 256 tokens its mean score is 90.0 \(95 % interval 86.\d to 92.\d\), and its base was not asked the same\.", verdict_of(path))  # fmt: skip
+    assert re.search(r"the short window is known by RULER: at 256 tokens its mean score is 90.0 \(95 % interval 86.\d to 92.\d\), and its base was not asked the same \(ropewalk ruler BASE --windows 256\)\.", verdict_of(path))  # fmt: skip
     by_ruler(path, made_up.BASE, {256: 0.95})
     (low, high), (other_low, other_high) = (beta_ends(share * 390, 390) for share in (0.95, 0.9))
     below, above = math.hypot(0.9 - other_low, high - 0.95), math.hypot(other_high - 0.9, 0.95 - low)

@@ -207,7 +207,8 @@ def test_a_model_is_never_called_by_a_directory(tmp_path):
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(steps=9), made_up.row(2.0, 1024)))
     page = made_up.words(render(records.read([path])))
     assert "A longer window for a llama model of 3.41 M parameters" in page
-    assert "step-000009" not in page.split("What was run")[0]
+    page = page.split("What was run")[0]
+    assert page.count("step-000009") == page.count("ropewalk perplexity runs/hemp-linear-1024/checkpoints/step-000009 ") == 1, "but by a command"  # fmt: skip
 
 
 def test_damage_and_cost_stand_beside_the_gain(tmp_path):

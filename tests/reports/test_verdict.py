@@ -404,14 +404,15 @@ def test_a_checkpoint_that_was_measured_says_how_far_its_training_came(tmp_path,
     assert ("Its training to 1024 tokens: interrupted, 2 of 400 steps." in page) == told
 
 
-PLACES = "what became of the short window is not known, for {} measured at 256 tokens, and other windows do not tell."
+PLACES = "what became of the short window is not known, for {} measured at 256 tokens, and other windows do not tell (ropewalk perplexity {})."
+TRAINED = "runs/hemp-linear-1024/checkpoints/step-000009 --data … --windows 256"
 
 
 @pytest.mark.parametrize(("base", "extended", "told"), [
     # windows at which each was measured
-    ([256], [1024], [PLACES.format("it was not"), "At 1024 tokens: 8.17; the base at 256 tokens has 7.39, which is of another window: no better or worse follows."]),
-    ([1024], [256, 1024], [PLACES.format("its base was not")]),
-    ([1024], [1024], [PLACES.format("neither it nor its base was")]),
+    ([256], [1024], [PLACES.format("it was not", TRAINED), "At 1024 tokens: 8.17; the base at 256 tokens has 7.39, which is of another window: no better or worse follows."]),
+    ([1024], [256, 1024], [PLACES.format("its base was not", "hemp --data … --windows 256")]),
+    ([1024], [1024], [PLACES.format("neither it nor its base was", f"{TRAINED}, and the same of hemp")]),
     ([256], [512], ["Its perplexity was measured at 512 tokens and not at 1024: of the new window it does not tell."]),
     ([128, 256], [128, 1024], ["Within the short window of 256 tokens it and its base were both measured at 128 at most: there its perplexity went 7.39 → 8.17, +10.5 %"]),
 ])  # fmt: skip

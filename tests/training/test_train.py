@@ -325,7 +325,7 @@ def test_positional_skipping_trains_attention_across_the_jump(base, tmp_path):
     assert row.loss == pytest.approx(loss.item(), rel=1e-6)
     assert abs(apart.item() - loss.item()) > 1e-4  # the two do differ, so the line above could fail
     assert row.tokens == 2 * 64
-    done = "Trained for 1 step by positional-skip training, in chunks of 64 tokens placed at positions up to 96."
+    done = "Trained to 96 tokens (1 step) by positional-skip training, in chunks of 64 tokens placed at positions up to 96;"
     assert done in (tmp_path / "out/README.md").read_text()
     assert done in card(tmp_path / "out").read_text()  # from the run's own record
 

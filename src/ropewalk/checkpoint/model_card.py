@@ -120,15 +120,24 @@ def by_skipping(chunk: int, window: int) -> str:
     return f"by positional-skip training, in chunks of {chunk} tokens placed at positions up to {window}"
 
 
-def not_measured(info: ModelInfo, chunk: int | None = None) -> str:
-    """What is said of a model of which nothing is on record but how it was made. chunk: tokens of one, if positions were skipped."""
-    done = f"Extended, not trained, to {info.window} tokens"
+def not_measured(info: ModelInfo, chunk: int | None = None, *, model: str = ".") -> str:
+    """What is said of a model of which nothing is on record but how it was made.
+
+    Args:
+        info: of the model.
+        chunk: tokens of one, if positions were skipped.
+        model: as a command names it; the directory of its card if not given.
+    """
+    short, window = info.original_window, info.window
+    done = f"Extended, not trained, to {window} tokens"
     if info.steps:
-        at = by_skipping(chunk, info.window) if chunk else f"at {info.window} tokens"
-        done = f"Trained for {info.steps} step{'s' if info.steps > 1 else ''} {at}"
+        how = f" {by_skipping(chunk, window)}" if chunk else ""
+        done = f"Trained to {window} tokens ({info.steps} step{'s' if info.steps > 1 else ''}){how}"
+    there = f", and what became of the short window of {short} tokens," if window > short else ""
+    windows = " ".join(map(str, sorted({short, window})))
     return (
-        f"{done}. How far it holds, and what became of the short window of {info.original_window} tokens, {NOT_MEASURED}; "
-        "`ropewalk card` writes down what was measured since."
+        f"{done}; it {NOT_MEASURED}, so that what it holds to{there} is not known. Measure it and its base alike "
+        f"(ropewalk perplexity {model} --data … --windows {windows} --out FILE.jsonl); ropewalk card {model} --records FILE.jsonl writes it down."
     )
 
 

@@ -152,8 +152,11 @@ class EffectiveLength(Alone):
         """To which length, behind "it holds", with its interval."""
         low, high = self.effective_low, self.effective_high
         if not self.effective:
-            up_to = f" (95\u202f% interval up to {high})" if high else ""
-            return f"not even at {self._shortest}, the shortest length measured, by {self.measure}{up_to}"
+            score, *ends = (f"{100 * self.by_window[0][name]:.1f}" for name in ("score", "low", "high"))
+            asked = f"{100 * self.threshold:.1f}"
+            mean = f"mean score there {score}, 95\u202f% interval {' to '.join(ends)}, of the {asked} it takes"
+            up_to = f"95\u202f% interval up to {high}" if high else mean
+            return f"not even at {self._shortest}, the shortest length measured, by {self.measure} ({up_to})"
         lowest = low or f"below {self._shortest}"
         return f"to {self.effective} by {self.measure} (95\u202f% interval {lowest} to {high})"
 

@@ -115,6 +115,11 @@ def place(name: str) -> str:
     return re.sub(r"/checkpoints/step-\d+$", "", name.replace("\\", "/").rstrip("/"))
 
 
+def of_no_machine(word: str) -> str:
+    """A word of a command without the places of one machine: of an absolute path, behind its option too, the last two parts, by which data and models are known."""
+    return re.sub(r"^(--[\w-]+=)?[~/].*?([^/]+/[^/]+|[^/]+)/?$", r"\1\2", word, flags=re.DOTALL)
+
+
 def is_same_place(one: str, other: str) -> bool:
     """Whether two names can be of one run's directory; the one may be relative where the other is not, as `--config` of a run.yaml, whose paths are absolute, leaves it."""
     first, second = (posixpath.normpath(place(name)) for name in (one, other))

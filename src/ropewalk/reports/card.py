@@ -24,7 +24,7 @@ from ropewalk.checkpoint.steps import refuse_unfinished
 from ropewalk.errors import UserError
 from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.records import BOOKKEEPING, Records, Run, Step, read
-from ropewalk.records.recipe import is_training, place, recipe_of
+from ropewalk.records.recipe import is_training, of_no_machine, place, recipe_of
 from ropewalk.records.variant import variant_of
 from ropewalk.reports import provenance
 from ropewalk.reports.comparable import groups, other_tokens
@@ -223,11 +223,9 @@ def _commands(rows: Clean) -> str:
 
 
 def _of_no_machine(command: str) -> str:
-    """A command without the places of one machine: of an absolute path the last two parts, by which data and models are known."""
+    """A command without the places of one machine."""
     try:
         words = shlex.split(command)
     except ValueError:  # edited by somebody: its first word, the program, is known
         return command.partition(" ")[0]
-    return shlex.join(
-        re.sub(r"^(--[\w-]+=)?[~/].*?([^/]+/[^/]+|[^/]+)/?$", r"\1\2", word, flags=re.DOTALL) for word in words
-    )
+    return shlex.join(map(of_no_machine, words))

@@ -13,8 +13,8 @@ from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
 from ropewalk.reports.comparable import Group
 from ropewalk.reports.paired import over, ratio
-from ropewalk.reports.reach import moved
 from ropewalk.reports.rows import Clean
+from ropewalk.reports.short_window import moved
 from ropewalk.sentences import joined
 
 

@@ -41,6 +41,12 @@ def section(clean: Clean) -> Section | None:
     return part
 
 
+def broadest(clean: Clean) -> dict[Variant, EffectiveLength]:
+    """Of each variant the measurement of the most tasks: a single one beside it decides nothing. The newest of several such."""
+    ordered = sorted(clean.of(EffectiveLength), key=lambda m: (len(m.row.tasks), m.run.started))
+    return {m.model_variant: m.row for m in ordered}
+
+
 def _show_means(
     part: Section, clean: Clean, summaries: list[Measurement[EffectiveLength]], names: dict[Variant, str]
 ) -> None:

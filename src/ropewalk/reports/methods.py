@@ -272,6 +272,11 @@ def passkeys_found(clean: Clean, variant: Variant, window: int, _: ByWindow | No
     return _share(tried) if any(row.trials for row in tried) else None
 
 
+def depths_asked(clean: Clean, variant: Variant, window: int) -> tuple[int, ...]:
+    """How far back keys stood, in tokens."""
+    return tuple(sorted(row.k for row in _depths(clean, variant, window)))
+
+
 def _share(tried: list[Passkey]) -> Bounded:
     right, trials = sum(row.successes for row in tried), sum(row.trials for row in tried)
     return (right / trials, *share_interval(right, trials))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 
 from ropewalk.evals.intervals import share_interval, share_over_seeds
@@ -13,7 +14,9 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.drawn import to_draw
+from ropewalk.reports.paired import Bounded, asked_apart
 from ropewalk.reports.rows import Clean
+from ropewalk.sentences import joined
 
 _BINS = 8
 ByVariant = dict[tuple[Variant, int], dict[str, Retrieval]]
@@ -72,24 +75,67 @@ def section(clean: Clean) -> Section | None:
 
 def sentence(clean: Clean, seeds: Sequence[Variant], untrained: Sequence[Variant]) -> str:
     """The share answered right over all families at the longest window, of these seeds and before their training, for a verdict; nothing where it was not measured."""
-    windows = [m.row.window for m in clean.of(Retrieval) if m.model_variant in seeds]
-    asked = [each for seed in seeds if (each := _asked(clean, seed, max(windows, default=0)))]
-    if not asked:
+    longest = max(windows(clean, seeds), default=0)
+    asked = [each for seed in seeds if (each := _asked(clean, seed, longest))]
+    right = share(clean, seeds, longest)
+    if right is None:
         return ""
-    value, low, high = share_over_seeds([(right / trials, *share_interval(right, trials)) for right, trials in asked])
+    value, low, high = right
     least, most = min(trials for _, trials in asked), max(trials for _, trials in asked)
     of_seed = " a seed" if len(seeds) > 1 else ""
     known = [f"{len(asked)} of {len(seeds)} seeds"] * (len(asked) < len(seeds))
     known += [number_format.interval(low, high, _percent)]
-    before = next((each for v in untrained if (each := _asked(clean, v, max(windows)))), None)
+    before = next((each for v in untrained if (each := _asked(clean, v, longest))), None)
     known += [f"before training {_percent(before[0] / before[1])}"] if before else []
     prompts = str(least) if least == most else f"{least} to {most}"
     return f"Harder retrieval: {_percent(value)} of {prompts} prompts{of_seed} ({'; '.join(known)})."
 
 
-def _asked(clean: Clean, variant: Variant, window: int) -> tuple[int, int] | None:
-    """Prompts answered right and prompts, over all families; None without any."""
-    rows = rows_of(clean, variant, window)
+def share(
+    clean: Clean, seeds: Sequence[Variant], window: int, families: Collection[str] | None = None
+) -> Bounded | None:
+    """The share answered right over all families, or these, in prompts of so many tokens, of all these seeds that were asked them."""
+    asked = [each for seed in seeds if (each := _asked(clean, seed, window, families))]
+    return (
+        share_over_seeds([(right / tried, *share_interval(right, tried)) for right, tried in asked]) if asked else None
+    )
+
+
+def holds(clean: Clean, seeds: Sequence[Variant]) -> str:
+    """To which length, behind "it holds": up to which the share is not surely below that at the short window, the longest asked within that of pretraining. It is over the families that were asked at all lengths from there; nothing where there are none."""
+    asked = sorted(windows(clean, seeds))
+    short = max((window for window in asked if window <= seeds[0].original_window), default=min(asked, default=0))
+    each = [{row.family for row in rows_of(clean, seed, w)} for seed in seeds for w in asked if w >= short]
+    families = sorted(set.intersection(*each)) if each else []
+    before, *after = (
+        (share(clean, seeds, window, families) for window in asked if window >= short) if families else (None,)
+    )
+    if before is None or not after:
+        return ""
+    of = "harder retrieval" + (f" of {joined(families)}" if set(families) < set().union(*each) else "")
+    if before[0] == 0:  # nothing is surely worse than that
+        return f"to no length by {of} (nothing was right at {short})"
+    longer = [window for window in asked if window > short]
+    there = {window: found for window, found in zip(longer, after, strict=True) if found}
+    changes = {window: asked_apart(before, found) for window, found in there.items()}
+    held = list(itertools.takewhile(lambda window: changes[window][2] >= 0, changes))
+    at = held[-1] if held else longer[0]
+    change, low, high = changes[at]
+    moved = f"{_percent(before[0])} at {short}, {_percent(there[at][0])} at {at}: {number_format.points(change)} points"
+    bounds = number_format.interval(low, high, number_format.points)
+    return f"to {at if held else short} by {of} ({moved} (95\u202f% interval {bounds}))"
+
+
+def windows(clean: Clean, seeds: Sequence[Variant]) -> set[int]:
+    """The lengths, in tokens, at which any of these was asked."""
+    return {m.row.window for m in clean.of(Retrieval) if m.model_variant in seeds}
+
+
+def _asked(
+    clean: Clean, variant: Variant, window: int, families: Collection[str] | None = None
+) -> tuple[int, int] | None:
+    """Prompts answered right and prompts, over all families or these; None without any."""
+    rows = [row for row in rows_of(clean, variant, window) if families is None or row.family in families]
     trials = sum(row.trials for row in rows)
     return (sum(row.successes for row in rows), trials) if trials else None
 

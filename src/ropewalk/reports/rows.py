@@ -79,6 +79,11 @@ class Clean:
         """The measurements whose row is of this class."""
         return Records(self.runs, self.measurements).of(kind)
 
+    @property
+    def variants(self) -> list[Variant]:
+        """Those of which a row is on the page, in the order of the rows."""
+        return list(dict.fromkeys(m.model_variant for m in self.measurements))
+
     @functools.cached_property
     def colours(self) -> dict[tuple, str]:
         """Each variant's colour on this page."""

@@ -12,11 +12,11 @@ from ropewalk.evals.intervals import perplexity_over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import reach
 from ropewalk.reports.comparable import Group
 from ropewalk.reports.content import Tile, Verdict
 from ropewalk.reports.paired import Ratio, over, ratio
 from ropewalk.reports.seeds import spread
+from ropewalk.reports.short_window import moved
 
 #: A perplexity of each seed that was measured.
 OfSeeds = Sequence[Perplexity | None]
@@ -53,7 +53,7 @@ def _original_window(verdict: Verdict, before: Perplexity, inside: OfSeeds) -> N
     change = over([ratio(before, row) if row else None for row in inside])
     if change is None:
         return
-    figures = reach.moved(before, [row for row in inside if row])
+    figures = moved(before, [row for row in inside if row])
     # A tile is narrow: long figures may go on in a second line, but not be torn.
     verdict.tiles.append(
         Tile(

@@ -70,11 +70,16 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
             "Nothing was measured: what follows is theory, from the model's config alone."
             if not measured and any(isinstance(m.row, Bounds) for m in clean.measurements)
             else f"Only the base model was measured ({variants[0].original_window} tokens); {_yet(runs)}."
-            if base
+            if base in measured
             else "No extended model was measured."
         )
+        verdict.sentences = verdict.sentences if measured or not runs else []  # of each training a sentence says it
         if base in measured:
             verdict.sentences.append(reach.of_base(clean, base))
+        left = {run.run.id for run in training.unmeasured(clean)}
+        verdict.sentences += dict.fromkeys(
+            reach.of_unmeasured(r) for r in runs if r.variant.extended or r.run.id in left
+        )
         verdict.sentences += _unfinished(runs)
     else:
         _extension(verdict, clean, base, target, len(seeds))
@@ -197,8 +202,7 @@ def _yet(runs: Sequence[training.Training]) -> str:
     names = list(dict.fromkeys(run.variant.name for run in runs))
     if not names:
         return "nothing was extended"
-    was = "was" if len(names) == 1 else "were"
-    return f"{joined(names)} {was} trained and not measured yet: ropewalk perplexity says what came of it"
+    return f"{joined(names)} {'was' if len(names) == 1 else 'were'} trained and not measured yet"
 
 
 def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequence[Variant]) -> None:
