@@ -93,7 +93,7 @@ def bench_budget(
     for seed in range(5):
         (estimate, drawn, _), spent, _ = clock(
             lambda seed=seed: sampled.sample(
-                loaded.model, ids, window, stride, minutes=seconds / 20 / 60, tolerance=0, seed=seed
+                loaded.model, tokenized, window, stride, minutes=seconds / 20 / 60, tolerance=0, seed=seed
             )
         )
         low, high = (math.exp(end) for end in estimate.interval)

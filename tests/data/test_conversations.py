@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import subprocess
 import warnings
 from pathlib import Path
@@ -547,6 +548,66 @@ def test_a_row_of_another_kind_among_texts_is_refused_as_what_it_is(tmp_path, ro
             with pytest.raises(UserError, match="^line 2 of .* " + what) as refused:
                 list(read_texts(source, Reading(conversations=conversations)))
             assert "the rows of this file are texts under 'text', as its first" in str(refused.value)
+
+
+#: Rows of preferences as they are published, and their preferred answer as a conversation, or a text; None where a filter in jq is not tried.
+PREFERENCES = [
+    ({"prompt": "Why?", "chosen": "Because.", "rejected": "No."}, TALK),  # TRL, explicit prompt
+    ({"prompt": [ASKED], "chosen": [SAID], "rejected": [{**SAID, "content": "No."}]}, TALK),
+    ({"chosen": TALK, "rejected": [ASKED, {**SAID, "content": "No."}]}, TALK),
+    ({"prompt": "Why?", "chosen": TALK, "rejected": TALK, "messages": TALK, "score_chosen": 9, "score_rejected": 1}, TALK),
+    ({"score_chosen": 9, "score_rejected": 1, "question": "Why?", "chosen": "Because.", "rejected": "No."}, TALK),
+    ({"chosen": "Human: Why?", "rejected": "Human: No."}, "Human: Why?"),  # hh-rlhf
+    ({"text": "A text.", "chosen": "Because.", "rejected": "No."}, "Because."),
+    ({"instruction": "Why?", "chosen_response": "Because.", "rejected_response": "No."}, TALK),
+    ({"conversations": [ASKED], "chosen": {"from": "gpt", "value": "Because."}, "rejected": {"from": "gpt", "value": "No."}}, TALK),
+    ({"messages": TALK, "rejected_response": "No."}, TALK),  # ms-swift
+    ({"prompt": "Why?", "completion": "Because.", "label": True}, TALK),  # TRL, unpaired
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reading", ["never", "also", "first"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize(("row", "liked"), PREFERENCES)
+def test_preferences_are_refused_wherever_rows_are_read_and_by_jq_become_what_is_read(
+    tmp_path, row, liked, kind, reading
+):
+    file = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        file.write_text(json.dumps(row) + "\n")
+    else:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), file)
+    if reading == "never" and "label" in row and kind == "parquet":
+        pytest.skip("a column that is not read has a name alone, and without a text the row is refused anyway")
+    with pytest.raises(UserError, match=rf"(line|row) 1 of .*rows.{kind} holds .* (preferred|liked)") as told:
+        [*read_texts(file, Reading(conversations=reading))]
+    if kind == "parquet" or (jq := shutil.which("jq")) is None:
+        return
+    by_jq = re.search(r"`jq -c '(.*)'`", str(told.value))[1]
+    made = subprocess.run([jq, "-c", by_jq, str(file)], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "liked.jsonl").write_text(made)
+    (read,) = read_texts(tmp_path / "liked.jsonl", Reading(conversations="first"))
+    assert (read.text if isinstance(liked, str) else read.messages) == liked
+
+
+def test_who_names_the_column_of_an_answer_has_it_and_a_directory_is_read_without_its_preferences(tmp_path):
+    row = {"chosen": TALK, "rejected": [ASKED, {**SAID, "content": "No."}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "b.txt").write_text("A text.")
+    (read,) = read_texts(tmp_path / "a.jsonl", Reading("chosen", "first"))
+    assert read.messages == TALK
+    with pytest.warns(UserWarning, match="1 file was left out .* two answers"):
+        (read,) = read_texts(tmp_path, Reading())
+    assert read.text == "A text."
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "A text."}) + "\n" + json.dumps({"text": "B", **row}))
+    with pytest.raises(UserError, match="line 2 of .*two answers"):
+        [*read_texts(tmp_path / "c.jsonl", Reading())]
+
+
+@pytest.mark.parametrize("row", [{"text": "A.", "rejected": False}, {"text": "A.", "label": True}])
+def test_what_is_called_rejected_or_labelled_alone_is_no_preference(tmp_path, row):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    assert [document.text for document in read_texts(tmp_path / "rows.jsonl", Reading())] == ["A."]
 
 
 @pytest.mark.parametrize("row", [{"text": "A text."}, {"words": "A text."}])

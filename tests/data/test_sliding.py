@@ -38,6 +38,16 @@ def test_every_token_but_the_first_is_scored_once(case):
     assert scored == list(range(1, length))
 
 
+@given(cases(), st.integers(0, 8))
+def test_what_stands_in_front_of_a_text_is_seen_and_never_scored(case, prefix):
+    length, window, stride = case
+    windows = sliding(length, window, stride, prefix)
+    scored = [token for w in windows for token in range(w.first_scored, w.stop)]
+    assert scored == list(range(max(1, prefix), length)) and all(w.scored > 0 for w in windows)
+    if prefix < 2:
+        assert windows == sliding(length, window, stride)
+
+
 @given(cases())
 def test_a_scored_token_past_the_first_window_has_the_promised_context(case):
     length, window, stride = case

@@ -119,6 +119,37 @@ def test_items_are_exactly_as_long_as_said_and_their_answers_follow_from_their_t
     assert check(source, task, window, 0) != check(source, task, window + 1, 1)
 
 
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+#: What stands before a list, a whole entry of it, and what stands after it.
+LISTS = {
+    "niah_multikey_2": ("afterwards.\n", r"One of the special magic numbers for [^:]+ is: \d{7}\.\n", "\nWhat is"),
+    "niah_multikey_3": ("afterwards.\n", rf"One of the special magic uuids for {_UUID} is: {_UUID}\.\n", "\nWhat is"),
+    "cwe": ("most often.\n", r" \d+\. (\S+?|[\w -]+)(?= \d+\. |$)", "\nQuestion"),
+    "key_value": ("JSON data:\n{\n", rf'"{_UUID}": "{_UUID}",\n', "\n}\n"),
+    "mrcr_4": ("asked for again.\n\n", r"User: Write a \w+ about the \w+\.\nAssistant: [^\n]+[.!?]\n", "\n\nUser: Prepend"),
+    "graphwalks_bfs": ("Here is the graph to operate on. The graph has the following edges:\n", r"\w{10} -> \w{10}\n", "\nOp"),
+    "graphwalks_parents": ("to operate on. The graph has the following edges:\n", r"\w{10} -> \w{10}\n", "\nOp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("letters", [False, True], ids=["hemp", "a token a letter"])
+@pytest.mark.parametrize("task", LISTS)
+def test_every_entry_of_a_list_is_whole_whatever_the_length(source, task, letters):
+    source = Source(byte_tokenizer(16384), 16384) if letters else source
+    before, entry, after = LISTS[task]
+    for number, window in enumerate(range(12000, 12060, 7)):
+        item = measure.item(source, task, window, 7, number)
+        assert len(item.ids) + item.room == window
+        said = source.tokenizer.decode(item.ids, skip_special_tokens=True)
+        listed = said.rpartition(before)[2].rpartition(after)[0]
+        assert re.fullmatch(rf"( [ .]*\n|\n)?({entry})+", listed), listed[:200] + listed[-200:]
+
+
+def test_made_up_answers_have_their_articles_right(source):
+    said = " ".join(check(source, "mrcr_8", 8192, number) for number in range(4))
+    assert not re.search(r"\b[Aa] [aeiou]", said) and re.search(r"\ban (important|old|early|empty|open|orange)\b", said)
+
+
 def test_an_item_of_a_million_tokens_is_made_and_answered(source):
     check(source, "fwe", 2**20, 0)
 

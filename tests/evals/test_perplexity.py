@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import processors
 
 from ropewalk import records
 from ropewalk.data import select
@@ -108,6 +109,37 @@ def test_several_windows_are_measured_on_the_same_documents():
     assert {(row.documents, row.skipped) for row in rows} == {(2, 1)}
     # At 32 the stride is the whole window, whose first token has nothing before it: 9 and 7 windows after the first.
     assert [row.tokens for row in rows] == [299 - 9 + 249 - 7, 299 + 249, 299 + 249]
+
+
+@pytest.mark.parametrize("front", ["", "<s>", "</s> <s>"])
+@pytest.mark.parametrize("window", [64, 16])
+def test_what_the_tokenizer_puts_in_front_is_seen_and_not_scored(front, window):
+    """GLM puts two tokens there. Oracle: transformers' own loss, their labels masked."""
+    model, tokenizer, docs = tiny(), byte_tokenizer(), documents(64, 50)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{front} $A".strip(), special_tokens=[("<s>", 256), ("</s>", 257)]
+    )
+    settings = {"tokenizer": tokenizer, "data": docs, "windows": [window], "stride": 8, "min_tokens": 8}
+    (row,) = perplexity(model, **settings, max_tokens=window)  # one window a document
+    prefix, total, tokens = len(front.split()), 0.0, 0
+    for document in docs:
+        ids = torch.tensor([tokenizer(document.text).input_ids[:window]])
+        labels = ids.clone()
+        labels[:, :prefix] = -100
+        scored = ids.shape[1] - max(1, prefix)
+        with torch.no_grad():
+            total += model(ids, labels=labels).loss.item() * scored
+        tokens += scored
+    assert row.tokens == tokens and row.perplexity == pytest.approx(math.exp(total / tokens), rel=1e-5)
+    (slid,) = perplexity(model, **settings)
+    assert slid.tokens == sum(len(tokenizer(document.text).input_ids) - max(1, prefix) for document in docs)
+    (drawn,) = perplexity(model, **settings, budget=10, tolerance=1e-9)
+    assert drawn.tokens == slid.tokens and drawn.perplexity == pytest.approx(slid.perplexity, rel=1e-5)
+
+
+def test_a_document_of_nothing_but_what_the_tokenizer_puts_in_front_is_too_short():
+    short, longer = (TokenizedDocument(str(n), np.arange(n), prefix=2) for n in (2, 3))
+    assert choose([short, longer], min_tokens=2, refusal="") == ([longer], 1)
 
 
 def test_a_document_shorter_than_every_window_is_read_whole_at_each(caplog):

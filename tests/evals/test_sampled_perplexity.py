@@ -11,6 +11,7 @@ import pytest
 
 from ropewalk.cli.tables.measured import show_perplexity
 from ropewalk.data.documents import Document
+from ropewalk.data.sliding import sliding
 from ropewalk.errors import UserError
 from ropewalk.evals.perplexity import sampled, strata
 from ropewalk.evals.perplexity.measure import perplexity
@@ -23,7 +24,7 @@ def population(seed=0):
     """Windows of eight documents of unlike length and difficulty, with nll made up per window."""
     random = np.random.default_rng(seed)
     lengths = [500, 700, 2000, 900, 640, 1500, 3000, 800]
-    units = strata.units_of(lengths, window=64, stride=16)
+    units = strata.units_of(sliding(length, 64, 16) for length in lengths)
     level = random.uniform(1, 4, size=len(lengths))
     nll = {
         at: unit.window.scored * float(level[unit.document] + random.normal(0, 0.3)) for at, unit in enumerate(units)
@@ -177,7 +178,7 @@ def test_the_fewest_windows_of_an_order_are_the_first_that_give_an_interval():
     whole = strata.Population(units)
     assert whole.estimate({place: nll[place] for place in order[: fewest - 1]}) is None
     assert whole.estimate({place: nll[place] for place in order[:fewest]}) is not None
-    alone = strata.units_of([64], window=64, stride=16)  # one document of one window
+    alone = strata.units_of([sliding(64, 64, 16)])  # one document of one window
     assert strata.fewest_of(alone, strata.order_of(alone, 0)) == 1
 
 

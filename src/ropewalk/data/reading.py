@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import logging
 import re
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ropewalk.data.conversations import (
     columns_of,
     conversation_of,
     is_conversation,
+    preferences_in,
     unread,
 )
 from ropewalk.data.rows import Unreadable, json_kind, line_ends, refusal_of
@@ -50,7 +52,7 @@ class Document:
 
 
 class NoText(UserError):
-    """A file's first row has no text: an error if the user named it, a warning if it was met in a directory."""
+    """A file's first row has no text, or none that is right: an error if the user named it, a warning if it was met in a directory."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +177,23 @@ def _item(
     if isinstance(row, UserError):
         raise row
     where, field = f"{place} {number} of {source}", settled.field
+    if guessed and isinstance(row, dict) and (preferences := preferences_in(row)):
+        raise _of_preferences(where, *preferences, in_lines=place == "line")
     if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
         return conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
     if isinstance(row, dict) and (settled.conversations == "first" if field is None else guessed and field not in row):
         raise _of_another_kind(row, where, field)
     text = _row_text(row, field, where)
     return Document(f"{source}:{_row_name(row, field) or number}", text)
+
+
+def _of_preferences(where: str, what: str, liked: str, *, in_lines: bool) -> NoText:
+    """That a row of preferences is not read. liked: the jq filter that makes a row of its liked answer."""
+    by_jq = f" (`jq -c {shlex.quote(liked)}` does)" if in_lines else ""
+    return NoText(
+        f"{where} holds {what}, and a row is read as one text or one conversation that is right as it stands, since nothing here trains on "
+        f"preferences; write the preferred answers alone into a file, as messages, as prompt and completion, or as text{by_jq}"
+    )
 
 
 def _of_another_kind(row: dict[str, Any], where: str, field: str | None) -> UserError:

@@ -20,8 +20,9 @@ from ropewalk.data.chat_tokens import encode_conversations
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.corpus_encoder import tokenizer_digest
 from ropewalk.data.documents import files_of, kind_of, read_texts
-from ropewalk.data.encode import TokenIds, encode_all, telling_spelled
+from ropewalk.data.encode import TokenIds, encode_all, prefix_ids, telling_spelled
 from ropewalk.data.reading import Document, Reading, text_digest
+from ropewalk.data.sliding import SlidingWindow, sliding
 from ropewalk.data.tokenising import Sources
 from ropewalk.errors import UserError
 from ropewalk.records.sources import write_names
@@ -38,7 +39,7 @@ class TokenizedDocument:
 
     `text` is a hash of the whole text, which says what document this is, whatever it is called and whichever tokenizer reads it; `content` one of the
     text without the white space around it, which a copy may have lost or got.
-    `words` is what `ids` were made of, if it was asked for.
+    `words` is what `ids` were made of, if it was asked for. `prefix`: how many of the first ids the tokenizer put there, none of which is text.
     """
 
     name: str
@@ -46,6 +47,11 @@ class TokenizedDocument:
     text: str = ""
     words: str = ""
     content: str = ""
+    prefix: int = 0
+
+    def windows(self, window: int, stride: int) -> list[SlidingWindow]:
+        """Perplexity's windows over it."""
+        return sliding(len(self.ids), window, stride, self.prefix)
 
 
 def tokenized_documents(
@@ -73,6 +79,7 @@ def tokenized_documents(
     sources = _listed(data)
     in_memory = all(isinstance(source, Document) for source in sources)
     documents = telling_spelled(tokenizer, iter(sources) if in_memory else read_texts(sources, Reading(field, "also")))
+    head = prefix_ids(tokenizer)
     # The batches grow, so that whoever needs two documents does not wait for sixteen.
     batch_size = 1
     while batch := list(itertools.islice(documents, batch_size)):
@@ -80,7 +87,8 @@ def tokenized_documents(
             cut = ids[:max_tokens].copy() if max_tokens else ids
             words = _words(tokenizer, document, ids, len(cut)) if keep_words else ""
             content = text_digest(document.text.strip())
-            yield TokenizedDocument(document.name, cut, text_digest(document.text), words, content)
+            prefix = len(head) * (ids[: len(head)].tolist() == head)  # a chat template may have left it out
+            yield TokenizedDocument(document.name, cut, text_digest(document.text), words, content, prefix)
         batch_size = min(2 * batch_size, _LARGEST_BATCH)
 
 
@@ -166,7 +174,7 @@ def choose(
     skipped, copies, lengths = 0, 0, list[int]()
     seen: set[str] = set()
     for document in documents:
-        if len(document.ids) < min_tokens:
+        if len(document.ids) < max(min_tokens, document.prefix + 1):
             skipped += 1
             lengths.append(len(document.ids))
         elif not seen.isdisjoint(same := _known_by(document)) and not copies_count:

@@ -48,8 +48,8 @@ def check(window: int, stride: int) -> None:
         )
 
 
-def sliding(length: int, window: int, stride: int) -> list[SlidingWindow]:
-    """The windows that score each token of a sequence once, except its very first (nothing comes before it).
+def sliding(length: int, window: int, stride: int, prefix: int = 1) -> list[SlidingWindow]:
+    """The windows that score each token of a sequence once, except its very first (nothing comes before it) and what else the tokenizer put in front.
 
     The first window scores all it can. Each further one moves by `stride` and scores only its new tokens, so a token
     past the first window is predicted from at least window - stride tokens (Press et al. 2021, arXiv 2012.15840,
@@ -69,23 +69,22 @@ def sliding(length: int, window: int, stride: int) -> list[SlidingWindow]:
         length: tokens in the sequence, BOS included if it has one.
         window: tokens the model sees at once, W.
         stride: tokens the window moves by, S; at most W.
+        prefix: tokens in front of the text, which are seen and never scored; the first token is not in any case.
 
     Returns:
-        Windows in order. Empty for fewer than two tokens; a single shorter one where the sequence is below the window.
+        Windows in order, each of which scores something. Empty for fewer than two tokens; a single shorter one where the sequence is below the window.
 
     Raises:
         UserError: see `check`.
     """
     check(window, stride)
-    if length < 2:
-        return []
-    stop = min(window, length)
-    windows = [SlidingWindow(0, stop, 1)]
-    start = 0
+    start, stop = 0, min(window, length)
+    first_scored = max(1, prefix)
+    windows = [SlidingWindow(0, stop, first_scored)] if first_scored < stop else []
     while stop < length:
         start, scored_to = start + stride, stop
         stop = min(start + window, length)
-        first_scored = max(scored_to, start + 1)
+        first_scored = max(scored_to, start + 1, prefix)
         if first_scored < stop:
             windows.append(SlidingWindow(start, stop, first_scored))
     return windows

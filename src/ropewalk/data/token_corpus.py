@@ -31,8 +31,8 @@ from ropewalk.errors import UserError, read_text, refuse_irregular
 from ropewalk.progress import Progress, is_first_process
 
 _logger = logging.getLogger(__name__)
-#: Of the files; part of a corpus's name in the cache.
-FORMAT = 6
+#: Of the files, and of which rows are read; part of a corpus's name in the cache.
+FORMAT = 7
 #: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24

@@ -96,7 +96,9 @@ def search(settings: SearchSettings) -> FoundFactors:
         limit=settings.documents,
         max_tokens=settings.window,
     )
-    passes = [Pass(document.ids[: settings.window], settings.window - 1) for document in documents]
+    passes = [
+        Pass(document.ids[: settings.window], settings.window - max(1, document.prefix)) for document in documents
+    ]
     identity["tokens"] = hashlib.sha256(b"".join(each.ids.tobytes() for each in passes)).hexdigest()[:16]
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Integer
 
-from ropewalk.data.encode import TokenIds
 from ropewalk.evals.long_context import words
 from ropewalk.evals.long_context.items import Frame, Item, TooSmall
 from ropewalk.evals.long_context.source import Source, lengths
@@ -45,9 +44,9 @@ def common_words(source: Source, drawn: random.Random, tokens: int) -> Item:
     fit = int(np.searchsorted(ends, left, side="right"))
     if (least := _COMMON * often + seldom) > fit:
         raise TooSmall(tokens - left + int(ends[least - 1]), tokens)
-    order = [*drawn.sample(range(fit), fit), fit]
+    order = drawn.sample(range(fit), fit)
     context = [part for number, at in zip(numbers, order, strict=False) for part in (number, entries[at])]
-    return Item(frame.around(_cut(context, left)), tuple(common), room)
+    return Item(frame.around([source.dots(left - int(ends[fit - 1])), *context]), tuple(common), room)
 
 
 def _example(drawn: random.Random, count: int, often: int, seldom: int) -> str:
@@ -67,11 +66,6 @@ def _uncommon(drawn: random.Random, common: set[str]) -> Iterator[str]:
     yield from (word for word in drawn.sample(words.all_words(), len(words.all_words())) if word not in common)
     while True:
         yield words.pair(drawn)
-
-
-def _cut(parts: list[TokenIds], tokens: int) -> list[TokenIds]:
-    """The first so many tokens of parts that have as many or more."""
-    return [np.concatenate(parts)[:tokens]]
 
 
 _CODED = "Read the following coded text and track the frequency of each coded word. Find the three most frequently appeared coded words."
@@ -108,4 +102,5 @@ def frequent_words(source: Source, drawn: random.Random, tokens: int) -> Item:
         raise TooSmall(tokens - left + 64 * int(sizes.max()), tokens)
     order = drawn.sample(np.repeat(np.arange(len(chosen)), chosen).tolist(), int(chosen.sum()))
     filling = [parts[0]] * (left - int(chosen @ sizes))
-    return Item(frame.around(_cut([*(parts[at] for at in order), *filling], left)), tuple(coded[1:4]), room)
+    context = np.concatenate([*(parts[at] for at in order), *filling])[:left]
+    return Item(frame.around([context]), tuple(coded[1:4]), room)

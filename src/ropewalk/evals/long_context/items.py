@@ -4,8 +4,8 @@ in   parts of a prompt as token ids: a head, text to fill up with, facts and whe
 out  an `Item`
 
 **Length.** Prompt and room for the answer are together exactly the length that was asked for, as RULER counts. Each part is tokenized by
-itself (evals/tokenize_parts.py) and the parts are counted, so that a prompt of a million tokens is never tokenized as a whole; the
-last part of the filling is cut at a token boundary.
+itself (evals/tokenize_parts.py) and the parts are counted, so that a prompt of a million tokens is never tokenized as a whole. The
+last part of running text is cut at a token boundary; a list has whole entries, and a line of dots before it takes what these leave.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from ropewalk.data.encode import TokenIds
 from ropewalk.errors import UserError
+from ropewalk.evals.long_context.source import Source, lengths
 from ropewalk.evals.retrieval.harder import interleave
 
 
@@ -96,3 +97,23 @@ class Frame:
         left = self.left(facts)
         context, _ = interleave(filling(left), facts, [share * left for share in sorted(shares)], left)
         return self.around(context)
+
+    def hide_in_list(
+        self,
+        source: Source,
+        facts: Sequence[TokenIds],
+        shares: Sequence[float],
+        entries: Callable[[int], Sequence[TokenIds]],
+    ) -> TokenIds:
+        """The prompt of facts between whole entries of a list, dots before it; `entries` and the others as `hide` has them.
+
+        Raises:
+            TooSmall: the facts alone are too long.
+        """
+        left = self.left(facts)
+        drawn = entries(left)
+        ends = np.cumsum(lengths(drawn))
+        fit = int(np.searchsorted(ends, left, side="right"))
+        listed = int(ends[fit - 1]) if fit else 0
+        context, _ = interleave(drawn[:fit], facts, [share * listed for share in sorted(shares)], listed)
+        return self.around([source.dots(left - listed), *context])

@@ -80,7 +80,14 @@ class Needles:
         shares = [drawn.random() for _ in facts] if in_lines else drawn.sample(_DEPTHS, len(facts))
         parts = source.parts([f"{fact}\n" if in_lines else f" {fact}" for fact in facts])
         taken = {key for key, _ in hidden}
-        ids = frame.hide(parts, shares, lambda left: self._filling(source, drawn, left, taken))
+
+        def filling(left: int) -> list[TokenIds]:
+            return self._filling(source, drawn, left, taken)
+
+        if self.haystack == "needles":
+            ids = frame.hide_in_list(source, parts, shares, filling)
+        else:
+            ids = frame.hide(parts, shares, filling)
         answers = tuple(value for _, values in queried for value in values)
         return Item(ids, answers, self.room, f" {answers[0]}" if single else "")
 
@@ -123,7 +130,8 @@ def look_up(source: Source, drawn: random.Random, tokens: int) -> Item:
         room,
     )
     pair = source.part(f'"{key}": "{value}",\n')
-    ids = frame.hide(
+    ids = frame.hide_in_list(
+        source,
         [pair],
         [drawn.random()],
         lambda left: source.enough(lambda: f'"{words.key(drawn)}": "{words.key(drawn)}",\n', left),

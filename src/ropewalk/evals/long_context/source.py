@@ -108,6 +108,13 @@ class Source:
             count = (tokens - length) * len(parts) // length + 16
         return parts
 
+    def dots(self, tokens: int) -> TokenIds:
+        """A line of dots, which says nothing, of exactly so many tokens."""
+        if not tokens:
+            return np.empty(0, dtype=np.int64)
+        dots, end = self.part(" ..."), self.part("\n")
+        return np.concatenate([np.resize(dots, max(0, tokens - len(end))), end])[:tokens]
+
     def numbered(self, form: str, count: int) -> list[TokenIds]:
         """The parts `form` with 1, 2, … `count` in it: tokenized once."""
         have = self._numbered.setdefault(form, [])

@@ -125,5 +125,5 @@ def _walk(
     frame = Frame(source.head(_GRAPH), source.part(f"\nOperation: {asked}\nFinal Answer: ["), tokens, room)
     drawn.shuffle(edges)
     facts = source.parts([_edge(*edge) for edge in edges])
-    ids = frame.hide(facts, [drawn.random() for _ in facts], lambda left: source.enough(others, left))
+    ids = frame.hide_in_list(source, facts, [drawn.random() for _ in facts], lambda left: source.enough(others, left))
     return Item(ids, tuple(answers), room)

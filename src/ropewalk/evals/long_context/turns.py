@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+import re
 import string
 
 from ropewalk.data.recall import NOUNS, sentence
@@ -51,7 +52,8 @@ class Turns:
             return _turn(*pair, _answer(drawn)) if pair != (form, topic) else other()
 
         facts = source.parts([_turn(form, topic, each) for each in answers])
-        ids = frame.hide(facts, [drawn.random() for _ in facts], lambda left: source.enough(other, left))
+        shares = [drawn.random() for _ in facts]
+        ids = frame.hide_in_list(source, facts, shares, lambda left: source.enough(other, left))
         return Item(ids, (code, answers[asked]), room, f" {answer}")
 
 
@@ -59,7 +61,11 @@ class Turns:
 def _sentences() -> list[str]:
     """Made-up sentences, the same ones in every conversation."""
     drawn = random.Random(0)
-    return [sentence(drawn) for _ in range(4096)]
+    return [_ARTICLE.sub(r"\1n ", sentence(drawn)) for _ in range(4096)]
+
+
+#: An "a" before a vowel. The sentences that hemp and the demo learn from stay as they were learnt.
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
 
 
 def _answer(drawn: random.Random) -> str:

@@ -51,7 +51,7 @@ from ropewalk.evals.pairing import refuse_other_tokenizer
 from ropewalk.evals.perplexity.gain_figures import Sums, gained, of_documents, of_sample, sums
 from ropewalk.evals.perplexity.measure import key_of
 from ropewalk.evals.perplexity.sampled import draw
-from ropewalk.evals.perplexity.strata import Population, Unit
+from ropewalk.evals.perplexity.strata import Population, units_of
 from ropewalk.evals.perplexity.time_needed import OfWhat, reckon
 from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
 from ropewalk.evals.time_needed import announce, passes_of
@@ -266,7 +266,9 @@ def _score_documents(
 ) -> list[records.DocumentGain]:
     """Every document's sums: scored by one of the ranks, or on record already."""
     identity, contexts = reader.identity(), reader.contexts
-    local = {place: contexts.windows(len(documents[place].ids)) for place in range(len(documents))}
+    local = {
+        place: contexts.windows(len(documents[place].ids), documents[place].prefix) for place in range(len(documents))
+    }
     local = {place: local[place] for place in range(ranks.rank(), len(documents), ranks.size())}
     every_window = [window for windows in local.values() for window in windows]
     scores: dict[int, records.DocumentGain] = {}
@@ -298,11 +300,7 @@ def _score_documents(
 def _estimated(reader: Reader, documents: Sequence[TokenizedDocument], settings: GainSettings) -> dict[str, Any]:
     """The fields of a row estimated from a random sample of windows; those of a row that is exact, where the time allowed all of them."""
     contexts = reader.contexts
-    units = [
-        Unit(number, place)
-        for number, document in enumerate(documents)
-        for place in contexts.windows(len(document.ids))
-    ]
+    units = units_of(contexts.windows(len(document.ids), document.prefix) for document in documents)
 
     def score(places: Sequence[int]) -> Iterator[Sums]:
         return reader([(documents[units[place].document], units[place].window) for place in places])

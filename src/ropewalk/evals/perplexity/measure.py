@@ -6,7 +6,8 @@ out  records: perplexity per window with a 95 % interval, and each document's su
 **The definition.** A document is encoded once, with BOS in front where the tokenizer puts one (the record says whether).
 A window of W tokens slides over it by S tokens. The first window scores all its tokens, each further one only its S new
 ones (data/sliding.py), so that a token past the first window is predicted from at least W - S tokens, at S = W from one: the first token of each such window is not
-scored, so that the shorter of two windows counts fewer tokens there. The first token of a document, BOS or not, is never scored: nothing comes before it. BOS is seen by the first window alone. The last window
+scored, so that the shorter of two windows counts fewer tokens there. The first token of a document, BOS or not, is never scored: nothing comes before it. Nor
+is a further one that the tokenizer puts in front of the text (GLM's two). BOS is seen by the first window alone. The last window
 stops where the document stops. Perplexity is exp(sum of nll / number of scored tokens), over all tokens of all documents
 alike: a token counts the same wherever it stands, a long document for more than a short one.
 
@@ -42,7 +43,7 @@ import torch
 
 from ropewalk import records
 from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents, texts_of
-from ropewalk.data.sliding import check, sliding
+from ropewalk.data.sliding import check
 from ropewalk.distributed import ranks
 from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import documents_interval
@@ -231,7 +232,7 @@ def _score_documents(
     """This rank's documents, by their place in `documents`."""
     weights = f"{fingerprint(loaded)} {loaded.dtype}"
     local = range(ranks.rank(), len(documents), ranks.size())
-    windows = {place: sliding(len(documents[place].ids), window, stride) for place in local}
+    windows = {place: documents[place].windows(window, stride) for place in local}
     keys = {place: key_of(weights, documents[place], window, stride) for place in local}
     scores = {
         place: dataclasses.replace(recorded_scores[key], document=documents[place].name)
@@ -281,7 +282,7 @@ def score_document(
         UserError: a logit was NaN; the error names the document and the window's place in it.
     """
     started = time.perf_counter()
-    windows = sliding(len(document.ids), window, stride)
+    windows = document.windows(window, stride)
     passes = [Pass(document.ids[place.start : place.stop], place.scored) for place in windows]
     window_nlls = []
     scored = negative_log_likelihoods(loaded.model, passes, batch_tokens=batch_tokens)

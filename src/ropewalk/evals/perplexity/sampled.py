@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ropewalk import records
-from ropewalk.data.encode import TokenIds
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.distributed.ranks import gathered, rank, same
 from ropewalk.distributed.ranks import size as world_size
@@ -38,15 +37,15 @@ T = TypeVar("T")
 _FEWEST_OTHERS = 32
 
 
-def pass_of(unit: Unit, documents: Sequence[TokenIds]) -> Pass:
+def pass_of(unit: Unit, documents: Sequence[TokenizedDocument]) -> Pass:
     """The forward pass that scores a window."""
     start, stop, _ = unit.window
-    return Pass(documents[unit.document][start:stop], unit.window.scored)
+    return Pass(documents[unit.document].ids[start:stop], unit.window.scored)
 
 
 def sample(
     model: Any,
-    documents: Sequence[TokenIds],
+    documents: Sequence[TokenizedDocument],
     window: int,
     stride: int,
     *,
@@ -59,7 +58,7 @@ def sample(
 
     Args:
         model: a transformers causal language model.
-        documents: token ids.
+        documents: as token ids.
         window, stride: tokens.
         minutes: how long it may take, all ranks together; no batch is started that would end later if it took as long as the
             last one.
@@ -73,7 +72,7 @@ def sample(
     Raises:
         UserError: the fewest windows that give an interval take longer, as the first batch shows.
     """
-    units = units_of([len(ids) for ids in documents], window, stride)
+    units = units_of(document.windows(window, stride) for document in documents)
     batch_tokens = batch_tokens or default_batch_tokens(next(model.parameters()).device)
 
     def score(places: Sequence[int]) -> Iterator[float]:
@@ -97,7 +96,7 @@ def refuse_hopeless(
 ) -> None:
     """Refuse, before any window is read, an estimate that `settings.budget` is too little for. Raises UserError."""
     assert settings.budget is not None
-    units = units_of([len(document.ids) for document in documents], window, stride)
+    units = units_of(document.windows(window, stride) for document in documents)
     reckon(model, units, _of_what(units, window), minutes=settings.budget, seed=settings.seed)
 
 
@@ -189,9 +188,8 @@ def measure_window(
         UserError: a logit was NaN; the error names the document and the window's place in it.
     """
     started = time.perf_counter()
-    ids = [document.ids for document in documents]
     limits: dict[str, Any] = {"minutes": minutes, "tolerance": tolerance, "seed": seed, "batch_tokens": batch_tokens}
-    estimate, drawn, units = sample(loaded.model, ids, window, stride, **limits)
+    estimate, drawn, units = sample(loaded.model, documents, window, stride, **limits)
     for place, nll in drawn.items():
         if math.isnan(nll):
             raise not_a_number(documents[units[place].document].name, units[place].window)

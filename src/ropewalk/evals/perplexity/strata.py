@@ -1,6 +1,6 @@
 """Stratified sampling of windows: the order they are drawn in, and what those drawn say of all.
 
-in   documents' lengths, a window, a stride; the summed negative log-likelihood of each window drawn
+in   the windows of each document; the summed negative log-likelihood of each window drawn
 out  units in a drawing order; an `Estimate` of the mean negative log-likelihood of a token
 
 The figure to estimate is T / N: T the summed negative log-likelihood over all windows, N the number of scored tokens, which is
@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ropewalk.data.sliding import SlidingWindow, sliding
+from ropewalk.data.sliding import SlidingWindow
 from ropewalk.evals.intervals import student_t95
 
 
@@ -77,9 +77,9 @@ class Estimate:
         return math.expm1(min(self._half_width, 700))
 
 
-def units_of(lengths: Sequence[int], window: int, stride: int) -> list[Unit]:
-    """Every window of every document."""
-    return [Unit(number, place) for number, length in enumerate(lengths) for place in sliding(length, window, stride)]
+def units_of(windows: Iterable[Sequence[SlidingWindow]]) -> list[Unit]:
+    """Every window of every document, given by document."""
+    return [Unit(number, place) for number, places in enumerate(windows) for place in places]
 
 
 def order_of(units: Sequence[Unit], seed: int) -> list[int]:

@@ -69,10 +69,9 @@ class Contexts:
         doublings = [self.short << power for power in range(32) if self.short << power < self.window]
         return np.array([*doublings, self.window])
 
-    def windows(self, length: int) -> list[SlidingWindow]:
-        """Perplexity's windows of a document that fills the first, scoring only what has more than the short context."""
-        places = sliding(length, self.window, self.stride)
-        return [place._replace(first_scored=max(place.first_scored, self.short)) for place in places]
+    def windows(self, length: int, prefix: int = 1) -> list[SlidingWindow]:
+        """Perplexity's windows of a document that fills the first, scoring only what has more than the short context; prefix as in `sliding`."""
+        return sliding(length, self.window, self.stride, max(self.short, prefix))
 
     def short_windows(self, place: SlidingWindow) -> list[SlidingWindow]:
         """The passes that score the same tokens in the short context."""
