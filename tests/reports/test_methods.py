@@ -130,6 +130,24 @@ def test_latex_tables_are_no_larger_than_a_page_in_type_of_eight_points(tmp_path
         assert 9.5 * sum(max(map(len, row)) for row in lines) <= 550 - 100, "and its caption"
 
 
+def test_rows_of_two_bases_are_named_by_their_bases_where_they_stand_together(tmp_path):
+    """Two rows of one table were called alike, or by what they have alike."""
+    states = [trained("linear", "l", 2.1), trained("yarn", "y", 2.2)]
+    paths = [tmp_path / "r.jsonl", tmp_path / "alone.jsonl"]
+    for path in paths:
+        page_of(path, *states)
+    other = dict(family="other", name="fern/l")
+    row = {"name": "fern/l", "method": "linear", "tokens": 2**20, "learning_rate": 1e-4, "seed": 0, "data": "books"}
+    two = dataclasses.replace(states[0][0], **other), {"row": row}, [made_up.row(2.4, 1024)]
+    for state, settings, rows in (states[0], two):
+        recorder = records.Recorder(paths[0], made_up.run(state, f"ropewalk passkey {state.name}", settings=settings))
+        for each in [*rows, records.PasskeySummary(1024, 512, 8, 10, 0.5, 1.0)]:
+            recorder.add(each)
+    page, alone = (render(records.read([path])) for path in paths)
+    assert {label.split(", 20 steps")[1] for label in table(page, "k_max by state")} == {" (hemp)", " (fern)"}
+    assert "held-out, stride 64; hemp" in page and "(hemp)" not in alone and "; hemp" not in alone
+
+
 def test_a_closeup_names_few_of_the_lines_that_it_leaves_out(tmp_path):
     far = [trained("yarn", f"y{place}", 3.0 + place / 10, learning_rate=place / 100) for place in range(1, 5)]
     near = [trained("linear", "l", 2.0), trained("ntk", "n", 2.05)]

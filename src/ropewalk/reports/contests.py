@@ -84,7 +84,7 @@ def contest(clean: Clean, lineage: tuple) -> Contest | None:
         _contest(clean, chosen),
         untrained=[variant for contender in before for variant in (contender, *contender.other_variants)],
         elsewhere=[_contest(clean, each) for each in elsewhere],
-        larger=larger and _contest(clean, larger),
+        larger=_contest(clean, larger) if larger else None,
         others=len(others),
         others_differ={
             name: listed({each.aspects[name] for each in others} - {chosen.aspects[name]})
