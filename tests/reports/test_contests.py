@@ -99,6 +99,25 @@ def test_where_no_comparison_is_fair_the_page_says_what_differs(tmp_path):
     assert " wins " not in text
 
 
+def test_what_one_method_did_after_a_larger_budget_is_said_above_the_fold(tmp_path):
+    """The lab's PI after 100M tokens reads better than every method after 20M, and the verdict had no word of it."""
+    states = [trained("yarn", "y", 2.1), trained("linear", "l", 2.2)]
+    for nll, told in (
+        (2.0, "it reads better at 256 tokens ({0} against {1}) and at 1024 ({0} against {1}) than after 1M training tokens."),
+        (2.3, "after 1M training tokens it reads better at 256 tokens ({1} against {0}) and at 1024 ({1} against {0})."),
+        (2.2, "no measure tells it from itself after 1M training tokens."),
+    ):  # fmt: skip
+        (place := tmp_path / str(nll)).mkdir()
+        text = verdict_of(place, *states, trained("linear", "l4", nll, tokens=2**22))
+        figures = [f"{math.exp(each):.2f}" for each in (nll, 2.2)]
+        assert f"After 4M training tokens PI ×4 alone was measured: {told.format(*figures)}" in text
+    several = [trained(method, f"{method}4", nll, tokens=2**22) for method, nll in (("linear", 2.0), ("yarn", 2.1))]
+    text = verdict_of(tmp_path, *states, trained("ntk", "n", 2.3), *several)
+    assert re.search(
+        r"Of 3 methods .* YaRN ×4 wins .* After 4M training tokens: PI ×4 wins by perplexity at 1024 tokens\.", text
+    )
+
+
 def test_methods_whose_perplexity_is_not_of_their_own_window_are_not_compared(tmp_path):
     states = [trained(method, method, 2.1, windows=(256,)) for method in ("yarn", "linear")]
     assert "PI, YaRN are not compared: fewer than two of them have a perplexity at their own window." in verdict_of(tmp_path, *states)  # fmt: skip

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 import ropewalk
 from ropewalk.checkpoint import guard
@@ -234,6 +235,21 @@ def test_texts_that_are_trained_on_and_tested_are_said(places, caplog, dry):
     shutil.copy("a/pg/data/it's.py", "b/pg/test/renamed.py")
     ropewalk.ablate("hemp", out="others", test=["b/pg/test"], data=["a/pg/data"], **asked)
     assert "trains on (b/pg/test/renamed.py is a/pg/data/it's.py): what is measured" in caplog.text
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_trials_too_few_to_tell_methods_apart_are_said_before_the_grid_begins(tmp_path, caplog, dry):
+    asked = dict(methods=["none"], prompt_windows=[256], depths=16, trials=2, dry_run=dry)
+    with caplog.at_level("INFO", "ropewalk"):
+        ablate(tmp_path / "few", **asked, measure=["passkey"])
+    said = next(place for place, message in enumerate(caplog.messages) if "no methods apart by k_max" in message)
+    assert dry or said < next(place for place, message in enumerate(caplog.messages) if "[1/1]" in message)
+    low, high = (f"{100 * end:.0f}\u202f%" for end in binomtest(16, 32).proportion_ci(method="exact"))
+    assert f"(--trials 3). Of passkeys found, half of all 32 prompts of a window has a 95 % interval of {low} to {high}" in caplog.messages[said]  # fmt: skip
+    caplog.clear()
+    ablate(tmp_path / "enough", **asked | dict(trials=3, dry_run=True), measure=["passkey"])
+    ablate(tmp_path / "none", **asked | dict(dry_run=True), measure=["perplexity"])
+    assert "k_max" not in caplog.text
 
 
 def test_rows_of_earlier_versions_are_known_by_their_names(places):

@@ -207,10 +207,17 @@ def enough_trials(depths: int, threshold: float = paper.PASSKEY_THRESHOLD) -> in
     return next(trials for trials in itertools.count(1) if tells(trials, trials) and tells(trials, 0))
 
 
+def few_trials(depths: int, trials: int) -> str:
+    """What so few prompts leave open whatever the answers; nothing where there are enough."""
+    if trials >= (enough := enough_trials(depths)):
+        return ""
+    return f"with {counted(trials, 'prompt')} a depth every k_max stays possible; {counted(depths, 'depth')} take {enough} each at least (--trials {enough})"
+
+
 def leaves_open(row: PasskeySummary) -> str:
     """What is said of passkeys that leave every k_max possible."""
-    if row.trials < (enough := enough_trials(row.depths)):
-        return f"with {counted(row.trials, 'prompt')} a depth every k_max stays possible; {counted(row.depths, 'depth')} take {enough} each at least (--trials {enough})"
+    if few := few_trials(row.depths, row.trials):
+        return few
     return f"answers so mixed leave every k_max possible; more than {counted(row.trials, 'prompt')} a depth can tell (--trials)"
 
 

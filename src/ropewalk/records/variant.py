@@ -63,6 +63,14 @@ class Variant:
         return parts[-1] if is_path and parts else self.name
 
     @property
+    def base_name(self) -> str:
+        """What a page calls a model: as its base is called; where nothing says that, by family and size, since directories are nobody's name."""
+        if self.base or self.role == "base":
+            return self.base or self.short_name
+        family, *_, parameters = self.lineage
+        return f"a {family} model" + (f" of {number_format.large(parameters)} parameters" if parameters else "")
+
+    @property
     def extended(self) -> bool:
         return self.role in ("untrained", "trained")
 
@@ -187,7 +195,8 @@ def labels(variants: Sequence[Variant], *, one_by_one: bool = False, always: Seq
 
 
 def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant], always: Sequence[str] = ()) -> dict[K, str]:
-    """Names made unique by what is known of their variants, in the order in which `labels` lists it; with the facts that are to stand there always."""
+    """Names made unique by what is known of their variants, in the order in which `labels` lists it; with the facts that are to stand there always, and the base of each where they are of several."""
+    several = len({variant_of_key(key).lineage for key in names}) > 1
     facts = dict.fromkeys(fact for key in names for fact, _ in variant_of_key(key).recipe.facts if fact not in always)
     extras: list[Callable[[Variant], str]] = [
         lambda v: f"window {v.window}",
@@ -196,10 +205,11 @@ def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant], alwa
         lambda v: v.name,
         lambda v: v.fingerprint[:6] or "unknown weights",
     ]
-    unique = {
-        key: " ".join([label, *(f"({told})" for fact in always if (told := variant_of_key(key).recipe.told(fact)))])
-        for key, label in names.items()
-    }
+    unique = {}
+    for key, label in names.items():
+        variant = variant_of_key(key)
+        told = [variant.base_name] * several + [variant.recipe.told(fact) for fact in always]
+        unique[key] = " ".join([label, *(f"({each})" for each in told if each)])
     for extra in extras:
         shared: dict[str, set[str]] = {}
         for key, label in unique.items():

@@ -68,7 +68,7 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
         for variant, rows in sorted(block.items(), key=lambda v: v[0].order)
     ]
     filled = Table(
-        f"{name[0].upper()}{name[1:]}; {group.title}",
+        f"{name[0].upper()}{name[1:]}; {group.heading}",
         [
             "window",
             "loss at L\nnats above the base",

@@ -38,6 +38,7 @@ class Group:
     stride: str = ""
     scored: str = ""
     measurements: list[Measurement[Perplexity]] = field(default_factory=list)
+    base: str = ""  # where the page is of several
 
     def variants(self) -> dict[Variant, ByWindow]:
         """variant → window → row; the base and its extrapolation are one here, as in the paper's tables."""
@@ -81,6 +82,11 @@ class Group:
         return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}{scored}"
 
     @property
+    def heading(self) -> str:
+        """The title, with the base where the page is of several."""
+        return f"{self.title}; {self.base}" if self.base else self.title
+
+    @property
     def text(self) -> tuple:
         """What is the same of groups that are of other tokens of one text, or were read by another stride."""
         return (self.lineage, self.data, self.convention, self.bos)
@@ -101,9 +107,11 @@ def is_of_validation(m: Measurement[Perplexity]) -> bool:
 def groups(clean: Clean) -> list[Group]:
     """Comparable groups: test texts before validation texts, then the one with the most variants first."""
     by_rule: dict[tuple, Group] = {}
+    several = len({m.model_variant.lineage for m in clean.measurements}) > 1
     for m in clean.of(Perplexity):
         rule = (m.model_variant.lineage, m.row.data, m.row.convention, m.row.bos)
-        by_rule.setdefault(rule, Group(*rule)).measurements.append(m)
+        base = m.model_variant.base_name if several else ""
+        by_rule.setdefault(rule, Group(*rule, base=base)).measurements.append(m)
     alike = [part for group in by_rule.values() for each in _by_stride(group) for part in _by_tokens(each)]
     return sorted(
         alike, key=lambda g: (g.convention != "ropewalk", g.is_validation, -len(g.variants()), -len(g.measurements))

@@ -68,19 +68,23 @@ def contests(clean: Clean) -> list[Contest]:
 
 def contest(clean: Clean, lineage: tuple) -> Contest | None:
     """The methods to compare: on a test text before a validation text, trained before untrained, then where most methods were measured, then of the largest budget."""
-    fair = [each for each in _comparable(clean, lineage) if len(each.methods) > 1]
+    states = _comparable(clean, lineage)
+    fair = [each for each in states if len(each.methods) > 1]
     if not fair:
         return None
     chosen = max(fair, key=lambda each: each.rank)
     alike = [each for each in fair if each is not chosen and each.is_like(chosen)]
     untrained = [each for each in alike if not each.amount]
     elsewhere = [each for each in alike if each.amount == chosen.amount]
-    others = [each for each in fair if each not in (chosen, *untrained, *elsewhere)]
+    beyond = [each for each in states if each.is_like(chosen) and each.amount > chosen.amount]
+    larger = max(beyond, key=lambda each: (each.amount, len(each.methods)), default=None)
+    others = [each for each in fair if each not in (chosen, *untrained, *elsewhere, larger)]
     before = [contender for each in untrained for contender in _contest(clean, each).contenders]
     return replace(
         _contest(clean, chosen),
         untrained=[variant for contender in before for variant in (contender, *contender.other_variants)],
         elsewhere=[_contest(clean, each) for each in elsewhere],
+        larger=_contest(clean, larger) if larger else None,
         others=len(others),
         others_differ={
             name: listed({each.aspects[name] for each in others} - {chosen.aspects[name]})

@@ -9,8 +9,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
@@ -29,30 +32,29 @@ _BEGIN, _END = "\x02", "\x03"
 _BOLD_LATEX, _BOLD_MARKDOWN = (
     {ord(_BEGIN): begin, ord(_END): end} for begin, end in ((r"\textbf{", "}"), ("**", "**"))
 )
-#: Around a cell with what stands small in it, before that and between its parts; before a label and between its parts: on one line, or in LaTeX beneath
-#: each other, since a table whose columns are as wide as a figure and its interval is too small to be read in one column of text.
-_CELL, _SMALL, _PART, _CELL_END, _LABEL, _COMMA = "\x04", "\x05", "\x06", "\x07", "\x0e", "\x0f"
-_ACROSS = 4  # columns beside the labels in LaTeX; more stand beneath each other
+#: Around a cell with what stands small in it, before that and between its parts; before a label and between its parts, and where words may break: on one
+#: line, or in LaTeX beneath each other, since columns as wide as a figure and its interval are soon wider than a page.
+_CELL, _SMALL, _PART, _CELL_END, _LABEL, _COMMA, _BREAK = "\x04", "\x05", "\x06", "\x07", "\x0e", "\x0f", "\x10"
+_BEGINNINGS, _BREAKS = f"{_CELL}{_LABEL}{_CELL_END}{_BEGIN}{_END}", f"[{_SMALL}{_PART}{_COMMA}{_BREAK}]"
 _BELOW_LATEX, _BESIDE_MARKDOWN = (
-    dict(zip(map(ord, (_CELL, _SMALL, _PART, _CELL_END, _LABEL, _COMMA)), written, strict=True))
+    dict(zip(map(ord, (_CELL, _SMALL, _PART, _CELL_END, _LABEL, _COMMA, _BREAK)), written, strict=True))
     for written in (
-        (
-            r"\begin{tabular}[t]{@{}r@{}}",
-            r"\\ \scriptsize ",
-            r";\\ \scriptsize ",
-            r"\end{tabular}",
-            r"\begin{tabular}[t]{@{}l@{}}",
-            r"\\ \scriptsize ",
-        ),
-        ("", " ", "; ", "", "", ", "),
+        (r"\begin{tabular}[t]{@{}r@{}}", r"\\ ", r";\\ ", r"\end{tabular}", r"\begin{tabular}[t]{@{}l@{}}", r"\\ ", r"\\ "),
+        ("", " ", "; ", "", "", ", ", " "),
     )
-)
+)  # fmt: skip
+#: Points: the text of an article of 10 pt, in which tables are set in 8 pt (\footnotesize); a sign of these, about; and what stands beside a column.
+_LINE, _SIGN, _BESIDE = 345, 4.1, 4
+_PAGE = 42  # lines of a tabular, beside a long caption
+_WORDS = 24  # signs, after which labels and heads go on beneath
 #: Of graphicx: as wide as it is, and no wider than the text.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
+_Part = TypeVar("_Part")
+
 
 def write_tables(sections: Sequence[Section], directory: Path, *, label: str) -> None:
-    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (a float with booktabs, no wider than the text) and Markdown.
+    """Every table three times: numbers with the bounds of their intervals as CSV, as the page writes them as LaTeX (floats with booktabs, no larger than a page) and Markdown.
 
     label: how the labels of this report's tables begin (`label_of`).
     """
@@ -61,22 +63,66 @@ def write_tables(sections: Sequence[Section], directory: Path, *, label: str) ->
             name = directory / f"{section.id}-{number}"
             with name.with_suffix(".csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
                 csv.writer(file).writerows(_numbers(table))
-            _write(name.with_suffix(".tex"), _float(_as_latex(table), table, f"{label}-{name.name}"))
+            _write(name.with_suffix(".tex"), _as_latex(table, f"{label}-{name.name}"))
             _write(name.with_suffix(".md"), f"{as_markdown(table)}\n")
     named = ((f"{s.id}-{number}", table.title) for s in sections for number, table in enumerate(s.tables, 1))
     _index(directory, ((name, f"{title} (tab:{label}-{name})") for name, title in named))
 
 
-def _as_latex(table: Table) -> str:
-    """Its columns, a few beside the labels at a time, none wider than the text."""
-    heads, *lines = _texts(table)
-    parts = []
-    for at in range(1, max(len(heads), 2), _ACROSS):
-        rows = [[line[0], *line[at : at + _ACROSS]] for line in (heads, *lines)]
-        align = ["left", *["right"] * (len(rows[0]) - 1)]
-        text = tabulate(rows[1:], rows[0], tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
-        parts.append(f"{_FITTED}{{%\n{text.translate(_LATEX | _BOLD_LATEX | _BELOW_LATEX)}}}")
-    return "\n\n\\medskip\n".join(parts)
+def _as_latex(table: Table, name: str) -> str:
+    """Floats, to be \\input: the columns beside the labels as many at a time as a line holds, the rows as many as a page does."""
+    labels, *columns = map(list, zip_longest(*_texts(table), fillvalue=""))
+    lines = [max(map(_lines, row)) for row in zip(labels, *columns, strict=True)]
+    tabulars = [
+        _tabular([[column[row] for row in (0, *rows)] for column in (labels, *beside)])
+        for beside in _packed(columns, list(map(_points, columns)), _LINE - _points(labels)) or [[]]
+        for rows in _packed(range(1, len(labels)), lines[1:], _PAGE - lines[0])
+    ]
+    notes = " ".join(filter(None, [f"{_one_line(table.title).rstrip('.')}.", _one_line(_notes(table))]))
+    captions = [_escaped(notes)]
+    for part in range(2, len(tabulars) + 1):
+        captions.append(rf"{_escaped(_one_line(table.title).rstrip('.'))}, part {part} of Table~\ref{{tab:{name}}}.")
+    labelled = (f"{name}-part-{part}" if part > 1 else name for part in range(1, len(tabulars) + 1))
+    return "\n".join(map(_float, tabulars, captions, labelled))
+
+
+def _packed(parts: Sequence[_Part], sizes: Sequence[float], room: float) -> list[list[_Part]]:
+    """Neighbours that fit in there together; what is larger stands alone."""
+    packed, left = list[list[_Part]](), 0.0
+    for part, size in zip(parts, sizes, strict=True):
+        if size > left or not packed:
+            packed.append([])
+            left = room
+        packed[-1].append(part)
+        left -= size
+    return packed
+
+
+def _points(column: Iterable[str]) -> float:
+    """How wide a column is about, by its longest line."""
+    lines = (line.strip(_BEGINNINGS) for text in column for line in re.split(_BREAKS, text))
+    return _SIGN * max(map(len, lines)) + 2 * _BESIDE
+
+
+def _lines(text: str) -> int:
+    return len(re.split(_BREAKS, text))
+
+
+def _tabular(columns: Sequence[Sequence[str]]) -> str:
+    heads, *rows = zip(*columns, strict=True)
+    align = ["left", *["right"] * (len(heads) - 1)]
+    text = tabulate(rows, heads, tablefmt="latex_booktabs", disable_numparse=True, colalign=align)
+    return f"{_FITTED}{{%\n{text.translate(_LATEX | _BOLD_LATEX | _BELOW_LATEX)}}}"
+
+
+def _float(tabular: str, caption: str, name: str) -> str:
+    """table*: across both columns, if there are two."""
+    size = rf"\footnotesize\setlength{{\tabcolsep}}{{{_BESIDE}pt}}"
+    return f"\\begin{{table*}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{name}}}\n{size}\n{tabular}\n\\end{{table*}}\n"
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in text).translate(_LATEX)
 
 
 def label_of(directory: Path, clean: Clean) -> str:
@@ -91,14 +137,6 @@ def label_of(directory: Path, clean: Clean) -> str:
     digest = hashlib.sha256("\n".join(sorted(content)).encode(errors="backslashreplace")).hexdigest()[:6]
     label = "-".join([*names[-2:], digest])
     return re.sub(r"[^A-Za-z0-9.-]", lambda sign: "-" if sign[0].isascii() else f"{ord(sign[0]):x}", label)
-
-
-def _float(rows: str, table: Table, name: str) -> str:
-    """A tabular with its caption and note, to be \\input, and a label."""
-    sentences = " ".join(filter(None, [f"{_one_line(table.title).rstrip('.')}.", _one_line(_notes(table))]))
-    caption = "".join(LATEX_ESCAPE_RULES.get(sign, sign) for sign in sentences).translate(_LATEX)
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\label{{tab:{name}}}", rows, r"\end{table}"]
-    return "\n".join(lines) + "\n"
 
 
 def _notes(table: Table) -> str:
@@ -146,17 +184,24 @@ def _one_line(text: str) -> str:
 def _texts(table: Table) -> Iterator[list[str]]:
     """The table as the page has it, what stands small in brackets."""
     heads = (head.partition("\n") for head in (table.first, *table.head))
-    yield [_text(Cell(_one_line(name), small)) for name, _, small in heads]
+    yield [_text(Cell(_broken(_one_line(name)), _broken(small))) for name, _, small in heads]
     for line in table.lines:
         label = f"{line.label} ({line.note})" if line.note else line.label
-        label = f"{_LABEL}{label.replace(', ', _COMMA)}{_CELL_END}" if ", " in label else label
-        yield [_one_line(text) for text in (label, *map(_text, line.cells))]
+        label = _COMMA.join(_broken(_one_line(part)) for part in label.split(", "))
+        label = f"{_LABEL}{label}{_CELL_END}" if re.search(_BREAKS, label) else label
+        yield [label, *(_one_line(_text(cell)) for cell in line.cells)]
+
+
+def _broken(text: str) -> str:
+    """Words that may stand beneath each other."""
+    return _BREAK.join(textwrap.wrap(text, _WORDS, break_long_words=False, break_on_hyphens=False))
 
 
 def _text(cell: Cell) -> str:
     small = _PART.join(part for part in cell.small.split("\n") if part)
     text = f"{_BEGIN}{cell.text}{_END}" if cell.strong and cell.text else cell.text
-    return f"{_CELL}{text}{_SMALL}({small}){_CELL_END}" if small else text
+    text = f"{text}{_SMALL}({small})" if small else text
+    return f"{_CELL}{text}{_CELL_END}" if re.search(_BREAKS, text) else text
 
 
 def _numbers(table: Table) -> Iterator[list[object]]:

@@ -128,6 +128,7 @@ class Contest:
     contenders: list[Contender]
     untrained: list[Contender] = field(default_factory=list)
     elsewhere: list[Contest] = field(default_factory=list)  # trained on as many tokens of other texts
+    larger: Contest | None = None  # of the largest budget beyond this one
     others: int = 0  # that are compared by themselves, since they differ from this one in `others_differ`
     others_differ: dict[str, str] = field(default_factory=dict)  # in what, and what theirs are
 
@@ -182,7 +183,7 @@ class Contest:
         """Who won by what, or why nobody did; what is paired comes first, since that is what decides."""
         level, measure = self.ranking
         among = f"{len(self.contenders)} methods at {self.window} tokens{self._of_what}"
-        further = f"{self.worsened}{self._variants(measure)}{self._elsewhere} {RULE}"
+        further = f"{self.worsened}{self._variants(measure)}{self._elsewhere}{self._larger} {RULE}"
         if len(level) > 1:
             names = [f"{level[0].label} ({level[0].told(measure)})"]
             paired = [f"{each.above(level[0])}; " if measure == "perplexity" else "" for each in level[1:]]
@@ -221,19 +222,45 @@ class Contest:
     @property
     def _ahead_otherwise(self) -> list[str]:
         """By which of the other measures the winner is behind beyond chance, and behind whom, of several the best."""
-        winner, ways = self.leader, dict[str, dict[str, list[str]]]()
-        for measure, (verb, where, write) in _AHEAD.items():
-            known = [each for each in self.contenders if measure in each.figures.keys() & winner.figures.keys()]
-            ahead = [each for each in known if each is not winner and each.leads(winner, measure)]
+        ways = dict[str, dict[str, list[str]]]()
+        for measure, (verb, *_) in _AHEAD.items():
+            known = [each for each in self.contenders if measure in each.figures.keys() & self.leader.figures.keys()]
+            ahead = [each for each in known if each is not self.leader and each.leads(self.leader, measure)]
             if ahead:
                 best = max(ahead, key=lambda each: each.score(measure))
-                mine, its = (write(each.figures[measure][0]) for each in (winner, best))
-                place = where.format(old=winner.variants[0].original_window, window=self.window)
-                ways.setdefault(best.label, {}).setdefault(verb, []).append(f"{place}({its} against {mine})")
-        return [
-            f"{label} " + " and ".join(f"{verb} {' and '.join(places)}" for verb, places in by_verb.items())
-            for label, by_verb in ways.items()
-        ]
+                ways.setdefault(best.label, {}).setdefault(verb, []).append(self._place(best, self.leader, measure))
+        return [f"{label} {_listed(by_verb)}" for label, by_verb in ways.items()]
+
+    def _place(self, one: Contender, other: Contender, measure: str) -> str:
+        """Where one is ahead of another, and by which figures."""
+        _, where, write = _AHEAD[measure]
+        its, others = (write(each.figures[measure][0]) for each in (one, other))
+        return f"{where.format(old=one.variants[0].original_window, window=self.window)}({its} against {others})"
+
+    def _ahead(self, one: Contender, other: Contender) -> str:
+        """By which measures one is ahead of another beyond chance, in words."""
+        ways = dict[str, list[str]]()
+        for measure, (verb, *_) in _AHEAD.items():
+            if measure in one.figures.keys() & other.figures.keys() and one.leads(other, measure):
+                ways.setdefault(verb, []).append(self._place(one, other, measure))
+        return _listed(ways)
+
+    @property
+    def _larger(self) -> str:
+        """What the largest budget says, in a sentence: who is ahead after it, or of a method alone what the further training changed."""
+        if self.larger is None:
+            return ""
+        if len(self.larger.contenders) > 1:
+            return f" After {self.larger.budget}: {self.larger._outcome()}."
+        one = self.larger.leader
+        fewer = f"{'after ' * (self.amount > 0)}{self.budget}"
+        said = f" After {self.larger.budget} {one.label} alone was measured"
+        same = [each for each in self.contenders if _method(each) == _method(one)]
+        if not same:
+            return f"{said}."
+        better, worse = self._ahead(one, same[0]), self._ahead(same[0], one)
+        ways = [f"it {better} than {fewer}"] * bool(better) + [f"{fewer} it {worse}"] * bool(worse)
+        return f"{said}: {', but '.join(ways) or f'no measure tells it from itself {fewer}'}."
 
     @property
     def _elsewhere(self) -> str:
@@ -250,6 +277,11 @@ def _method(contender: Contender) -> tuple:
     """What a method is before and after its training."""
     variant = contender.variants[0]
     return variant.lineage, variant.scaling, variant.window, variant.recipe.word
+
+
+def _listed(ways: dict[str, list[str]]) -> str:
+    """Verbs with their places."""
+    return " and ".join(f"{verb} {' and '.join(places)}" for verb, places in ways.items())
 
 
 def over_seeds_of(measure: str, window: int, seeds: Sequence[Bounded]) -> Bounded:

@@ -46,7 +46,7 @@ def table(clean: Clean, contest: Contest) -> Table:
     title = "the winner" if len(contest.ranking[0]) == 1 else "the best, though no winner"
     seeds = f" (seed{'s' if ',' in _seeds(best) else ''} {_seeds(best)})" if _seeds(best) else ""
     return Table(
-        f"Against {title}, {best.named(contest.settings)}{seeds}; {contest.budget}; {contest.group.title}",
+        f"Against {title}, {best.named(contest.settings)}{seeds}; {contest.budget}; {contest.group.heading}",
         [f"loss at {window}\nnats", f"loss at {old}\nnats", "passkeys found\npoints", "retrieval\npoints", "seeds"],
         [line(other) for other in contest.contenders if other is not best],
         first="method",

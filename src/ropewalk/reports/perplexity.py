@@ -35,14 +35,14 @@ def section(clean: Clean) -> Section | None:
         "Intervals are of 95 %: Student’s over documents, or how far an estimate may be off.",
     )
     for group in comparable:
-        _by_window(part, clean, group, heading=group.title if len(comparable) > 1 else "")
+        _by_window(part, clean, group, heading=group.heading if len(comparable) > 1 else "")
     curved = [group for group in comparable if step_curves(group)]
     # Table 3 is of PG-19: it stands once, beside the text that is most like it.
     beside = next(
         (group for group in curved if paper_table(group.data) is paper.TABLE_1), curved[0] if curved else None
     )
     for group in curved:
-        _by_steps(part, clean, group, text="" if len(curved) == 1 else group.title)
+        _by_steps(part, clean, group, text="" if len(curved) == 1 else group.heading)
         if group is beside:
             part.tables.append(_table_3())
     return part
@@ -53,7 +53,7 @@ def _by_window(part: Section, clean: Clean, group: Group, heading: str) -> None:
     for measurements, state in _figures(group):
         captions = [state + _caption(group)]
         if measured.closeup_limits(measurements):
-            captions.append(f"{state}{group.title}, close up; without intervals, which would leave this frame.")
+            captions.append(f"{state}{group.heading}, close up; without intervals, which would leave this frame.")
         for closeup, caption in enumerate(captions):
             drawing = measured.perplexity(measurements, closeup=bool(closeup), colours=clean.colours)
             missing = measured.left_out(measurements, closeup=bool(closeup))
@@ -82,7 +82,7 @@ def _caption(group: Group) -> str:
     pretraining = min(m.model_variant.original_window for m in group.measurements)
     is_drawn = pretraining <= max(m.row.window for m in group.measurements)
     number = least_to_most([m.row.documents for m in group.measurements])
-    return f"{group.title}; {number} document{'s' * (number != '1')} a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
+    return f"{group.heading}; {number} document{'s' * (number != '1')} a point, {'BOS first' if group.bos else 'no BOS'}{'; the dotted line is the window of pretraining' if is_drawn else ''}."
 
 
 def least_to_most(counts: Sequence[int]) -> str:
@@ -108,7 +108,7 @@ def _table(clean: Clean, group: Group) -> Table:
     table = paper_table(group.data)
     lines += lines_of_paper(group)
     return Table(
-        caption=f"Perplexity, {group.title}",
+        caption=f"Perplexity, {group.heading}",
         beside=f", beside table {table.number} of the paper ({table.text})",
         first="state",
         head=[f"{window}\n{_multiple(window / original)}" for window in windows],
@@ -213,11 +213,13 @@ def _notes(group: Group) -> list[str]:
     notes = [not_across(group)] if group.caveat else []
     if skipped:
         each = ", ".join(f"{count} at {window}" for window, count in skipped)
-        notes.append(f"{group.title}: documents left out because they are too short: {each}.")
+        notes.append(f"{group.heading}: documents left out because they are too short: {each}.")
     short = sorted({(m.row.window, m.row.unfilled) for m in group.measurements if m.row.unfilled})
     if short:
         each = "; ".join(unfilled for _, unfilled in short)
-        notes.append(f"{group.title}: {each}; they are read whole, and tell nothing of a window that they do not fill.")
+        notes.append(
+            f"{group.heading}: {each}; they are read whole, and tell nothing of a window that they do not fill."
+        )
     notes += _not_counted(group)
     if any(m.row.estimate for m in group.measurements):
         notes.append("≈ marks an estimate from a random sample of windows; its interval says how sure it is.")
@@ -235,7 +237,7 @@ def _not_counted(group: Group) -> Iterator[str]:
     }
     if apart and len(windows) > 1:
         yield (
-            f"{group.title}: at {min(apart)} tokens the first token of each further window has nothing before it and is not counted; at other windows it is. "
+            f"{group.heading}: at {min(apart)} tokens the first token of each further window has nothing before it and is not counted; at other windows it is. "
             "Changes are paired by document all the same."
         )
 
@@ -278,7 +280,7 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
         lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
     part.tables.append(
         Table(
-            f"Perplexity by fine-tuning steps, {group.title}",
+            f"Perplexity by fine-tuning steps, {group.heading}",
             [str(s) for s in steps],
             seeds_together(lines),
             first="steps",

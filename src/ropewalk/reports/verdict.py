@@ -58,7 +58,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     near = _of_short_window(alike, group, target)
     bases = [v for v in variants if v.role == "base" and not v.steps]  # what a training began from, too
     base = min(bases, key=lambda v: (not group or v not in group.variants(), v not in measured, v.name), default=None)
-    verdict = Verdict(base_name(base or variants[0]), extended=target is not None)
+    verdict = Verdict((base or variants[0]).base_name, extended=target is not None)
     if fair is not None:
         verdict.winner = fair.headline
         verdict.sentences.append(fair.sentence)
@@ -129,20 +129,12 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
     lineage = variants[0].lineage
     groups = [group for group in comparable.groups(clean) if group.lineage == lineage]
     found = [(group, sentence) for group in groups if (sentence := compared(group, within))]
-    verdict = Verdict(base_name(next((v for v in variants if v.role == "base"), variants[0])), extended=True)
+    verdict = Verdict(next((v for v in variants if v.role == "base"), variants[0]).base_name, extended=True)
     verdict.sentences.append(extensions(verdict.heading, within))
     verdict.sentences += [sentence for _, sentence in found[:1]]
     verdict.sentences += [apart] if (apart := not_comparable(clean, lineage)) else []
     verdict.sentences.append(_basis(clean, found[0][0] if found else None, within))
     return verdict
-
-
-def base_name(variant: Variant) -> str:
-    """What a page calls a model: as its base is called; where nothing says that, by family and size, since directories are nobody's name."""
-    if variant.base or variant.role == "base":
-        return variant.base or variant.short_name
-    family, *_, parameters = variant.lineage
-    return f"a {family} model" + (f" of {number_format.large(parameters)} parameters" if parameters else "")
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
@@ -158,7 +150,7 @@ def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
 
 
 def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Variant, seeds: int) -> None:
-    name, label = base_name(base or target), target.method_label
+    name, label = (base or target).base_name, target.method_label
     method = "Position Interpolation" if target.method == "linear" else label
     if target.method == "plain":
         done = f"{name} was trained directly at {target.window} tokens, its rotation unchanged"

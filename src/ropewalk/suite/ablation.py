@@ -25,10 +25,13 @@ from ropewalk.checkpoint.processes import one_at_a_time
 from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
+from ropewalk.evals.intervals import few_trials, share_interval
 from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.progress import is_first_process
 from ropewalk.records import Rows
+from ropewalk.records.format import share
+from ropewalk.sentences import counted
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
@@ -78,6 +81,7 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
             grid.stride(window)
     if is_first_process():
         _warn_of_test_texts(settings)
+        _warn_of_few_trials(settings)
     if settings.dry_run:
         return Rows(
             Outcome(row.name, grid.model_name, "" if is_whole(grid, row, out) else "to do", grid.seconds(row))
@@ -106,6 +110,18 @@ def _warn_of_test_texts(settings: AblateSettings) -> None:
         )
         _logger.warning(
             f"--test names texts that --data trains on ({first}): what is measured there is what was learnt by heart; name others"
+        )
+
+
+def _warn_of_few_trials(settings: AblateSettings) -> None:
+    """Say it where no answers could tell methods apart by k_max, and how far shares would have to be apart."""
+    few = few_trials(settings.depths, settings.trials) if "passkey" in settings.measure else ""
+    if few:
+        prompts = settings.depths * settings.trials
+        low, high = map(share, share_interval(prompts / 2, prompts))
+        _logger.warning(
+            f"--trials {settings.trials} tells no methods apart by k_max: {few}. Of passkeys found, half of all {counted(prompts, 'prompt')} of a window "
+            f"has a 95 % interval of {low} to {high}"
         )
 
 
