@@ -11,10 +11,10 @@ from pathlib import Path
 
 from claims import verdict
 from rows import Row, base_of, rows_in
-from tables import budget, nats, seconds, shares, table
+from tables import bounded, budget, nats, seconds, shares, table
 from trained_states import above_chance, change, points
 
-from ropewalk.evals.intervals import Paired
+from ropewalk.evals.intervals import Paired, over_seeds
 from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
 from ropewalk.records.format import share
@@ -24,7 +24,7 @@ from ropewalk.reports.paired import ratio
 _ABOUT_AIMS = (
     "What a longer window is to cost at most, by the end of the paired interval: **held** if all of it keeps to the bound, **did not** if none of it does, else open. "
     "RACE has several questions a text, and lm-eval's task asks the last of them, so that of the five sets' 11,309 questions fewer are asked. Retrieval is paired prompt by prompt, where "
-    "that was done on the 1536 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Of the plain rows it is what they find, and how far their seeds are apart. Where the plain rows keep a bound too, it was not the way of reading that kept it. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
+    "that was done on the 1536 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Over seeds the interval is for other seeds too. Of the plain rows it is what they find, and how far their seeds are apart. Where the plain rows keep a bound too, it was not the way of reading that kept it. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
 )
 LEVELS = {
     "read-plain": "books as they come",
@@ -54,6 +54,11 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
             )
             lines.append([*head, *_figures(row, plain[seed], base)])
             aims.append([*head, *_aims(row, base), retrieved])
+        changes = {seed: _paired_retrieval(found[seed], after) for seed, after in again.items() if seed in found}
+        if level != "read-plain" and len(changes) > 1:
+            alone = [seed for seed in changes if seed not in plain]  # of retrieval only
+            aims += [[words, str(seed), "", "", _at_most_a_point_below(changes[seed])] for seed in alone]
+            aims.append([words, f"{len(changes)} seeds", "", "", _over_seeds(list(changes.values()))])
     first = next(iter(plain.values()))
     old, new = first.window, first.new_window
     heads = ["read", "seed", f"perplexity {old}", f"perplexity {new}", f"above the plain one at {new}, nats", f"damage at {old}, nats", f"passkey {new}",
@@ -99,6 +104,14 @@ def _at_most_a_point_below(changed: Paired | None) -> str:
         return ""
     low, high = (100 * end for end in changed.interval())
     return f"{verdict(low, high, -1, math.inf)}: {points(changed)}"
+
+
+def _over_seeds(changes: list[Paired | None]) -> str:
+    """The verdict on the mean over seeds, whose interval is for other seeds too."""
+    mean, low, high = (
+        100 * end for end in over_seeds([(each.difference, *each.interval()) for each in changes if each])
+    )
+    return f"{verdict(low, high, -1, math.inf)}: {bounded(number_format.fixed(mean, 1), low, high, lambda end: number_format.fixed(end, 1))}"
 
 
 def _paired_retrieval(before: Row, after: Row) -> Paired | None:
