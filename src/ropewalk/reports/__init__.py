@@ -7,7 +7,7 @@ out  an HTML file, written whole or not at all
     same_names          one name for a text that has several; texts of one name that are not the same, set apart
     texts               what is to be known of the texts that states read
     SECTIONS            kinds of rows → figures and tables, each a function Clean → Section | None
-    methods             who is ahead, if intervals tell, and by which measures others are
+    contenders, methods one method, its figures by measure; who is ahead, if intervals tell, and by which measures others are
     seeds               several seeds of one training in words
     files               tables as CSV, LaTeX and Markdown, figures as SVG, PDF and PNG
     verdict, provenance the paragraph at the top; what was run at the end

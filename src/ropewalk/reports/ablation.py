@@ -9,7 +9,7 @@ from ropewalk.records import ContextGain
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, labels
-from ropewalk.reports import benchmarks, comparable, damage, methods, pairs, perplexity
+from ropewalk.reports import benchmarks, comparable, contenders, damage, pairs, perplexity
 from ropewalk.reports.comparable import ByWindow, Group
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.contests import Block, blocks, contests
@@ -90,8 +90,8 @@ def _table(clean: Clean, group: Group, name: str, block: Block) -> Table:
 
 def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: str) -> Line:
     own, all_runs = rows.get(variant.window), trainings(clean)
-    reach = methods.k_max(clean, variant, variant.window)
-    found = methods.passkeys_found(clean, variant, variant.window)
+    reach = contenders.k_max(clean, variant, variant.window)
+    found = contenders.passkeys_found(clean, variant, variant.window)
     gain = next(
         (
             m.row

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing
+from ropewalk.reports.contenders import Contender
 from ropewalk.reports.contests import contests
 from ropewalk.reports.damage import control_of
-from ropewalk.reports.methods import Contender, Contest
+from ropewalk.reports.methods import Contest
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import trainings
 from ropewalk.sentences import joined

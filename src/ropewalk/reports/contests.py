@@ -16,7 +16,8 @@ from ropewalk.records.recipe import Recipe
 from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
 from ropewalk.reports import validation
 from ropewalk.reports.comparable import ByWindow, Group, groups
-from ropewalk.reports.methods import MEASURES, OLD, TAKEN, Contender, Contest, over_seeds_of, ranked
+from ropewalk.reports.contenders import MEASURES, OLD, TAKEN, Contender, over_seeds_of, ranked
+from ropewalk.reports.methods import Contest
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.texts import listed
 from ropewalk.reports.training import Training, budget, trainings

@@ -12,8 +12,8 @@ from ropewalk.evals.intervals import over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow, Group
+from ropewalk.reports.contenders import OLD
 from ropewalk.reports.contests import contests
-from ropewalk.reports.methods import OLD
 from ropewalk.reports.paired import Ratio, only, ratio, told
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.training import Training, budget, trainings

@@ -13,10 +13,11 @@ from ropewalk.evals.intervals import Paired
 from ropewalk.figures import style
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
-from ropewalk.reports import methods, retrieval
+from ropewalk.reports import contenders, retrieval
+from ropewalk.reports.contenders import Contender
 from ropewalk.reports.content import Cell, Line, Table
-from ropewalk.reports.methods import Bounded, Contender, Contest
-from ropewalk.reports.paired import alone, asked_apart, between, loss_difference
+from ropewalk.reports.methods import Contest
+from ropewalk.reports.paired import Bounded, alone, asked_apart, between, loss_difference
 from ropewalk.reports.rows import Clean
 
 _Difference = Callable[[Clean, Variant, Variant, int], Bounded | None]
@@ -71,7 +72,7 @@ def _cell(figure: Bounded | None, write: Callable[[Any], str]) -> Cell:
 
 def _passkeys(clean: Clean, first: Variant, second: Variant, window: int) -> Bounded | None:
     """Second minus first. Which prompts were right is not on record, so they count as asked apart."""
-    before, after = (methods.passkeys_found(clean, variant, window) for variant in (first, second))
+    before, after = (contenders.passkeys_found(clean, variant, window) for variant in (first, second))
     if before is None or after is None:
         return None
     return asked_apart(before, after)

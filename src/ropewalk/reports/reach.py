@@ -12,7 +12,7 @@ from ropewalk.records import LongTask, Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import of_no_machine, place
 from ropewalk.records.variant import Variant
-from ropewalk.reports import comparable, long_context, methods, passkey, retrieval, short_window, training
+from ropewalk.reports import comparable, contenders, long_context, passkey, retrieval, short_window, training
 from ropewalk.reports.paired import over, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread
@@ -65,7 +65,7 @@ def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[
     """To what it holds, by each of the parts; window: of its passkeys."""
     if parts:
         return f"it holds {joined(parts)}"
-    asked = ["these passkeys do not"] * any(methods.k_max(clean, seed, window) for seed in seeds)
+    asked = ["these passkeys do not"] * any(contenders.k_max(clean, seed, window) for seed in seeds)
     asked += ["harder retrieval at one length does not"] * bool(retrieval.windows(clean, seeds))
     return f"how far it holds, {' tell, and '.join(asked)} tell" if asked else "how far it holds was not measured"
 
@@ -91,8 +91,8 @@ def _hundredths(value: float) -> str:
 
 
 def _by_retrieval(clean: Clean, seeds: Sequence[Variant], window: int) -> Iterator[str]:
-    reached = [reach for seed in seeds if (reach := methods.k_max(clean, seed, window))]
-    value, *ends = methods.over_seeds_of("k_max", window, reached) if reached else (0, 0, window)
+    reached = [reach for seed in seeds if (reach := contenders.k_max(clean, seed, window))]
+    value, *ends = contenders.over_seeds_of("k_max", window, reached) if reached else (0, 0, window)
     if ends != [0, window]:  # an interval of everything says nothing
         around = spread([reach[0] for reach in reached], number_format.count, len(seeds))
         mean = "a mean of " if len({reach[0] for reach in reached}) > 1 else ""

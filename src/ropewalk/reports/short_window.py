@@ -15,7 +15,7 @@ from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import of_no_machine
 from ropewalk.records.variant import Variant
-from ropewalk.reports import benchmarks, comparable, damage, long_context, methods, passkey, retrieval, training
+from ropewalk.reports import benchmarks, comparable, contenders, damage, long_context, passkey, retrieval, training
 from ropewalk.reports.paired import Bounded, Ratio, asked_apart, over, ratio
 from ropewalk.reports.rows import Clean
 
@@ -55,8 +55,8 @@ def _of_retrieval(clean: Clean, variant: Variant) -> Iterator[Asked]:
 
 def _of_passkeys(clean: Clean, variant: Variant) -> Iterator[Asked]:
     for window in passkey.summaries(clean).get(variant, {}):
-        if share := methods.passkeys_found(clean, variant, window):
-            yield window, methods.depths_asked(clean, variant, window), share
+        if share := contenders.passkeys_found(clean, variant, window):
+            yield window, contenders.depths_asked(clean, variant, window), share
 
 
 #: The first decides; a perplexity goes before all of them.

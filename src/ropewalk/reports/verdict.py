@@ -16,9 +16,9 @@ from ropewalk.records.variant import Variant, seeds_of_rows
 from ropewalk.reports import (
     benchmarks,
     comparable,
+    contenders,
     damage,
     gain,
-    methods,
     passkey,
     perplexity,
     reach,
@@ -212,8 +212,8 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
         return
     after = max(each, key=lambda row: row.window)
     each = [row for row in each if row.window == after.window]
-    reaches = list(filter(None, (methods.k_max(clean, seed, after.window) for seed in seeds)))
-    ends = methods.over_seeds_of("k_max", after.window, reaches)[1:] if reaches else None
+    reaches = list(filter(None, (contenders.k_max(clean, seed, after.window) for seed in seeds)))
+    ends = contenders.over_seeds_of("k_max", after.window, reaches)[1:] if reaches else None
     is_open = ends == (0, after.window)
     sure = f"but {leaves_open(after)}" if is_open else reach.interval(*ends) if ends else ""
     sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
@@ -221,7 +221,7 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
     name = "mean k_max" if len(set(figures)) > 1 else "k_max"
     reached = f"Passkey retrieval reaches {'a ' * (name != 'k_max')}{name} {of_window if len(seeds) > 1 else after.reach}{sure}"
-    asked = methods.k_max(clean, base, before.window) if before and base else None
+    asked = contenders.k_max(clean, base, before.window) if before and base else None
     as_open = ", which is as open" if is_open else f", but {leaves_open(before)}" if before else ""
     doubt = as_open if before and asked and asked[1:] == (0, before.window) else ""
     verdict.sentences.append(f"{reached}; the base {before.reach}{doubt}." if before else f"{reached}.")
