@@ -6,6 +6,7 @@ out  `Contender`s, ranked as far as intervals tell
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from ropewalk.reports.comparable import ByWindow
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
 from ropewalk.reports.rows import Clean
+from ropewalk.sentences import joined
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
@@ -95,16 +97,48 @@ class Contender:
         return write(value) + (f" ({around})" if around else "")
 
 
-def ranked(contenders: list[Contender]) -> tuple[list[Contender], str]:
-    """Those that no measure sets behind the best, the best first; and the measure that decided, or the last."""
-    left, measure = contenders, ""
+@dataclass(frozen=True)
+class Ranking:
+    """Contenders as far as measures tell them apart.
+
+    level: those that no measure sets behind the best, the best first.
+    measure: that decided at last, or was the last to be tried.
+    rounds: (measure, those that it was to tell apart), of each measure that set some of them behind.
+    """
+
+    level: list[Contender]
+    measure: str
+    rounds: list[tuple[str, list[Contender]]]
+
+    @property
+    def following(self) -> Contender:
+        """The best, by the same rule, of those that the last measure set behind."""
+        return ranked([each for each in self.rounds[-1][1] if each not in self.level]).level[0]
+
+    def by(self, *, figures: bool = False) -> str:
+        """By what the best won, in words: "passkeys found, level with YaRN ×4, and of these 2 by perplexity"."""
+        words, winner = "", self.level[0]
+        for (measure, _), (_, left) in itertools.pairwise(self.rounds):
+            write, others = MEASURES[measure], [each for each in left if each is not winner]
+            its, *theirs = (f" ({write(each.figures[measure][0])})" if figures else "" for each in (winner, *others))
+            names = [each.label + figure for each, figure in zip(others, theirs, strict=True)]
+            told = joined(names) if len(names) < 3 else f"{len(names)} others"
+            words += f"{measure}{its}, level with {told}, and of these {len(left)} by "
+        return words + self.measure
+
+
+def ranked(contenders: list[Contender]) -> Ranking:
+    """By each measure in order that all have who are left; who is behind the best by it is out."""
+    left, measure, rounds = contenders, "", list[tuple[str, list[Contender]]]()
     for measure in MEASURES:
         if all(measure in contender.figures for contender in left):
             best = max(left, key=lambda contender: contender.score(measure))
-            left = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
+            level = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
+            rounds += [(measure, left)] * (len(level) < len(left))
+            left = level
             if len(left) == 1:
                 break
-    return left, measure
+    return Ranking(left, measure, rounds)
 
 
 def over_seeds_of(measure: str, window: int, seeds: Sequence[Bounded]) -> Bounded:

@@ -171,7 +171,7 @@ def _best(variants: list[Contender], rows: validation.Read) -> Contender:
     most = max(len(MEASURES.keys() & each.figures.keys()) for each in variants)
     known = [each for each in variants if len(MEASURES.keys() & each.figures.keys()) == most]
     losses = validation.losses([each.variants for each in known], rows)
-    leader = known[losses.index(min(losses))] if losses else ranked(known)[0][0]
+    leader = known[losses.index(min(losses))] if losses else ranked(known).level[0]
     return replace(leader, other_variants=[v for v in variants if v is not leader], by_validation=losses is not None)
 
 
