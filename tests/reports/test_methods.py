@@ -655,3 +655,18 @@ def test_what_training_made_worse_by_perplexity_has_the_paired_difference(tmp_pa
     change, reach = nats.mean() - before, 12.7062 * nats.std(ddof=1) / np.sqrt(2)
     figures = f"perplexity {np.exp(nats.mean()):.2f}, before it {np.exp(before):.2f}: {change:+.3f} (95 % interval {change - reach:+.3f} to {change + reach:+.3f}) nats a token"
     assert f"Training made YaRN ×4 worse at 1024 tokens: {figures}." in text.replace("\u202f", " ")
+
+
+def test_two_trainings_of_one_method_that_ended_at_other_steps_are_no_seeds_of_each_other(tmp_path):
+    """5M tokens at one rate and 100M at another were "1 of 2 seeds" of one line, which lost the steps that told them apart."""
+    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024)])  # fmt: skip
+    short = trained("linear", "short", 2.4, seed=0)
+    model, settings, rows = trained("linear", "long", 2.1, tokens=2**22, learning_rate=1e-3, seed=0)
+    page = page_of(
+        tmp_path / "r.jsonl", once, short, (made_up.extended(4, 80, "linear", name=model.name), settings, rows)
+    )
+    lines = {label: cells for label, cells in table(page, "Perplexity by fine-tuning steps").items() if "PI" in label}
+    assert len(lines) == 2 and not any("seeds" in text for label, cells in lines.items() for text in (label, *cells))
+    assert lines.keys() == {"PI ×4, window 1024 (1M tokens)", "PI ×4, window 1024 (4M tokens)"}
+    by_steps = [made_up.words(figure) for figure in page.split("<figure") if "fine-tuning steps" in figure]
+    assert any("PI ×4 (1M tokens)" in figure and "PI ×4 (4M tokens)" in figure for figure in by_steps)

@@ -119,12 +119,8 @@ def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T
 
 
 def curve_names(curves: Sequence[tuple[Variant, Any]]) -> dict[Variant, str]:
-    """What the trainings of `curves_by_steps` are called: as their last checkpoint, without its steps."""
-    names = labels([variant for variant, _ in curves])
-    return {
-        variant: name.replace(variant.label, f"{variant.method_and_factor}, window {variant.window}")
-        for variant, name in names.items()
-    }
+    """What the trainings of `curves_by_steps` are called, without steps; only seeds of one training are called the same."""
+    return labels([v for v, _ in curves], called=lambda v: f"{v.method_and_factor}, window {v.window}")
 
 
 def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
