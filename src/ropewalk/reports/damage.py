@@ -102,4 +102,5 @@ def no_control(clean: Clean) -> Iterable[str]:
         without = [each for each in asked if not any(control_of(v, rows, runs) for v in each.variants)]
         if without:
             whose = "" if len(without) == len(asked) else f" of {joined(each.label for each in without)}"
-            yield f"No control{whose} is on record, trained at the old window on as many tokens (ablate --methods control): how much of the change there is the longer window's is not known."
+            said = f"No control{whose} is on record, trained at the old window on as many tokens (ablate --methods control): how much of the change there is the longer window's is not known."
+            yield clean.about(one.group.lineage, said)

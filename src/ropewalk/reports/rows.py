@@ -85,6 +85,20 @@ class Clean:
         return list(dict.fromkeys(m.model_variant for m in self.measurements))
 
     @functools.cached_property
+    def bases(self) -> dict[tuple, str]:
+        """Lineage → what its base is called."""
+        return {v.lineage: v.base_name for v in sorted(self.variants, key=lambda v: v.role == "base")}
+
+    def base_of(self, lineage: tuple) -> str:
+        """What the base of a lineage is called, where the page is of several; else nothing, for then the heading says it."""
+        return self.bases[lineage] if len(self.bases) > 1 else ""
+
+    def about(self, lineage: tuple, sentence: str) -> str:
+        """A sentence with its base before it where the page is of several, since methods of all of them are called the same."""
+        base = self.base_of(lineage)
+        return f"Of {base}: {sentence[0].lower()}{sentence[1:]}" if base else sentence
+
+    @functools.cached_property
     def colours(self) -> dict[tuple, str]:
         """Each variant's colour on this page."""
         variants = [variant for m in self.measurements for variant in (m.variant, m.model_variant)]
