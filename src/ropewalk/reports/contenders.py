@@ -123,7 +123,7 @@ class Ranking:
             its, *theirs = (f" ({write(each.figures[measure][0])})" if figures else "" for each in (winner, *others))
             names = [each.label + figure for each, figure in zip(others, theirs, strict=True)]
             told = joined(names) if len(names) < 3 else f"{len(names)} others"
-            words += f"{measure}{its}, level with {told}, and of these {len(left)} by "
+            words += f"{measure}{its}, {'within intervals ' * figures}level with {told}, and of these {len(left)} by "
         return words + self.measure
 
 

@@ -164,7 +164,7 @@ class Contest:
         fewer = f"{'after ' * (self.amount > 0)}{self.budget}"
         said = f" After {self.larger.budget} {one.label} alone was measured"
         same = [each for each in self.contenders if _method(each) == _method(one)]
-        if not same:
+        if not same or same[0].variants[0].recipe.data != one.variants[0].recipe.data:  # or the text changed it
             return f"{said}."
         better, worse = self._ahead(one, same[0]), self._ahead(same[0], one)
         ways = [f"it {better} than {fewer}"] * bool(better) + [f"{fewer} it {worse}"] * bool(worse)
