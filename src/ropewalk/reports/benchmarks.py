@@ -15,7 +15,7 @@ from ropewalk.records.variant import Variant, labels
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import Bounded
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 
 ByTask = dict[str, Benchmark]
 
@@ -28,6 +28,7 @@ def by_variant(clean: Clean) -> dict[Variant, ByTask]:
     return dict(sorted(rows.items(), key=lambda item: item[0].order))
 
 
+@once
 def changes(clean: Clean) -> list[Change]:
     """Every extended variant against the base of its lineage, task by task, where both answered the same items."""
     pairs = [_paired(*pair) for pair in _pairs(by_variant(clean))]

@@ -13,13 +13,14 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
+from ropewalk.reports.rows import Clean, curve_names, curves_by_steps, once
 from ropewalk.sentences import counted
 
 Summaries = dict[Variant, dict[int, PasskeySummary]]
 Depths = list[Measurement[Passkey]]
 
 
+@once
 def summaries(clean: Clean) -> Summaries:
     """variant → window → summary row."""
     rows: Summaries = {}

@@ -12,7 +12,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ropewalk.evals.intervals import Paired, share_interval
 from ropewalk.figures.style import palette
@@ -42,6 +42,7 @@ from ropewalk.reports.same_names import Text, apart
 
 R = TypeVar("R")
 T = TypeVar("T")
+A = ParamSpec("A")
 
 # The fields that say what was measured; two rows of one variant that agree in them measured the same thing twice.
 _SETTINGS: dict[type, tuple[str, ...]] = {
@@ -74,6 +75,7 @@ class Clean:
     paper: bool = True
     same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
     commands: dict[str, list[str]] = field(default_factory=dict)  # as in `Records`
+    answers: dict[tuple, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of `once`
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
         """The measurements whose row is of this class."""
@@ -99,6 +101,19 @@ class Clean:
     def commands_of(self, run: Run) -> list[str]:
         """The command that began a run, and those that went on with it: a resumption alone cannot be repeated without the run's directory."""
         return list(dict.fromkeys(self.commands.get(run.id, [run.command])))
+
+
+def once(ask: Callable[Concatenate[Clean, A], T]) -> Callable[Concatenate[Clean, A], T]:
+    """What many parts of a page ask of its rows is worked out once and kept beside them; nobody changes what is handed out."""
+
+    @functools.wraps(ask)
+    def answer(clean: Clean, *args: A.args, **kwargs: A.kwargs) -> T:
+        key = (ask, *args, *sorted(kwargs.items()))
+        if key not in clean.answers:
+            clean.answers[key] = ask(clean, *args, **kwargs)
+        return clean.answers[key]
+
+    return answer
 
 
 def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T]]]:
