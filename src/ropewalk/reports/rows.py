@@ -39,6 +39,7 @@ from ropewalk.records.paper import METHODS as METHODS_OF_PAPER
 from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, labels, trained_variant
 from ropewalk.reports.same_names import Text, apart
+from ropewalk.reports.same_states import same_states
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -74,6 +75,7 @@ class Clean:
 
     paper: bool = True
     same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
+    same_states: list[str] = field(default_factory=list)  # what was taken for one, in a sentence each
     commands: dict[str, list[str]] = field(default_factory=dict)  # as in `Records`
     answers: dict[tuple, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of `once`
 
@@ -158,7 +160,10 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
-    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, commands=records.commands)
+    same, told = same_states(measurements, _asked)
+    runs = {key: _known_by(run, same) for key, run in runs.items()}
+    measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands)  # fmt: skip
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)
@@ -241,6 +246,18 @@ def _newest(page: Clean) -> list[Measurement[Row]]:
         else:
             kept[key] = m
     return list(kept.values())
+
+
+def _asked(row: Row) -> tuple | None:
+    """What a row is a figure of, with how much was measured; None of what cannot be measured twice."""
+    settings = _SETTINGS.get(type(row))
+    return settings and (type(row), *(getattr(row, name) for name in settings), *_extent(row))
+
+
+def _known_by(run: Run, same: dict[str, str]) -> Run:
+    """The run of a state that is taken for another, by that one's fingerprint."""
+    known = same.get(run.model.fingerprint)
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, fingerprint=known)) if known else run
 
 
 def _extent(row: Row) -> list[Any]:
