@@ -10,7 +10,8 @@ from scipy.stats import binomtest
 
 import made_up
 from ropewalk import records
-from ropewalk.reports import report
+from ropewalk.evals.intervals import Paired
+from ropewalk.reports import benchmarks, report
 
 RIGHT, OF = 29, 30  # where Wilson's ends at 99.4 % and the exact one at 99.9 %
 
@@ -55,3 +56,16 @@ def test_an_old_comparison_has_the_interval_of_its_counts(tmp_path):
     with (tmp_path / "tables/benchmarks-1.csv").open(encoding="utf-8", newline="") as file:
         (line,) = csv.DictReader(file)
     assert float(line["points low"]) < 0 < float(line["points high"])
+
+
+def test_a_benchmark_is_bold_where_its_interval_and_its_test_both_leave_out_zero():
+    """PIQA of 1838 items: 103 gained, 134 lost. The interval just leaves out zero, the exact test of 237 coins does not."""
+    pair = Paired(1838 - 237, 134, 103, 0)
+    low, high = pair.interval()
+    p = binomtest(103, 237).pvalue
+    assert high < 0 and p > 0.05 and pair.p_value() == pytest.approx(p)
+    assert not benchmarks._difference(pair.difference, low, high, p).strong
+    clear = Paired(1838 - 240, 150, 90, 0)
+    cell = benchmarks._difference(clear.difference, *clear.interval(), binomtest(90, 240).pvalue)
+    assert cell.strong and cell.tone == "bad"
+    assert not benchmarks._difference(-0.01, -0.03, 0.01, 0.04).strong

@@ -529,11 +529,11 @@ def test_texts_without_digests_are_one_if_the_same_was_read(tmp_path, one, two, 
 def test_what_was_measured_once_is_no_mean_of_seeds(tmp_path):
     """The untrained model has no seed: by steps it stood as 194.9 (194.9 to 194.9) of three."""
     seeds = [trained("linear", f"s{seed}", 2.1 + seed / 10, seed=seed) for seed in range(3)]
-    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024)])  # fmt: skip
+    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024, low=11.0, high=13.0)])  # fmt: skip
     page = page_of(tmp_path / "r.jsonl", once, *seeds)
     cells = table(page, "Perplexity by fine-tuning steps")["PI ×4, window 1024, 3 seeds mean"]
     assert "seeds" in cells[1] and cells[0].startswith(f"{math.exp(2.5):.2f}")
-    assert "seeds" not in cells[0] and " to " not in cells[0]
+    assert "seeds" not in cells[0] and "11.00 to 13.00" in cells[0]  # its own, over documents
 
 
 def test_files_of_tables_hold_numbers_with_units_and_no_markup(tmp_path):

@@ -26,7 +26,9 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.processes import locked
 from ropewalk.cli import main
+from ropewalk.data import tokenising
 from ropewalk.data.select import name_of
+from ropewalk.data.text_size import TextSize
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
 from ropewalk.planner.named import shape_of
@@ -139,6 +141,18 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
         ["passkey", "perplexity"],
     ]
     assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
+
+
+def test_a_dry_run_counts_the_tokenising_once_where_it_will_happen(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenising, "text_size", lambda *_: TextSize(10**7, 10**6, 138.0))
+    asked = dict(methods=["linear"], tokens=[1024], seeds=[0, 1], measure=["passkey"])
+    first, second = (each.seconds for each in ablate(tmp_path, dry_run=True, chip="H100", **asked))
+    assert first - second == pytest.approx(138.0)
+    (untrained,) = ablate(tmp_path, dry_run=True, chip="H100", **{**asked, "tokens": [0]})
+    assert untrained.seconds < second
+    ablate(tmp_path, **{**asked, "seeds": [0]})
+    done, left = (each.seconds for each in ablate(tmp_path, dry_run=True, chip="H100", **asked))
+    assert left == pytest.approx(second) and done == pytest.approx(second)  # the tokens are kept
 
 
 def test_perplexity_slides_by_half_of_each_window_or_as_asked(tmp_path):

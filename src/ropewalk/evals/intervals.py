@@ -96,6 +96,7 @@ def _student_reach(values: Float[np.ndarray, " seeds"]) -> float:
     return student_t95(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size) if values.size > 1 else 0.0
 
 
+@functools.lru_cache(maxsize=1024)
 def student_t95(degrees: float) -> float:
     """The 97.5 % quantile of Student's t: how many standard errors a two-sided 95 % interval reaches to either side.
 

@@ -60,6 +60,7 @@ def save_thrice(figure: Figure, directory: Path, name: str) -> None:
     """As SVG, PDF and PNG."""
     for ending in ("svg", "pdf", "png"):
         save(figure, directory / f"{name}.{ending}")
+        figure.set_layout_engine(None)  # the first has laid it out
 
 
 @styled

@@ -225,7 +225,13 @@ def _wrapped(name: str, size: float, width: float) -> str:
 
 def points_of(text: str, size: float) -> float:
     """The width of a text."""
-    return TextPath((0, 0), text, size=size, prop=FontProperties("DejaVu Sans")).get_extents().width
+    return size * _width(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _width(text: str) -> float:
+    """At 1 pt; kept, since many legends of a page have the same names."""
+    return TextPath((0, 0), text, size=1, prop=FontProperties("DejaVu Sans")).get_extents().width
 
 
 def marked(index: int, label: str, variant: Variant, colours: Colours | None, line: str = "none") -> dict[str, Any]:
@@ -245,6 +251,7 @@ def svg(figure: Figure, name: str, title: str, description: str = "") -> str:
         buffer = io.StringIO()
         # The canvas itself, since savefig lays a figure out twice: half of a page's time.
         FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.set_layout_engine(None)  # laid out it is: to write it to files as well takes no second time
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -15,7 +15,7 @@ from ropewalk.records.variant import Variant, labels
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import Bounded
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 
 ByTask = dict[str, Benchmark]
 
@@ -28,6 +28,7 @@ def by_variant(clean: Clean) -> dict[Variant, ByTask]:
     return dict(sorted(rows.items(), key=lambda item: item[0].order))
 
 
+@once
 def changes(clean: Clean) -> list[Change]:
     """Every extended variant against the base of its lineage, task by task, where both answered the same items."""
     pairs = [_paired(*pair) for pair in _pairs(by_variant(clean))]
@@ -109,8 +110,9 @@ def name(task: str) -> str:
     return accuracy.TASK_NAMES.get(task, task)
 
 
-def _difference(value: float, low: float, high: float) -> Cell:
-    tone = "bad" if high < 0 else "good" if low > 0 else ""
+def _difference(value: float, low: float, high: float, p_value: float) -> Cell:
+    """Bold where both leave out that nothing changed: near the limit the interval and McNemar's test need not agree."""
+    tone = "" if p_value >= 0.05 else "bad" if high < 0 else "good" if low > 0 else ""
     return Cell.of(value, number_format.points, low, high, tone=tone, strong=bool(tone), within=(-1, 1))
 
 
@@ -130,7 +132,7 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
             [
                 Cell.of(100 * change.before, _tenths),
                 Cell.of(100 * change.after, _tenths),
-                _difference(change.difference, change.low, change.high),
+                _difference(change.difference, change.low, change.high, change.p_value),
                 Cell.of(change.p_value, _p, averaged=False),
                 Cell(number_format.count(change.items)),
             ],
@@ -144,7 +146,7 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
         ["before", "after", "points", "p", "items"],
         seeds_together(lines),
         first="task",
-        note="Points: after minus before, with the paired 95 % interval; set bold where it leaves out zero. p: exact McNemar test of one seed.",
+        note="Points: after minus before, with the paired 95 % interval; set bold where it leaves out zero and p, where there is one, is below 0.05. p: exact McNemar test of one seed.",
     )
 
 
@@ -155,7 +157,7 @@ def _comparison_table(rows: list[BenchmarkComparison]) -> Table:
             [
                 Cell(number_format.fixed(100 * row.accuracy_before, 1)),
                 Cell(number_format.fixed(100 * row.accuracy_after, 1)),
-                _difference(row.difference, row.low, row.high),
+                _difference(row.difference, row.low, row.high, row.p_value),
                 Cell(_p(row.p_value)),
                 Cell(number_format.count(row.items)),
             ],

@@ -16,7 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.recipe import ablated
 from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 from ropewalk.reports.same_tokens import apart
 from ropewalk.sentences import joined
 
@@ -104,6 +104,7 @@ def is_of_validation(m: Measurement[Perplexity]) -> bool:
     return own == validation != test
 
 
+@once
 def groups(clean: Clean) -> list[Group]:
     """Comparable groups: test texts before validation texts, then the one with the most variants first."""
     by_rule: dict[tuple, Group] = {}

@@ -18,7 +18,7 @@ from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import joined
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
@@ -171,6 +171,7 @@ def _share(tried: list[Passkey]) -> Bounded:
     return (right / trials, *share_interval(right, trials))
 
 
+@once
 def _depths(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
     return [m.row for m in clean.of(Passkey) if m.row.window == window and m.model_variant == variant]
 

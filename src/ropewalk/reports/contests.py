@@ -19,7 +19,7 @@ from ropewalk.reports import validation
 from ropewalk.reports.comparable import ByWindow, Group, groups
 from ropewalk.reports.contenders import MEASURES, OLD, TAKEN, Contender, over_seeds_of, ranked
 from ropewalk.reports.methods import Contest
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 from ropewalk.reports.texts import listed
 from ropewalk.reports.training import Training, budget, trainings
 
@@ -74,6 +74,7 @@ def contests(clean: Clean) -> list[Contest]:
     return [one for lineage in lineages if (one := contest(clean, lineage))]
 
 
+@once
 def contest(clean: Clean, lineage: tuple) -> Contest | None:
     """The methods to compare: on a test text before a validation text, trained before untrained, then those of the best evidence (`Comparable.rank`), then of the largest budget."""
     states = _comparable(clean, lineage)
@@ -141,6 +142,7 @@ def _amount(variant: Variant, runs: list[Training]) -> tuple[int, int, str]:
     return kind, amount, variant.recipe.data
 
 
+@once
 def _comparable(clean: Clean, lineage: tuple) -> list[Comparable]:
     """What was measured at its own window, by what has to be the same."""
     runs, parts = trainings(clean), dict[tuple, Comparable]()

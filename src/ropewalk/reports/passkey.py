@@ -13,13 +13,14 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
+from ropewalk.reports.rows import Clean, curve_names, curves_by_steps, once
 from ropewalk.sentences import counted
 
 Summaries = dict[Variant, dict[int, PasskeySummary]]
 Depths = list[Measurement[Passkey]]
 
 
+@once
 def summaries(clean: Clean) -> Summaries:
     """variant → window → summary row."""
     rows: Summaries = {}
@@ -159,6 +160,19 @@ def step_curves(rows: Summaries) -> list[tuple[Variant, dict[int, int]]]:
     )
 
 
+def _with_bounds(rows: Summaries, depths: Depths) -> dict[Variant, tuple]:
+    """k_max of each extended variant in its window, how it is written, and its interval, as cells take them."""
+    tried: dict[Variant, list[Passkey]] = {}
+    for m in depths:
+        if m.row.window == m.model_variant.window:
+            tried.setdefault(m.model_variant, []).append(m.row)
+    return {
+        v: (by_window[v.window].k_max, number_format.count, *(k_max_interval(tried[v]) if v in tried else ()))
+        for v, by_window in rows.items()
+        if v.extended and v.window in by_window
+    }
+
+
 def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
     curves = step_curves(rows)
     if curves:
@@ -175,13 +189,22 @@ def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
         lines = [
             Line(
                 names[variant],
-                [Cell.of(points[s], number_format.count, of_seed=s > 0) if s in points else Cell("") for s in steps],
+                [
+                    Cell.of(*points[s], within=(0, variant.window), of_seed=s > 0) if s in points else Cell("")
+                    for s in steps
+                ],
                 colour=style.colour(variant, clean.colours),
             )
-            for variant, points in curves
+            for variant, points in curves_by_steps(_with_bounds(rows, clean.of(Passkey)))
         ]
         part.tables.append(
-            Table("k_max by fine-tuning steps", [str(s) for s in steps], seeds_together(lines), first="steps")
+            Table(
+                "k_max by fine-tuning steps",
+                [str(s) for s in steps],
+                seeds_together(lines),
+                first="steps",
+                note="Small figures: 95 % intervals, from what the trials at each depth leave open.",
+            )
         )
     if any(variant.extended for variant in rows):
         part.tables.append(_table_4(under=bool(curves)))

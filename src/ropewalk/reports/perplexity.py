@@ -244,12 +244,12 @@ def _not_counted(group: Group) -> Iterator[str]:
 
 def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:
     """(last variant, steps → perplexity in its window); see `rows.curves_by_steps`."""
-    values = {
-        variant: rows[variant.window].perplexity
-        for variant, rows in group.variants().items()
-        if variant.extended and variant.window in rows
-    }
-    return curves_by_steps({variant: value for variant, value in values.items() if number_format.is_finite(value)})
+    return [(variant, {step: row.perplexity for step, row in points.items()}) for variant, points in _step_rows(group)]
+
+
+def _step_rows(group: Group) -> list[tuple[Variant, dict[int, Perplexity]]]:
+    own = {v: rows[v.window] for v, rows in group.variants().items() if v.extended and v.window in rows}
+    return curves_by_steps({variant: row for variant, row in own.items() if number_format.is_finite(row.perplexity)})
 
 
 def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
@@ -264,12 +264,13 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     steps = sorted({step for _, points in curves for step in points})
     names = curve_names(curves)
     lines = []
-    for variant, points in curves:
+    for variant, points in _step_rows(group):
         figures = [
             Cell.of(
-                points[s],
+                points[s].perplexity,
                 number_format.perplexity,
-                beside=_change(points[s], level or 0.0),
+                *points[s].bounds,
+                beside=_change(points[s].perplexity, level or 0.0),
                 of_seed=s > 0,
                 over_seeds=perplexity_over_seeds,
             )
@@ -284,6 +285,7 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
             [str(s) for s in steps],
             seeds_together(lines),
             first="steps",
+            note="Small figures: 95 % intervals.",
         )
     )
 

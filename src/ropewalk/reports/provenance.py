@@ -172,6 +172,7 @@ def cautions(clean: Clean) -> list[str]:
     return [
         *_left_out(clean),
         *_mixed(clean),
+        *clean.same_states,
         *chosen.cautions(clean),
         *not_measured_trainings(clean),
         *unread(clean),

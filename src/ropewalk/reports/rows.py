@@ -12,7 +12,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ropewalk.evals.intervals import Paired, share_interval
 from ropewalk.figures.style import palette
@@ -39,9 +39,11 @@ from ropewalk.records.paper import METHODS as METHODS_OF_PAPER
 from ropewalk.records.recipe import is_same_place, is_training, place
 from ropewalk.records.variant import Variant, labels, trained_variant
 from ropewalk.reports.same_names import Text, apart
+from ropewalk.reports.same_states import same_states
 
 R = TypeVar("R")
 T = TypeVar("T")
+A = ParamSpec("A")
 
 # The fields that say what was measured; two rows of one variant that agree in them measured the same thing twice.
 _SETTINGS: dict[type, tuple[str, ...]] = {
@@ -73,7 +75,9 @@ class Clean:
 
     paper: bool = True
     same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
+    same_states: list[str] = field(default_factory=list)  # what was taken for one, in a sentence each
     commands: dict[str, list[str]] = field(default_factory=dict)  # as in `Records`
+    answers: dict[tuple, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of `once`
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
         """The measurements whose row is of this class."""
@@ -115,6 +119,19 @@ class Clean:
         return list(dict.fromkeys(self.commands.get(run.id, [run.command])))
 
 
+def once(ask: Callable[Concatenate[Clean, A], T]) -> Callable[Concatenate[Clean, A], T]:
+    """What many parts of a page ask of its rows is worked out once and kept beside them; nobody changes what is handed out."""
+
+    @functools.wraps(ask)
+    def answer(clean: Clean, *args: A.args, **kwargs: A.kwargs) -> T:
+        key = (ask, *args, *sorted(kwargs.items()))
+        if key not in clean.answers:
+            clean.answers[key] = ask(clean, *args, **kwargs)
+        return clean.answers[key]
+
+    return answer
+
+
 def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T]]]:
     """(variant, steps → value) of each training of which more than one checkpoint was measured; the variant is the last one's.
 
@@ -153,7 +170,10 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
-    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, commands=records.commands)
+    same, told = same_states(measurements, _asked)
+    runs = {key: _known_by(run, same) for key, run in runs.items()}
+    measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands)  # fmt: skip
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)
@@ -236,6 +256,18 @@ def _newest(page: Clean) -> list[Measurement[Row]]:
         else:
             kept[key] = m
     return list(kept.values())
+
+
+def _asked(row: Row) -> tuple | None:
+    """What a row is a figure of, with how much was measured; None of what cannot be measured twice."""
+    settings = _SETTINGS.get(type(row))
+    return settings and (type(row), *(getattr(row, name) for name in settings), *_extent(row))
+
+
+def _known_by(run: Run, same: dict[str, str]) -> Run:
+    """The run of a state that is taken for another, by that one's fingerprint."""
+    known = same.get(run.model.fingerprint)
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, fingerprint=known)) if known else run
 
 
 def _extent(row: Row) -> list[Any]:

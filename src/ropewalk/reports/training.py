@@ -16,7 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import counted
 
 #: A share of the data that was left out above which the page says so.
@@ -79,6 +79,7 @@ class Training:
         return f"{self.variant.method_and_factor} to {self.variant.window}"
 
 
+@once
 def trainings(clean: Clean) -> list[Training]:
     """One per run with steps, in the order of their start; without those of which nothing is left."""
     runs = attempts(clean)
@@ -98,6 +99,7 @@ def begun_anew(runs: Sequence[Training]) -> list[tuple[Training, str]]:
     return gone[::-1]
 
 
+@once
 def attempts(clean: Clean) -> list[Training]:
     """All that was trained, in the order of its start: what cost time, though nothing may be left of it."""
     by_run: dict[str, dict[int, Measurement[Step]]] = {}

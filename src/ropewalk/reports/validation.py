@@ -14,7 +14,7 @@ from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import is_of_validation
-from ropewalk.reports.rows import Clean
+from ropewalk.reports.rows import Clean, once
 
 #: Variant → what was read, as far as it decides whether two may be compared, → the row.
 Read = dict[Variant, dict[tuple, Perplexity]]
@@ -25,6 +25,7 @@ def mean_loss(rows: Iterable[Perplexity]) -> float:
     return fmean(math.log(row.perplexity) if number_format.is_finite(row.perplexity) else math.inf for row in rows)
 
 
+@once
 def read(clean: Clean, lineage: tuple) -> Read:
     """The rows of validation texts."""
     rows: Read = {}

@@ -40,7 +40,7 @@ _NOT_MEASURED = (Step, Bounds, Growth, Resolution)
 
 def verdicts(clean: Clean) -> list[Verdict]:
     """One for each base model on the page."""
-    variants = {m.model_variant for m in clean.measurements}
+    variants = clean.variants  # in an order that is the same in every process
     lineages = sorted({variant.lineage for variant in variants}, key=str)
     return [_verdict(clean, [v for v in variants if v.lineage == lineage]) for lineage in lineages]
 

@@ -16,6 +16,7 @@ import atexit
 import functools
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from ropewalk.checkpoint import guard
@@ -30,7 +31,7 @@ from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.progress import is_first_process
 from ropewalk.records import Rows
-from ropewalk.records.format import share
+from ropewalk.records.format import duration, share
 from ropewalk.sentences import counted
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
@@ -41,10 +42,11 @@ from ropewalk.suite.digests import trained_on
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.kept import STATE
 from ropewalk.suite.measurements import benchmark_tasks
-from ropewalk.suite.row import Row, refuse_other_files
+from ropewalk.suite.row import NONE, Row, refuse_other_files
 from ropewalk.suite.row_files import is_whole, refuse_other_rows
 from ropewalk.suite.row_run import WORK, Bench, say
 from ropewalk.suite.stages import Outcome, Stage, attempt
+from ropewalk.training.batch import estimates_of
 
 _logger = logging.getLogger(__name__)
 _BUSY = "another process runs it"
@@ -83,8 +85,11 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
         _warn_of_test_texts(settings)
         _warn_of_few_trials(settings)
     if settings.dry_run:
+        to_do = [row for row in grid.rows if not is_whole(grid, row, out)]
+        first = next((row for row in to_do if row.tokens), None)
+        beside = {first: _tokenising(grid, first)} if first else {}
         return Rows(
-            Outcome(row.name, grid.model_name, "" if is_whole(grid, row, out) else "to do", grid.seconds(row))
+            Outcome(row.name, grid.model_name, "to do" * (row in to_do), grid.seconds(row) + beside.get(row, 0.0))
             for row in grid.rows
         )
     mesh = meshes.start(device=device_for(settings.device))
@@ -99,6 +104,17 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
         pass
     return Rows(outcomes[row] for row in grid.rows)
+
+
+def _tokenising(grid: Grid, row: Row) -> float:
+    """Seconds in which the first row that is trained has the texts tokenised, for all rows, by the estimate that it would begin with; 0 where they are short or kept."""
+    recipe = grid.recipe(
+        replace(row, method=NONE, parameters=()), Path(grid.settings.out), Path
+    )  # all read the same texts
+    seconds = estimates_of(recipe, grid.source)[1]
+    if seconds:
+        _logger.info(f"{row.name} has all of --data tokenised, once: about {duration(seconds)} on this machine")
+    return seconds
 
 
 def _warn_of_test_texts(settings: AblateSettings) -> None:

@@ -1,0 +1,54 @@
+"""One model that has two fingerprints on record: they cover the tokenizer's files too, which versions of a library write differently.
+
+in   measurements, texts of one name set apart
+out  of each state that is another one to every digit, what fingerprint it is known by instead, and in a sentence why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from ropewalk.records import Measurement, Perplexity, Row
+from ropewalk.records.variant import Variant
+from ropewalk.sentences import counted
+
+#: What of a row says how it was measured, not what.
+_ASIDE = ("seconds", "peak_bytes")
+
+
+def same_states(
+    measurements: Iterable[Measurement[Row]], asked: Callable[[Row], tuple | None]
+) -> tuple[dict[str, str], list[str]]:
+    """Fingerprint → the older one that it is taken for; and what the page says of each such pair.
+
+    Two states that differ in nothing but the fingerprint are one where every figure that was asked of both alike is equal to every digit, a perplexity of the same documents among them.
+
+    Args:
+        asked: what a row was asked, documents included; None of what is no measurement.
+    """
+    states: dict[Variant, dict[tuple, dict[str, Any]]] = {}
+    for m in sorted(measurements, key=lambda m: m.run.started):
+        if m.model_variant.fingerprint and (question := asked(m.row)):
+            said = {name: value for name, value in vars(m.row).items() if name not in _ASIDE}
+            states.setdefault(m.model_variant, {})[question, m.run.seed] = said
+    same, told, kept = dict[str, str](), list[str](), list[Variant]()
+    for state, rows in states.items():
+        alike = (each for each in kept if replace(each, fingerprint="") == replace(state, fingerprint=""))
+        older = next((each for each in alike if _is_same(states[each], rows)), None)
+        if older is None:
+            kept.append(state)
+            continue
+        same[state.fingerprint] = older.fingerprint
+        told.append(
+            f"{state.short_name} has two fingerprints on record ({older.fingerprint[:6]}, {state.fingerprint[:6]}) and is one state here: all that both were measured for alike "
+            f"({counted(len(states[older].keys() & rows.keys()), 'row')}, perplexity among them) is equal to every digit. A fingerprint also covers the tokenizer's files, as one version of a library wrote them."
+        )
+    return same, told
+
+
+def _is_same(older: dict[tuple, dict[str, Any]], rows: dict[tuple, dict[str, Any]]) -> bool:
+    both = older.keys() & rows.keys()
+    read = any(question[0] is Perplexity and rows[question, seed]["texts"] for question, seed in both)
+    return read and all(older[key] == rows[key] for key in both)
