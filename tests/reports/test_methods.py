@@ -243,7 +243,7 @@ def test_a_measure_that_decides_among_those_an_earlier_one_left_is_named_with_it
     heading = f"{label} wins by k_max, level with YaRN ×4, and of these 2 by perplexity at 1024 tokens of held-out"
     assert f"hemp: {heading}" in text
     assert (
-        f"Of 4 methods at 1024 tokens of held-out after 1M training tokens, {label} wins by k_max (1024), within intervals level with YaRN ×4 (1024), and of these 2 by perplexity: "
+        f"Of 4 methods at 1024 tokens of held-out after 1M training tokens, {label} wins by k_max, level with YaRN ×4, and of these 2 by perplexity: "
         in text
     )
     ours, theirs, best = (f"{math.exp(nll):.2f}" for nll in (2.0, 2.2, 1.8))

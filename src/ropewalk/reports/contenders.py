@@ -18,8 +18,12 @@ from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
+<<<<<<< HEAD
 from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import joined
+=======
+from ropewalk.reports.rows import Clean
+>>>>>>> 757674f96df1a8d3a1091763ab44aa29f50b0ae7
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
@@ -115,15 +119,14 @@ class Ranking:
         """The best, by the same rule, of those that the last measure set behind."""
         return ranked([each for each in self.rounds[-1][1] if each not in self.level]).level[0]
 
-    def by(self, *, figures: bool = False) -> str:
+    @property
+    def by(self) -> str:
         """By what the best won, in words: "passkeys found, level with YaRN ×4, and of these 2 by perplexity"."""
-        words, winner = "", self.level[0]
+        words = ""
         for (measure, _), (_, left) in itertools.pairwise(self.rounds):
-            write, others = MEASURES[measure], [each for each in left if each is not winner]
-            its, *theirs = (f" ({write(each.figures[measure][0])})" if figures else "" for each in (winner, *others))
-            names = [each.label + figure for each, figure in zip(others, theirs, strict=True)]
-            told = joined(names) if len(names) < 3 else f"{len(names)} others"
-            words += f"{measure}{its}, {'within intervals ' * figures}level with {told}, and of these {len(left)} by "
+            others = [each.label for each in left if each is not self.level[0]]
+            told = others[0] if len(others) == 1 else f"{len(others)} others"
+            words += f"{measure}, level with {told}, and of these {len(left)} by "
         return words + self.measure
 
 

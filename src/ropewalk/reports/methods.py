@@ -65,7 +65,7 @@ class Contest:
         if len(self.ranking.level) > 1:
             return f"no winner at {self.window} tokens{among}"
         worse = ", worse than before its training" if self.worsened else ""
-        return f"{self.leader.label} wins by {self.ranking.by()} at {self.window} tokens{among}{worse}"
+        return f"{self.leader.label} wins by {self.ranking.by} at {self.window} tokens{among}{worse}"
 
     @property
     def _of_what(self) -> str:
@@ -104,7 +104,7 @@ class Contest:
         figures = f"{level[0].told(measure)}, against {following.told(measure)} of {following.label}"
         above = f"{level[0].above(following)}; " if measure == "perplexity" else ""
         but = "".join(f". Yet {each}" for each in self._ahead_otherwise)
-        return f"Of {among}, {level[0].label} wins by {self.ranking.by(figures=True)}: {above}{figures}{but}.{further}"
+        return f"Of {among}, {level[0].label} wins by {self.ranking.by}: {above}{figures}{but}.{further}"
 
     def _variants(self, measure: str) -> str:
         """Which methods have several variants, and what the others of the leader have."""
