@@ -18,12 +18,7 @@ from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
-<<<<<<< HEAD
 from ropewalk.reports.rows import Clean, once
-from ropewalk.sentences import joined
-=======
-from ropewalk.reports.rows import Clean
->>>>>>> 757674f96df1a8d3a1091763ab44aa29f50b0ae7
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
