@@ -39,7 +39,7 @@ def test_a_test_text_goes_before_the_validation_text_on_which_more_was_measured(
         "Of 2 methods",
     )
     assert f"hemp: {heading} " in text and f"{sentence} at 1024 tokens of books/test" in text
-    assert "Left to the tables: 1 group of another text (books/validation, stride 64)." in text
+    assert "Left to the tables: 1 group of another text (books/validation)." in text
 
 
 def test_a_validation_text_alone_is_named_as_that(tmp_path):
@@ -93,7 +93,7 @@ def test_where_no_comparison_is_fair_the_page_says_what_differs(tmp_path):
     states = [on("maths", longer("yarn", 2.1, 4)), on("books", longer("linear", 2.2, 8, tokens=2**22))]
     text = verdict_of(tmp_path, *states)
     assert (
-        "PI, YaRN are not compared, since no two of them were measured alike. They differ in text (books, stride 64; maths, stride 64); "
+        "PI, YaRN are not compared, since no two of them were measured alike. They differ in text (books; maths); "
         "window (1024 tokens; 2048 tokens); factor (×4; ×8); training (1M training tokens; 4M training tokens)." in text
     )  # fmt: skip
     assert " wins " not in text

@@ -77,9 +77,17 @@ class Group:
 
     @property
     def title(self) -> str:
+        return f"{self.text_name}, {self.reading}"
+
+    @property
+    def text_name(self) -> str:
+        return short_data(self.data) or "text not named"
+
+    @property
+    def reading(self) -> str:
+        """How the text was read."""
         convention = "" if self.convention == "ropewalk" else f", as {self.convention} counts"
-        scored = f", {self.scored}" if self.scored else ""
-        return f"{short_data(self.data) or 'text not named'}, {self.stride}{convention}{scored}"
+        return f"{self.stride}{convention}{f', {self.scored}' if self.scored else ''}"
 
     @property
     def heading(self) -> str:

@@ -115,6 +115,11 @@ class Ranking:
         return ranked([each for each in self.rounds[-1][1] if each not in self.level]).level[0]
 
     @property
+    def briefly(self) -> str:
+        """By what the best won, for a heading: "passkeys found, then perplexity"."""
+        return ", then ".join(dict.fromkeys([*(measure for measure, _ in self.rounds), self.measure]))
+
+    @property
     def by(self) -> str:
         """By what the best won, in words: "passkeys found, level with YaRN ×4, and of these 2 by perplexity"."""
         words = ""

@@ -61,7 +61,8 @@ class Comparable:
     def aspects(self) -> dict[str, str]:
         """What has to be the same, in words."""
         return {
-            "text": self.group.title,
+            "text": self.group.text_name,
+            "reading": self.group.reading,
             "window": f"{self.window} tokens",
             "factor": f"×{self.factor}",
             "training": self.budget,

@@ -65,7 +65,7 @@ class Contest:
         if len(self.ranking.level) > 1:
             return f"no winner at {self.window} tokens{among}"
         worse = ", worse than before its training" if self.worsened else ""
-        return f"{self.leader.label} wins by {self.ranking.by} at {self.window} tokens{among}{worse}"
+        return f"{self.leader.label} wins by {self.ranking.briefly} at {self.window} tokens{among}{worse}"
 
     @property
     def _of_what(self) -> str:
