@@ -186,11 +186,11 @@ def unknown(clean: Clean) -> list[str]:
 
 
 def _one_seed(clean: Clean) -> Iterable[str]:
-    """Trainings that nobody repeated; where others were, those whose figures the verdict compares, or is of."""
+    """Trainings that nobody repeated, as far as their seeds are on record; where others were, those whose figures the verdict compares, or is of."""
     trained = sorted(
         {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}, key=lambda v: v.order
     )
-    alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1]
+    alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1 and row[0].recipe.seed is not None]
     compared = {v: each.label for one in contests(clean) for each in one.contenders for v in each.variants}
     names = [compared[variant] for variant in alone if variant in compared]
     unknown_spread = "by how much another would differ is not known, and no interval"
