@@ -144,15 +144,22 @@ class Source:
                 break
         return found
 
-    def haystack(self, tokens: int) -> list[TokenIds]:
-        """Sentences of so many tokens or more; from the beginning again where the documents are at an end, as RULER repeats its essays."""
+    def haystack(self, tokens: int, *, begun: bool = False) -> list[TokenIds]:
+        """Sentences of so many tokens or more; from the beginning again where the documents are at an end, as RULER repeats its essays.
+
+        begun: something stands before them on their line.
+        """
         length = sum(map(len, self.sentences))
-        return [self._first, *(self.sentences * (tokens // length + 2))[1:]]
+        sentences = self.sentences * (tokens // length + 2)
+        return sentences if begun else [self._first, *sentences[1:]]
 
     @cached_property
     def _first(self) -> TokenIds:
-        """The first sentence, on a new line."""
-        return self._alone("\n", self.tokenizer.decode(self.sentences[0]).lstrip())
+        return self.on_new_line(self.sentences[0])
+
+    def on_new_line(self, sentence: TokenIds) -> TokenIds:
+        """A sentence that has a blank before it, without it at the beginning of a line."""
+        return self._alone("\n", self.tokenizer.decode(sentence).lstrip())
 
     @cached_property
     def asked(self) -> list[Question]:
