@@ -597,12 +597,11 @@ def test_line_ends_of_another_system_are_those_of_documents(tmp_path, end):
 @pytest.mark.parametrize(
     ("needle", "answer", "why"),
     [
-        ("The key is 5.", "7", "is not in the needle"),
         ("The keeper of light 3 has\na lamp.", "Keeper of  light 3", "is in the documents too"),
         ("The keeper of light 3 has a lamp.", "a lamp", ""),
     ],
 )
-def test_a_needle_that_tests_nothing_is_warned_of(given, tmp_path, caplog, needle, answer, why):
+def test_a_needle_whose_answer_the_documents_have_is_warned_of(given, tmp_path, caplog, needle, answer, why):
     (tmp_path / "n.jsonl").write_text(json.dumps({"needle": needle, "question": "What?", "answer": answer}))
     source = Source(load_tokenizer("hemp"), 4096, data=given["data"], needle=tmp_path / "n.jsonl")
     assert len(source.needles) == 1
@@ -610,6 +609,25 @@ def test_a_needle_that_tests_nothing_is_warned_of(given, tmp_path, caplog, needl
         message for message in caplog.messages if why and why in message
     ]
     assert bool(caplog.messages) == bool(why)
+
+
+def test_an_answer_that_is_not_in_its_needle_is_refused_before_any_item_unless_the_line_says_so(
+    given, tmp_path, monkeypatch
+):
+    line = {"needle": "The key is 5.", "question": "Which key?", "answer": ["5", "odd"]}
+    file = tmp_path / "n.jsonl"
+    file.write_text(json.dumps(line))
+    source = Source(load_tokenizer("hemp"), 4096, data=given["data"], needle=file)
+    with monkeypatch.context() as patched, pytest.raises(UserError) as refused:
+        patched.setattr(measure, "item", None)
+        ruler(windows=[3000], tasks=["niah_single_1", "needle"], data=given["data"], needle=file)
+    for part in (f"in {file} 'odd' (asked by 'Which key?') is not in 'The key is 5.'", 'add "inferred": true'):
+        assert part in str(refused.value)
+    file.write_text(json.dumps(line | {"inferred": True}))
+    assert source.needles[0].answers == ("5", "odd")
+    file.write_text(json.dumps(line | {"inferred": "yes"}))
+    with pytest.raises(UserError, match="line 1 of .* inferred is one of true, false"):
+        assert Source(source.tokenizer, 4096, needle=file).needles
 
 
 def _row(task, window, score, items=10):

@@ -98,6 +98,8 @@ def _missing(task: Task, name: str, source: Source) -> str:
         return "it hides facts in documents: give --data"
     if task.needs and getattr(source, task.needs) is None:
         return f"it is made of the user's {task.needs}: give --{task.needs}"
+    if task.needs == "needle":
+        _ = source.needles  # wrong ones are refused before the first item of any task
     several = {"qa_1": False, "qa_2": True}
     if name in several and not any((len(asked.documents) > 1) == several[name] for asked in source.asked):
         return (
