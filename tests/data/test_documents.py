@@ -99,6 +99,37 @@ def test_a_named_file_that_is_no_text_is_refused(tmp_path, content, said):
     assert said in str(error.value) and str(path) in str(error.value)
 
 
+def _zipped(*names):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in names:
+            archive.writestr(name, "application/vnd.oasis.opendocument.text" if name == "mimetype" else "<a/>")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.7z", "a.docx", "a.jsonl", "a.json"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (bytes.fromhex("377abcaf271c0004"), "is a 7z archive, which is not read as text (unpack it, or pack it as .zip"),
+        (b"Rar!\x1a\x07\x01\x00\xff", "is a rar archive, which is not read as text (unpack it"),
+        (_zipped("[Content_Types].xml", "word/document.xml"), "is a Word document, which is not read as text (save it as text)"),
+        (_zipped("mimetype", "content.xml"), "is an OpenDocument file, which is not read as text (save it as text)"),
+        (_zipped("a.txt"), "is a zip archive, which is not read as text (call it .zip)"),
+        (gzip.compress(b"A text."), "is compressed with gzip, which is not read as text (call it .gz)"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "is a PDF document, which is not read as text (save it as text)"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_program_is_refused_as_what_it_is(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content + b"\xff")
+    if name.endswith("jsonl") and content.startswith((b"PK", b"%PDF")):
+        pytest.skip("its first line is UTF-8 that is no JSON, and is said to be")
+    with pytest.raises(UserError) as error:
+        list(read_documents(path))
+    assert said in str(error.value) and str(path) in str(error.value) and "not UTF-8" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

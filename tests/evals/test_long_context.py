@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
+import random
 import re
 import shutil
 from collections import Counter, deque
@@ -21,7 +22,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.encode import encode
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import open_model
-from ropewalk.evals.long_context import greedy, measure, scoring, write_items
+from ropewalk.evals.long_context import greedy, measure, needles, scoring, write_items
 from ropewalk.evals.long_context.effective import effective, mean
 from ropewalk.evals.long_context.items import Item, TooSmall
 from ropewalk.evals.long_context.respond import respond
@@ -80,7 +81,9 @@ def solve(task, said):
         return answer if re.search(rf"Document \d+:\n{re.escape(text)}|{text}", said) else []
     if task == "key_value":
         key = re.search(r'Key: "(.+?)"', said)[1]
-        return re.findall(rf'"{key}": "(.+?)",\n', said)
+        head, _, rest = said.partition("JSON data:\n")
+        assert re.fullmatch(r"( [ .]*\n|\n)?", rest[: rest.index("{")])
+        return [json.loads(rest[rest.index("{") : rest.rindex("}") + 1])[key]]
     if task.startswith("mrcr"):
         code, place, what = re.search(
             r"Prepend (\w+) to the (\d)\w\w \(1 indexed\) (\w+ about the \w+)\.", said
@@ -120,12 +123,15 @@ def test_items_are_exactly_as_long_as_said_and_their_answers_follow_from_their_t
 
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+_DOCUMENTS = "|".join(["Anna has a gate.", "It is hers.", *(text for _, text in FACTS)]).replace(".", r"\.")
 #: What stands before a list, a whole entry of it, and what stands after it.
 LISTS = {
     "niah_multikey_2": ("afterwards.\n", r"One of the special magic numbers for [^:]+ is: \d{7}\.\n", "\nWhat is"),
     "niah_multikey_3": ("afterwards.\n", rf"One of the special magic uuids for {_UUID} is: {_UUID}\.\n", "\nWhat is"),
     "cwe": ("most often.\n", r" \d+\. (\S+?|[\w -]+)(?= \d+\. |$)", "\nQuestion"),
-    "key_value": ("JSON data:\n{\n", rf'"{_UUID}": "{_UUID}",\n', "\n}\n"),
+    "qa_1": ("given documents.\n\n", rf"Document \d+:\n({_DOCUMENTS})\n\n", "Answer the"),
+    "qa_2": ("given documents.\n\n", rf"Document \d+:\n({_DOCUMENTS})\n\n", "Answer the"),
+    "key_value": ("JSON data:\n", rf'({{\n)?"{_UUID}": "{_UUID}"(,|(?=\n$))\n', "}\n"),
     "mrcr_4": ("asked for again.\n\n", r"User: Write a \w+ about the \w+\.\nAssistant: [^\n]+[.!?]\n", "\n\nUser: Prepend"),
     "graphwalks_bfs": ("Here is the graph to operate on. The graph has the following edges:\n", r"\w{10} -> \w{10}\n", "\nOp"),
     "graphwalks_parents": ("to operate on. The graph has the following edges:\n", r"\w{10} -> \w{10}\n", "\nOp"),
@@ -135,7 +141,7 @@ LISTS = {
 @pytest.mark.parametrize("letters", [False, True], ids=["hemp", "a token a letter"])
 @pytest.mark.parametrize("task", LISTS)
 def test_every_entry_of_a_list_is_whole_whatever_the_length(source, task, letters):
-    source = Source(byte_tokenizer(16384), 16384) if letters else source
+    source = Source(byte_tokenizer(16384), 16384, questions=source.questions) if letters else source
     before, entry, after = LISTS[task]
     for number, window in enumerate(range(12000, 12060, 7)):
         item = measure.item(source, task, window, 7, number)
@@ -143,6 +149,26 @@ def test_every_entry_of_a_list_is_whole_whatever_the_length(source, task, letter
         said = source.tokenizer.decode(item.ids, skip_special_tokens=True)
         listed = said.rpartition(before)[2].rpartition(after)[0]
         assert re.fullmatch(rf"( [ .]*\n|\n)?({entry})+", listed), listed[:200] + listed[-200:]
+
+
+@pytest.mark.parametrize("task", ["niah_multivalue", "needle"])
+def test_what_stands_first_among_documents_has_no_blank_before_it_and_one_behind(source, task, monkeypatch):
+    monkeypatch.setattr(needles, "_DEPTHS", [0.0, 0.25, 0.5, 1.0])
+    monkeypatch.setattr(random.Random, "random", lambda self: 0.0)
+    first = {"niah_multivalue": "One of the special magic", "needle": "The captain keeps"}[task]
+    for window in range(1000, 1010):
+        said = check(source, task, window, 0)
+        text = re.split(r"afterwards\.\n|after it\.\n\n", said)[1]
+        assert text.startswith(first) and re.search(r"\. On day 0 nothing", text) and not re.search(r"\.\w", text)
+
+
+def test_the_pair_that_is_asked_for_stands_first_and_last_too(source):
+    places = set()
+    for number in range(60):
+        said = check(source, "key_value", 600, number)
+        keys = re.findall(r'^"(.{36})": ', said, re.MULTILINE)
+        places.add((len(keys), keys.index(re.search(r'Key: "(.+?)"', said)[1])))
+    assert all({place for count, place in places if count == each} == {*range(each)} for each, _ in places), places
 
 
 def test_made_up_answers_have_their_articles_right(source):
@@ -571,12 +597,11 @@ def test_line_ends_of_another_system_are_those_of_documents(tmp_path, end):
 @pytest.mark.parametrize(
     ("needle", "answer", "why"),
     [
-        ("The key is 5.", "7", "is not in the needle"),
         ("The keeper of light 3 has\na lamp.", "Keeper of  light 3", "is in the documents too"),
         ("The keeper of light 3 has a lamp.", "a lamp", ""),
     ],
 )
-def test_a_needle_that_tests_nothing_is_warned_of(given, tmp_path, caplog, needle, answer, why):
+def test_a_needle_whose_answer_the_documents_have_is_warned_of(given, tmp_path, caplog, needle, answer, why):
     (tmp_path / "n.jsonl").write_text(json.dumps({"needle": needle, "question": "What?", "answer": answer}))
     source = Source(load_tokenizer("hemp"), 4096, data=given["data"], needle=tmp_path / "n.jsonl")
     assert len(source.needles) == 1
@@ -584,6 +609,25 @@ def test_a_needle_that_tests_nothing_is_warned_of(given, tmp_path, caplog, needl
         message for message in caplog.messages if why and why in message
     ]
     assert bool(caplog.messages) == bool(why)
+
+
+def test_an_answer_that_is_not_in_its_needle_is_refused_before_any_item_unless_the_line_says_so(
+    given, tmp_path, monkeypatch
+):
+    line = {"needle": "The key is 5.", "question": "Which key?", "answer": ["5", "odd"]}
+    file = tmp_path / "n.jsonl"
+    file.write_text(json.dumps(line))
+    source = Source(load_tokenizer("hemp"), 4096, data=given["data"], needle=file)
+    with monkeypatch.context() as patched, pytest.raises(UserError) as refused:
+        patched.setattr(measure, "item", None)
+        ruler(windows=[3000], tasks=["niah_single_1", "needle"], data=given["data"], needle=file)
+    for part in (f"in {file} 'odd' (asked by 'Which key?') is not in 'The key is 5.'", 'add "inferred": true'):
+        assert part in str(refused.value)
+    file.write_text(json.dumps(line | {"inferred": True}))
+    assert source.needles[0].answers == ("5", "odd")
+    file.write_text(json.dumps(line | {"inferred": "yes"}))
+    with pytest.raises(UserError, match="line 1 of .* inferred is one of true, false"):
+        assert Source(source.tokenizer, 4096, needle=file).needles
 
 
 def _row(task, window, score, items=10):

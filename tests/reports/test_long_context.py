@@ -8,6 +8,7 @@ from scipy.stats import beta
 
 import made_up
 from ropewalk import records
+from ropewalk.cli.tables.measured import show_ruler
 from ropewalk.evals.long_context.effective import effective
 from ropewalk.evals.long_context.tasks import THIRTEEN
 from ropewalk.records import Recorder
@@ -63,6 +64,25 @@ def test_a_task_that_does_not_fit_a_length_is_named_below_the_figure(tmp_path):
     said = " ".join(part.notes)
     assert "cwe is left out at 256 tokens: an item takes at least 300." in said and "By vt alone the length" in said
     assert "are of what was measured at every length from 256 to 512: vt." in said
+
+
+def test_a_task_that_counts_in_no_mean_is_named_with_the_reason_in_the_terminal_and_on_the_page(tmp_path, capsys):
+    recorder = Recorder(tmp_path / "r.jsonl", made_up.run(made_up.extended(), "ropewalk ruler x"))
+    rows = [
+        records.LongTask(window, task, rule, 30, 0.9, 0.8, 0.95, texts="a")
+        for window in (256, 512)
+        for task, rule in [("vt", "RULER 2026-07, items v1"), ("key_value", "Lost in the Middle, items v3")]
+    ]
+    summary = effective(rows, 256, {}, THIRTEEN, [records.Unfit(task="graphwalks_bfs", window=256, least=300)])
+    for row in [*rows, summary]:
+        recorder.add(row)
+    said = "key_value counts in no mean: it is none of RULER's thirteen tasks."
+    assert said in section(clean(records.read([tmp_path / "r.jsonl"]))).notes
+    show_ruler(rows, summary)
+    assert said in " ".join(capsys.readouterr().out.split())
+    alone = effective(rows[1::2], 256, {}, ["key_value"])
+    show_ruler(rows[1::2], alone)
+    assert "in no mean" not in capsys.readouterr().out
 
 
 def test_no_section_without_rows(tmp_path):
@@ -133,13 +153,16 @@ def test_a_single_task_measured_later_does_not_decide_how_far_it_holds(tmp_path)
     before = verdict_of(path)
     run = made_up.run(made_up.extended(), "ropewalk ruler x --tasks needle")
     later = Recorder(path, dataclasses.replace(run, id="later", started="2099-01-01T00:00:00+00:00"))
-    row = records.LongTask(512, "needle", "one", 30, 0.0, 0.0, 0.12, texts="b")
-    for each in (row, effective([row], 256, {}, ["needle"])):
+    rows = [
+        records.LongTask(w, "needle", "one", 30, share, 0.0, 0.12, texts="b") for w, share in ((512, 0.0), (256, 0.1))
+    ]
+    for each in (*rows, effective(rows, 256, {}, ["needle"])):
         later.add(each)
     after = verdict_of(path)
     assert (
-        "Asked besides: needle 0.0 of 100 at 512 tokens (30 items, 95 % interval 0.0 to 11.6)" in after
-    )  # Clopper and Pearson of 0 of 30
+        "Asked besides: needle 10.0 of 100 at 256 tokens (30 items, 95 % interval 2.1 to 26.5) and 0.0 at 512 tokens (30 items, 95 % interval 0.0 to 11.6)."
+        in after
+    )  # Clopper and Pearson of 3 and 0 of 30
     assert (
         "needle" not in before and re.search(r"it holds [^;]*;", after)[0] == re.search(r"it holds [^;]*;", before)[0]
     )

@@ -5,7 +5,7 @@ out  `Conversation`: its messages as chat templates take them, `role` and `conte
 
     {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of TURNS
     {"conversations": [{"from": "human", "value": …}, …], "system": …}     ShareGPT
-    {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of _PAIRS
+    {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of PAIRS
     {"document": …, "summary": …}                                          also the other pairs of SUMMARIES, asked for by the paper's prompt
     {"prompt": [{"role": …}, …], "completion": [{"role": …}, …]}           both halves as messages
     {"data": ["a question", "its answer", …]}                              turns without names, the user's first
@@ -28,7 +28,7 @@ SUMMARY_TAIL = "\nNow summarize the above article.\nSummary:\n"
 
 TURNS = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "data")
 #: What is asked, what it is asked of, and what is answered.
-_PAIRS = (
+PAIRS = (
     ("instruction", "input", "output"),
     ("instruction", "context", "response"),
     ("instruction", "", "response"),
@@ -43,8 +43,8 @@ _PAIRS = (
 #: A document and its summary, as published sets call them.
 SUMMARISED = ("document", "report", "article", "text", "content", "dialogue")
 SUMMARIES = ("summary", "abstract", "highlights")
-_ALL_PAIRS = (*_PAIRS, *((document, "", summary) for document, summary in itertools.product(SUMMARISED, SUMMARIES)))
-_SYSTEMS = ("system", "system_prompt")
+_ALL_PAIRS = (*PAIRS, *((document, "", summary) for document, summary in itertools.product(SUMMARISED, SUMMARIES)))
+SYSTEMS = ("system", "system_prompt")
 _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bard", "bing", "model", "bot"), "assistant"),
@@ -53,14 +53,12 @@ _ROLES = {
 }
 #: Columns that a conversation may be read from.
 COLUMNS = tuple(
-    dict.fromkeys(
-        [*TURNS, *(name for pair in _ALL_PAIRS for name in pair if name), *_SYSTEMS, "history", "tools", "label"]
-    )
+    dict.fromkeys([*TURNS, *(name for pair in _ALL_PAIRS for name in pair if name), *SYSTEMS, "history", "tools"])
 )
 
 
 #: Columns that belong to turns in another one.
-BESIDE_TURNS = (*_SYSTEMS, "tools")
+BESIDE_TURNS = (*SYSTEMS, "tools")
 
 
 @dataclass(frozen=True)
@@ -96,41 +94,6 @@ def columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     if turns or (pair := _pair_in(row)) is None:
         return (turns,) if turns else tuple(named[:1])
     return tuple(name for name in pair if name in row)
-
-
-def preferences_in(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What makes a row one of preferences, none of whose answers may be taken as it stands, and jq's filter for the liked one; None for any other row.
-
-    Two answers are told by the names of their columns (`chosen` and `rejected`, which may be part of longer ones, or ms-swift's `rejected_response`
-    beside turns that end in the liked one), a single answer that is liked or not by TRL's `label` beside a `completion`.
-    """
-    pairs = [(name.replace("rejected", "chosen"), name) for name in map(str, row) if "rejected" in name]
-    pairs = [pair for pair in pairs if pair[0] in row] or [
-        (turns, name) for turns in TURNS for _, name in pairs if turns in row and name in _BESIDE_LIKED
-    ]
-    if pairs:
-        # Beside the answers stand their scores, under such names too.
-        liked, disliked = next((pair for pair in pairs if isinstance(row[pair[0]], str | list | dict)), pairs[0])
-        return f"two answers, of which one was preferred ({liked}, {disliked})", _liked_alone(row, liked)
-    if isinstance(row.get("label"), bool) and "completion" in row:
-        return "an answer that was liked or not (completion, label)", "select(.label) | {prompt, completion}"
-    return None
-
-
-#: The disliked answer to turns that end in the liked one.
-_BESIDE_LIKED = ("rejected_response", "rejected_messages")
-
-
-def _liked_alone(row: Mapping[str, Any], liked: str) -> str:
-    """The jq filter that makes of a row of two answers one of the liked answer and of what it answers."""
-    answer, asked = row[liked], next((pair[0] for pair in _PAIRS if pair[0] in row), None)
-    turns = next((name for name in TURNS if isinstance(row.get(name), list) and name != liked), None)
-    if turns and isinstance(answer, dict):
-        return f"{{messages: (.{turns} + [.{liked}])}}"
-    if asked and type(row[asked]) is type(answer):
-        systems = "".join(f"{name}, " for name in _SYSTEMS if name in row)
-        return f'{{{systems}prompt: .{asked}, completion: ."{liked}"}}'
-    return f'{{messages: ."{liked}"}}' if isinstance(answer, list) else f'{{text: ."{liked}"}}'
 
 
 def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | None = None) -> Conversation:
@@ -179,7 +142,7 @@ def _pair_in(row: Mapping[str, Any]) -> tuple[str, str, str] | None:
 
 
 def _system(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    texts = [row[name] for name in _SYSTEMS if isinstance(row.get(name), str) and row[name].strip()]
+    texts = [row[name] for name in SYSTEMS if isinstance(row.get(name), str) and row[name].strip()]
     return [{"role": "system", "content": line_ends(text)} for text in texts[:1]]
 
 

@@ -28,6 +28,7 @@ from ropewalk.checkpoint.hub import reach_hub
 from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
+from ropewalk.data.foreign import foreign
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
 from ropewalk.data.splits import STATE_FILE, as_typed, files_of_rows, is_saved_in_splits, other_splits, said_of
@@ -278,6 +279,8 @@ def _from_file(file: OpenFile, name: str, reading: Reading) -> Iterator[Document
 
 def _plain_text(file: OpenFile) -> str:
     raw = file.read()
+    if what := foreign(raw):
+        raise Unreadable(f"{file} {what}")
     if b"\0" in raw and not marked(raw):
         raise Unreadable(f"{file} is binary (it has a zero byte at {raw.index(0)})")
     text = decoded(raw, file)

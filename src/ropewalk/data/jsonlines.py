@@ -47,8 +47,8 @@ def one_of(*values: Any) -> Callable[[Any], Any]:
     return check
 
 
-def read(path: str | Path, fields: Fields) -> Iterator[dict[str, Any]]:
-    """Every line of a file as a dictionary of `fields`; what else a line has is left out.
+def read(path: str | Path, fields: Fields, optional: Fields | None = None) -> Iterator[dict[str, Any]]:
+    """Every line of a file as a dictionary of `fields`, and of those of `optional` that it has; what else a line has is left out.
 
     Raises:
         UserError: no such file, a damaged archive, a line without such fields (the error gives its number).
@@ -62,10 +62,10 @@ def read(path: str | Path, fields: Fields) -> Iterator[dict[str, Any]]:
             if number == 1 and (reason := not_lines(line)):
                 raise UserError(f"{path} {reason}; put each item on a line of its own")
             if line.strip():
-                yield _checked(line, fields, f"line {number} of {path}")
+                yield _checked(line, fields, optional or {}, f"line {number} of {path}")
 
 
-def _checked(line: bytes, fields: Fields, place: str) -> dict[str, Any]:
+def _checked(line: bytes, fields: Fields, optional: Fields, place: str) -> dict[str, Any]:
     with told(f"{place} is not a JSON object with the fields {', '.join(fields)}", "mend or drop it"):
         item = json.loads(line)
         if not isinstance(item, dict):
@@ -73,7 +73,7 @@ def _checked(line: bytes, fields: Fields, place: str) -> dict[str, Any]:
         if missing := [field for field in fields if field not in item]:
             raise ValueError(f"no {missing[0]}")
     checked = {}
-    for field, check in fields.items():
+    for field, check in {**fields, **{name: check for name, check in optional.items() if name in item}}.items():
         try:
             checked[field] = check(item[field])
         except ValueError as error:

@@ -25,9 +25,9 @@ from ropewalk.data.conversations import (
     columns_of,
     conversation_of,
     is_conversation,
-    preferences_in,
     unread,
 )
+from ropewalk.data.preferences import Preferences, preferences_in, tells_of_preferences
 from ropewalk.data.rows import Unreadable, json_kind, line_ends, refusal_of
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
@@ -78,7 +78,8 @@ class Reading:
         else:
             turns = [name for name in COLUMNS if name in kinds and (self.conversations == "first" or not texts)]
         turns = [] if self.conversations == "never" else turns
-        fields = list(dict.fromkeys([*texts, *turns]))
+        judged = [name for name in kinds if self.field is None and tells_of_preferences(name)]
+        fields = list(dict.fromkeys([*texts, *turns, *judged]))
         names = [name for name in _NAME_FIELDS if name in kinds and name not in fields and _is_a_name(kinds[name])]
         return [*fields, *names] if fields else []
 
@@ -177,8 +178,8 @@ def _item(
     if isinstance(row, UserError):
         raise row
     where, field = f"{place} {number} of {source}", settled.field
-    if guessed and isinstance(row, dict) and (preferences := preferences_in(row)):
-        raise _of_preferences(where, *preferences, in_lines=place == "line")
+    if guessed and isinstance(row, dict) and (preferences := preferences_in(row, FIELDS)):
+        raise _of_preferences(where, preferences, in_lines=place == "line")
     if settled.conversations == "first" and isinstance(row, dict) and is_conversation(row, field):
         return conversation_of(row, f"{source}:{_row_name(row, field) or number}", where, field)
     if isinstance(row, dict) and (settled.conversations == "first" if field is None else guessed and field not in row):
@@ -187,11 +188,11 @@ def _item(
     return Document(f"{source}:{_row_name(row, field) or number}", text)
 
 
-def _of_preferences(where: str, what: str, liked: str, *, in_lines: bool) -> NoText:
-    """That a row of preferences is not read. liked: the jq filter that makes a row of its liked answer."""
-    by_jq = f" (`jq -c {shlex.quote(liked)}` does)" if in_lines else ""
+def _of_preferences(where: str, preferences: Preferences, *, in_lines: bool) -> NoText:
+    """That a row of preferences is not read."""
+    by_jq = f" (`jq -c {shlex.quote(preferences.liked)}` does)" if in_lines and preferences.liked else ""
     return NoText(
-        f"{where} holds {what}, and a row is read as one text or one conversation that is right as it stands, since nothing here trains on "
+        f"{where} holds {preferences.what}, and a row is read as one text or one conversation that is right as it stands, since nothing here trains on "
         f"preferences; write the preferred answers alone into a file, as messages, as prompt and completion, or as text{by_jq}"
     )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from ropewalk.data.archives import OpenFile
 from ropewalk.data.compression import Most
+from ropewalk.data.foreign import foreign
 from ropewalk.errors import UserError, told
 
 #: Chooses, of the columns of a file, those that are read; the others may hold what Python has no type for.
@@ -63,7 +64,8 @@ def decoded(raw: bytes, file: OpenFile) -> str:
     except UnicodeDecodeError as error:
         if encoding:
             raise Unreadable(f"{file} begins with the mark of {encoding} and is none ({error.reason})") from None
-        raise Unreadable(f"{file} is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})") from None
+        what = foreign(raw) or f"is not UTF-8 (byte {error.start} is 0x{raw[error.start]:02x})"
+        raise Unreadable(f"{file} {what}") from None
 
 
 def json_kind(value: Any) -> str:
@@ -92,7 +94,8 @@ def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
             try:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError:
-                raise Unreadable(f"line {number} of {file} is not UTF-8") from None
+                what = foreign(line) if number == 1 else ""
+                raise Unreadable(f"{file} {what}" if what else f"line {number} of {file} is not UTF-8") from None
             except (ValueError, RecursionError) as error:
                 yield number, UserError(f"line {number} of {file} is not JSON ({error}); mend or drop it")
     if not number:

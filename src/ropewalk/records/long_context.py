@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, TypedDict
 
@@ -54,6 +55,11 @@ class LongTask:
 
     def __post_init__(self) -> None:
         check_shares(self.score, *self.scores)
+
+    @property
+    def is_of_ruler(self) -> bool:
+        """Whether the task is one of RULER's thirteen."""
+        return self.rule.startswith("RULER")
 
 
 class LengthScore(TypedDict):
@@ -120,6 +126,14 @@ class EffectiveLength(Alone):
                 f"The means, and the lengths that follow from them, are of what was measured {between}: {', '.join(self.tasks)}"
             )
         return [f"{sentence}." for sentence in sentences]
+
+    def besides(self, rows: Iterable[LongTask]) -> list[str]:
+        """Of the rows of the same measurement those that count in no mean whatever their lengths, in a sentence with the reason; none where there are none."""
+        others = list(dict.fromkeys(row.task for row in rows if row.task not in self.tasks and not row.is_of_ruler))
+        if not others:
+            return []
+        count, are = ("counts", "it is none") if len(others) == 1 else ("count", "they are none")
+        return [f"{joined(others)} {count} in no mean: {are} of RULER's thirteen tasks."]
 
     @property
     def in_words(self) -> str:

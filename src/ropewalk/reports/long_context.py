@@ -67,7 +67,8 @@ def _show_means(
     )
     for variant, m in newest.items():
         part.notes.append(f"{names[variant]}: {m.row.in_words}")
-        part.notes += [sentence for sentence in m.row.omissions if sentence not in part.notes]
+        rows = [other.row for other in clean.of(LongTask) if (other.model_variant, other.run.id) == (variant, m.run.id)]
+        part.notes += [each for each in [*m.row.omissions, *m.row.besides(rows)] if each not in part.notes]
 
 
 def _means(seeds: Sequence[EffectiveLength]) -> list[tuple[int, float, float, float]]:

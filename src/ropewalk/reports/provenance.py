@@ -187,11 +187,11 @@ def unknown(clean: Clean) -> list[str]:
 
 
 def _one_seed(clean: Clean) -> Iterable[str]:
-    """Trainings that nobody repeated; where others were, those whose figures the verdict compares, or is of."""
+    """Trainings that nobody repeated, as far as their seeds are on record; where others were, those whose figures the verdict compares, or is of."""
     trained = sorted(
         {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}, key=lambda v: v.order
     )
-    alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1]
+    alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1 and row[0].recipe.seed is not None]
     unknown_spread = "by how much another would differ is not known, and no interval"
     if alone and len(alone) == len(seeds_of_rows(trained)):
         yield f"Each training was run with one seed: {unknown_spread} here holds it."

@@ -71,18 +71,22 @@ def _holds(clean: Clean, seeds: Sequence[Variant], window: int, parts: Sequence[
 
 
 def _asked_besides(clean: Clean, seeds: Sequence[Variant]) -> str:
-    """Scores of the long-context tasks from which no length follows, such as a needle of one's own, at the longest length that each was asked at."""
+    """Scores of the long-context tasks from which no length follows, such as a needle of one's own, at each length at which they were asked, in order."""
     counted = {variant: row.tasks for variant, row in long_context.broadest(clean).items()}
-    rows: dict[tuple[Variant, str], LongTask] = {}
+    rows: dict[tuple[Variant, str], dict[int, LongTask]] = {}
     for m in sorted(clean.of(LongTask), key=lambda m: (m.row.window, m.run.started)):
         if m.model_variant in seeds and m.row.task not in counted.get(m.model_variant, ()):
-            rows[m.model_variant, m.row.task] = m.row
+            rows.setdefault((m.model_variant, m.row.task), {})[m.row.window] = m.row
     told = [
-        f"{row.task} {_hundredths(row.score)} of 100 at {row.window} tokens ({row.items} items, "
-        f"95\u202f% interval {number_format.interval(row.low, row.high, _hundredths)})"
-        for row in rows.values()
+        f"{task} {joined([_of_100(row, ' of 100' * (number == 0)) for number, row in enumerate(by_window.values())])}"
+        for (_, task), by_window in rows.items()
     ]
-    return f" Asked besides: {joined(told)}." if told else ""
+    return f" Asked besides: {'; '.join(told)}." if told else ""
+
+
+def _of_100(row: LongTask, of: str) -> str:
+    interval = number_format.interval(row.low, row.high, _hundredths)
+    return f"{_hundredths(row.score)}{of} at {row.window} tokens ({row.items} items, 95\u202f% interval {interval})"
 
 
 def _hundredths(value: float) -> str:

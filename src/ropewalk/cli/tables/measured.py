@@ -174,7 +174,7 @@ def show_ruler(rows: Sequence[LongTask], summary: EffectiveLength, name: str = "
     terminal.print(table)
     terminal.print("Scores in points of 100 with their 95 % intervals, and of how many items.", style="dim")
     terminal.print(summary.in_words)
-    for sentence in summary.omissions:
+    for sentence in [*summary.omissions, *summary.besides(rows)]:
         terminal.print(sentence)
 
 

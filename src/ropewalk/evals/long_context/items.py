@@ -48,6 +48,11 @@ class TooSmall(UserError):
         self.least = least
 
 
+def whole(entries: Sequence[TokenIds], tokens: int) -> Sequence[TokenIds]:
+    """The first entries of a list, as many as so many tokens hold."""
+    return entries[: int(np.searchsorted(np.cumsum(lengths(entries)), tokens, side="right"))]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
     """What stands around the context of a prompt, and how long all of it may be.
@@ -98,6 +103,21 @@ class Frame:
         context, _ = interleave(filling(left), facts, [share * left for share in sorted(shares)], left)
         return self.around(context)
 
+    def hide_in_documents(self, source: Source, facts: Sequence[TokenIds], shares: Sequence[float]) -> TokenIds:
+        """The prompt of facts between the documents' sentences, all with a blank before them, which whatever stands first loses; else as `hide`.
+
+        Raises:
+            TooSmall: the facts alone are too long.
+        """
+        left, cuts = self.left(facts), sorted(shares)
+        context, starts = interleave(source.haystack(left), facts, [share * left for share in cuts], left)
+        if starts[0] == 0:
+            facts = [source.on_new_line(facts[0]), *facts[1:]]
+            left = self.left(facts)
+            prose = source.haystack(left, begun=True)
+            context, _ = interleave(prose, facts, [0, *(share * left for share in cuts[1:])], left)
+        return self.around(context)
+
     def hide_in_list(
         self,
         source: Source,
@@ -111,9 +131,7 @@ class Frame:
             TooSmall: the facts alone are too long.
         """
         left = self.left(facts)
-        drawn = entries(left)
-        ends = np.cumsum(lengths(drawn))
-        fit = int(np.searchsorted(ends, left, side="right"))
-        listed = int(ends[fit - 1]) if fit else 0
-        context, _ = interleave(drawn[:fit], facts, [share * listed for share in sorted(shares)], listed)
+        drawn = whole(entries(left), left)
+        listed = int(lengths(drawn).sum())
+        context, _ = interleave(drawn, facts, [share * listed for share in sorted(shares)], listed)
         return self.around([source.dots(left - listed), *context])

@@ -15,7 +15,7 @@ from typing import Literal
 
 from ropewalk.data.encode import TokenIds
 from ropewalk.evals.long_context import words
-from ropewalk.evals.long_context.items import Frame, Item
+from ropewalk.evals.long_context.items import Frame, Item, whole
 from ropewalk.evals.long_context.source import Source
 
 _NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
@@ -86,6 +86,8 @@ class Needles:
 
         if self.haystack == "needles":
             ids = frame.hide_in_list(source, parts, shares, filling)
+        elif self.haystack == "essays":
+            ids = frame.hide_in_documents(source, parts, shares)
         else:
             ids = frame.hide(parts, shares, filling)
         answers = tuple(value for _, values in queried for value in values)
@@ -95,8 +97,6 @@ class Needles:
         return _FACT.format(values=self.value, key=key, value=value)
 
     def _filling(self, source: Source, drawn: random.Random, tokens: int, taken: set[str]) -> list[TokenIds]:
-        if self.haystack == "essays":
-            return source.haystack(tokens)
         if self.haystack == "noise":
             return noise(source, tokens)
 
@@ -119,23 +119,27 @@ def _listed(names: list[str]) -> str:
 
 
 def look_up(source: Source, drawn: random.Random, tokens: int) -> Item:
-    """The value of one key of a JSON object, all of them UUIDs; the pair stands anywhere."""
+    """The value of one key of a JSON object, all of them UUIDs; the pair stands anywhere. The dots stand before the object."""
+
+    def pair() -> str:
+        return f'"{words.key(drawn)}": "{words.key(drawn)}"'
+
     key, value, room = words.key(drawn), words.key(drawn), 64
     frame = Frame(
-        source.head(
-            "Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n{\n"
-        ),
-        source.part(f'\n}}\n\nKey: "{key}"\nCorresponding value:'),
+        source.head("Extract the value corresponding to the specified key in the JSON object below.\n\nJSON data:\n"),
+        source.part(f'}}\n\nKey: "{key}"\nCorresponding value:'),
         tokens,
         room,
     )
-    pair = source.part(f'"{key}": "{value}",\n')
-    ids = frame.hide_in_list(
-        source,
-        [pair],
-        [drawn.random()],
-        lambda left: source.enough(lambda: f'"{words.key(drawn)}": "{words.key(drawn)}",\n', left),
-    )
+    opening, two = source.part("{\n"), [f'"{key}": "{value}"', pair()]
+    asked, other = source.parts([f"{each},\n" for each in two])
+    asked_last, other_last = source.parts([f"{each}\n" for each in two])  # without a comma, in which tokens may differ
+    left = min(frame.left([opening, asked, other_last]), frame.left([opening, other, asked_last]))
+    listed = [*whole(source.enough(lambda: f"{pair()},\n", left), left)]
+    place = drawn.randrange(len(listed) + 2)
+    end = [other, asked_last] if place > len(listed) else [other_last]
+    listed = [*listed[:place], *([asked] if place <= len(listed) else []), *listed[place:], *end]
+    ids = frame.around([source.dots(frame.left([opening, *listed])), opening, *listed])
     return Item(ids, (value,), room, f' "{value}')
 
 
@@ -149,5 +153,5 @@ def own(source: Source, drawn: random.Random, tokens: int) -> Item:
         tokens,
         room,
     )
-    ids = frame.hide([source.part(f" {needle.needle}")], [drawn.random()], source.haystack)
+    ids = frame.hide_in_documents(source, [source.part(f" {needle.needle}")], [drawn.random()])
     return Item(ids, needle.answers, room, f" {needle.answers[0]}" if len(needle.answers) == 1 else "")

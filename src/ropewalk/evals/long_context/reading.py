@@ -4,7 +4,7 @@ in   a source with questions, a random generator, a length in tokens
 out  an item
 
 qa_1 asks what one document answers (SQuAD), qa_2 what several do (HotpotQA). They stand among the documents of other questions, from the beginning
-again where those are at an end.
+again where those are at an end; all of them are whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _reading(source: Source, drawn: random.Random, tokens: int, questions: list[
     asked, room = drawn.choice(questions), 32
     frame = Frame(
         source.head(f"{_ASK}The following are given documents.\n\n"),
-        source.part(f"\n\n{_ASK}Question: {asked.question} Answer:"),
+        source.part(f"{_ASK}Question: {asked.question} Answer:"),
         tokens,
         room,
     )
@@ -44,13 +44,12 @@ def _reading(source: Source, drawn: random.Random, tokens: int, questions: list[
     others = [body for text, body in source.bodies.items() if text not in asked.documents]
     drawn.shuffle(others)
     left = frame.left([*answering, *source.numbered(_TITLE, len(answering))])
-    # Of the others as many as fit, each with its title, and one that is cut.
+    # Of the others as many as fit, each with its title.
     others *= left // max(1, sum(map(len, others))) + 1
     titles = source.numbered(_TITLE, len(answering) + len(others))
     ends = np.cumsum(lengths(others) + lengths(titles[len(answering) :]))
     fit = int(np.searchsorted(ends, left, side="right"))
     bodies = [*answering, *others[:fit]]
     drawn.shuffle(bodies)
-    listed = zip(titles, [*bodies, *others[fit : fit + 1]], strict=False)
-    context = np.concatenate([part for pair in listed for part in pair])
-    return Item(frame.around([context[: frame.left()]]), asked.answers, room)
+    context = [part for pair in zip(titles, bodies, strict=False) for part in pair]
+    return Item(frame.around([source.dots(frame.left(context)), *context]), asked.answers, room)

@@ -144,15 +144,22 @@ class Source:
                 break
         return found
 
-    def haystack(self, tokens: int) -> list[TokenIds]:
-        """Sentences of so many tokens or more; from the beginning again where the documents are at an end, as RULER repeats its essays."""
+    def haystack(self, tokens: int, *, begun: bool = False) -> list[TokenIds]:
+        """Sentences of so many tokens or more; from the beginning again where the documents are at an end, as RULER repeats its essays.
+
+        begun: something stands before them on their line.
+        """
         length = sum(map(len, self.sentences))
-        return [self._first, *(self.sentences * (tokens // length + 2))[1:]]
+        sentences = self.sentences * (tokens // length + 2)
+        return sentences if begun else [self._first, *sentences[1:]]
 
     @cached_property
     def _first(self) -> TokenIds:
-        """The first sentence, on a new line."""
-        return self._alone("\n", self.tokenizer.decode(self.sentences[0]).lstrip())
+        return self.on_new_line(self.sentences[0])
+
+    def on_new_line(self, sentence: TokenIds) -> TokenIds:
+        """A sentence that has a blank before it, without it at the beginning of a line."""
+        return self._alone("\n", self.tokenizer.decode(sentence).lstrip())
 
     @cached_property
     def asked(self) -> list[Question]:
@@ -184,11 +191,12 @@ class Source:
         """The needles of all files.
 
         Raises:
-            UserError: a line without needle, question and answer.
+            UserError: a line without needle, question and answer, or with an answer that is not in its needle and is not said to be `inferred`.
         """
         files = [self.needle] if isinstance(self.needle, str | Path) else list(self.needle)
         fields = {"needle": _text, "question": _text, "answer": _texts}
-        rows = [row for path in files for row in jsonlines.read(path, fields)]
+        optional = {"inferred": jsonlines.one_of(True, False)}
+        rows = [_with_its_answer(row, path) for path in files for row in jsonlines.read(path, fields, optional)]
         if not rows:
             raise UserError(f"{files[0]} holds no needle; write lines of needle, question and answer into it")
         needles = [Needle(row["needle"], row["question"], row["answer"]) for row in rows]
@@ -197,18 +205,27 @@ class Source:
         return needles
 
     def _warn_of(self, needles: Sequence[Needle]) -> None:
-        """Warn of a needle that does not test what is found: it lacks the answer, or the documents give it too."""
+        """Warn of a needle that does not test what is found: the documents give the answer too."""
         haystack = _plain(self.tokenizer.decode(np.concatenate(self.sentences)))
         for needle, answer in ((each, answer) for each in needles for answer in each.answers):
-            if _plain(answer) not in _plain(needle.needle):
-                why = "is not in the needle that is hidden, so that whoever finds it may not say it"
-            elif _plain(answer) in haystack:
-                why = "is in the documents too, so that it may be said by whoever never saw the needle"
-            else:
-                continue
-            _logger.warning(
-                "the answer %r to %r %s; take one that is in the needle alone", answer, needle.question, why
-            )
+            if _plain(answer) in haystack:
+                _logger.warning(
+                    "the answer %r to %r is in the documents too, so that it may be said by whoever never saw the needle; take one that is in the "
+                    "needle alone",
+                    answer,
+                    needle.question,
+                )
+
+
+def _with_its_answer(row: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """A line of needles whose answers stand in its needle, or follow from it as it says itself."""
+    lacks = [answer for answer in row["answer"] if _plain(answer) not in _plain(row["needle"])]
+    if lacks and not row.get("inferred"):
+        raise UserError(
+            f"whoever finds a needle is to say its answer, which therefore stands in it, but in {path} {lacks[0]!r} (asked by {row['question']!r}) is not in "
+            f'{row["needle"]!r}; mend the line, or add "inferred": true to it if the answer follows from the needle in other words'
+        )
+    return row
 
 
 def _plain(text: str) -> str:

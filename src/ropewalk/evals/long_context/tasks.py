@@ -58,25 +58,25 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "niah_single_1": Task(Needles("noise")),
-    "niah_single_2": Task(Needles("essays"), needs="data"),
-    "niah_single_3": Task(Needles("essays", value="uuids"), needs="data"),
-    "niah_multikey_1": Task(Needles("essays", keys=4), needs="data"),
+    "niah_single_2": Task(Needles("essays"), needs="data", version=2),
+    "niah_single_3": Task(Needles("essays", value="uuids"), needs="data", version=2),
+    "niah_multikey_1": Task(Needles("essays", keys=4), needs="data", version=2),
     "niah_multikey_2": Task(Needles("needles"), version=2),
     "niah_multikey_3": Task(Needles("needles", key="uuids", value="uuids"), version=2),
-    "niah_multivalue": Task(Needles("essays", values=4), needs="data"),
-    "niah_multiquery": Task(Needles("essays", asked=4), needs="data"),
+    "niah_multivalue": Task(Needles("essays", values=4), needs="data", version=2),
+    "niah_multiquery": Task(Needles("essays", asked=4), needs="data", version=2),
     "vt": Task(tracing.variables),
     "cwe": Task(counting.common_words, version=2),
     "fwe": Task(counting.frequent_words),
-    "qa_1": Task(reading.one_document, scoring.match_part, needs="questions"),
-    "qa_2": Task(reading.several_documents, scoring.match_part, needs="questions"),
-    "key_value": Task(needles.look_up, after="Lost in the Middle", version=2),
+    "qa_1": Task(reading.one_document, scoring.match_part, needs="questions", version=2),
+    "qa_2": Task(reading.several_documents, scoring.match_part, needs="questions", version=2),
+    "key_value": Task(needles.look_up, after="Lost in the Middle", version=3),
     "mrcr_2": Task(Turns(2), scoring.repetition, after="MRCR", version=2),
     "mrcr_4": Task(Turns(4), scoring.repetition, after="MRCR", version=2),
     "mrcr_8": Task(Turns(8), scoring.repetition, after="MRCR", version=2),
     "graphwalks_bfs": Task(tracing.breadth_first, scoring.nodes, after="GraphWalks", version=2),
     "graphwalks_parents": Task(tracing.parents, scoring.nodes, after="GraphWalks", version=2),
-    "needle": Task(needles.own, needs="needle", after="one's own needle"),
+    "needle": Task(needles.own, needs="needle", after="one's own needle", version=2),
 }
 #: RULER's thirteen, of which its effective length is made.
 THIRTEEN = tuple(name for name, task in TASKS.items() if task.after == RULER)
@@ -98,6 +98,8 @@ def _missing(task: Task, name: str, source: Source) -> str:
         return "it hides facts in documents: give --data"
     if task.needs and getattr(source, task.needs) is None:
         return f"it is made of the user's {task.needs}: give --{task.needs}"
+    if task.needs == "needle":
+        _ = source.needles  # wrong ones are refused before the first item of any task
     several = {"qa_1": False, "qa_2": True}
     if name in several and not any((len(asked.documents) > 1) == several[name] for asked in source.asked):
         return (
