@@ -159,6 +159,14 @@ def test_a_document_shorter_than_every_window_is_read_whole_at_each(caplog):
         perplexity(model, tokenizer=tokenizer, data=docs[:2], windows=[64], stride=16)
 
 
+def test_a_window_whose_k_was_forgotten_is_asked_about(tmp_path, caplog):
+    model = tiny_directory(tmp_path / "tiny", window=1024)
+    perplexity(model, data=[Document("a", prose(2000))], windows=[128, 64], limit=1)
+    assert "did you mean" not in caplog.text
+    perplexity(model, data=[Document("a", prose(2000))], windows=[16], limit=1)
+    assert "--windows 16 is 16 tokens, and the model reads 1024 (did you mean 16k?)" in caplog.text
+
+
 def test_a_model_that_guesses_is_said_to(caplog):
     model = tiny()
     model.get_output_embeddings().weight.data.zero_()

@@ -65,6 +65,7 @@ from ropewalk.records.slide import Slide, coarse_warning, default_stride
 from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PerplexitySettings
+from ropewalk.settings.windows import forgotten_k
 
 _logger = logging.getLogger(__name__)
 _TOO_SHORT = (
@@ -116,6 +117,8 @@ def _least(settings: PerplexitySettings, windows: Sequence[int]) -> int:
 def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.Perplexity]:
     """`perplexity` of a model that is loaded already."""
     windows = list(dict.fromkeys(settings.windows or [loaded.info.window]))
+    if ranks.rank() == 0 and (question := forgotten_k("--windows", min(windows), loaded.info.window)):
+        _logger.warning(question)
     stride = _checked_stride(settings, windows)
     for window in windows:
         check_window(loaded.model, window)
