@@ -20,6 +20,7 @@ from ropewalk.records import Benchmark, ContextGain, PasskeySummary, Perplexity,
 from ropewalk.records.variant import Variant
 from ropewalk.reports import damage
 from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.retrieval import FINDS
 from ropewalk.reports.validation import mean_loss
 from ropewalk.rope.scaling import SCALINGS
 
@@ -30,10 +31,6 @@ NAMES = {
     "p-rope": "p-RoPE, fast pairs kept",
     "cope": "CoPE",
 }
-
-
-#: Of the passkeys in its own window, the share that a model must be able to find before one says of its children that they do not.
-FINDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class Row:
 
     @property
     def finds(self) -> bool:
-        """Whether it can find passkeys in its own window: false where all of the interval of its share there lies below `FINDS`, or nothing was tried."""
+        """Whether it can find passkeys in its own window: false where all of the interval of its share there lies below `FINDS`, as for a page's verdict, or nothing was tried."""
         return self.found_inside is not None and self.found_inside.high >= FINDS
 
     @cached_property

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 import made_up
+from grid_pages import page_of, trained
 from ropewalk import records
 from ropewalk.errors import UserError
 from ropewalk.reports import render
@@ -57,3 +60,20 @@ def test_what_the_base_alone_was_not_asked_is_said(tmp_path):
     assert "; of the base: passkeys." in made_up.words(render(records.read([path])))
     path = made_up.record_rows(tmp_path / "both.jsonl", (made_up.BASE, *rows), (STATE, *rows))
     assert "of the base: " not in made_up.words(render(records.read([path])))
+
+
+def test_of_several_bases_each_is_named_with_what_is_not_known_of_it(tmp_path):
+    """ "of the base: perplexity" was a union over two models, and a list of methods had each name twice."""
+    states = []
+    for name, family in (("hemp", "llama"), ("fern", "other")):
+        for method, nll, seeds in (("linear", 2.2, 1), ("yarn", 2.1, 2)):
+            for seed in range(seeds):
+                state, _, rows = trained(method, f"{method}-{seed}", nll)
+                own = {"name": f"{name}/{method}-{seed}", "method": method, "tokens": 2**20, "seed": seed, "data": "books"}  # fmt: skip
+                states.append((dataclasses.replace(state, name=own["name"], family=family), {"row": own}, rows))
+    text = made_up.words(page_of(tmp_path / "r.jsonl", *states))
+    unknown = text.split("Not known")[1].split("Words")[0]
+    for name in ("hemp", "fern"):
+        assert f"PI ×4 of {name} was trained with one seed" in unknown
+        assert f"Of {name}: no control is on record" in unknown
+    assert "; of the base fern: perplexity." in unknown and "of the base hemp" not in unknown

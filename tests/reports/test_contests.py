@@ -141,7 +141,7 @@ def test_the_lab_is_compared_on_its_test_text():
     assert {(v.window, v.factor, v.recipe.tokens) for each in compared.contenders for v in each.variants} == {(32768, 4.0, 5 * 2**20)}  # fmt: skip
     page = render(records.read([LAB / "smollm2-135m"]))
     heading = page.split("</h1>")[0].rpartition("<h1>")[2]
-    assert "wins by passkeys found" in heading and "books" not in heading, "passkeys are of no text"
+    assert "by passkeys found at 32768 tokens" in heading and "books" not in heading, "passkeys are of no text"
     assert "Perplexity is of books/test" in page
 
 
@@ -211,3 +211,33 @@ def test_seeds_of_one_rate_alone_do_not_decide_between_rates(tmp_path):
     one = contest(page, next(m.variant.lineage for m in page.measurements))
     (linear,) = [each for each in one.contenders if each.variants[0].method == "linear"]
     assert linear.by_validation and len(linear.variants) == 2 and linear.better is None
+
+
+def test_the_budget_that_is_told_is_the_one_of_the_best_evidence(tmp_path):
+    """One seed of most methods, each at a rate that was the worse one on validation, went before seeds of fewer methods after four times the tokens."""
+    most = [trained(method, method, nll) for method, nll in (("yarn", 2.1), ("linear", 2.2), ("ntk", 2.3))]
+    pair = (("yarn", 2.0), ("linear", 1.9))
+    one = [trained(method, f"{method}4", nll, tokens=2**22) for method, nll in pair]
+    again = [trained(method, f"{method}4s1", nll + 0.01, tokens=2**22, seed=1) for method, nll in pair]
+    assert "Of 3 methods at 1024 tokens of held-out after 1M training tokens" in verdict_of(tmp_path, *most, *one)
+    repeated = verdict_of(tmp_path, *most, *one, *again)
+    assert "Of 2 methods at 1024 tokens of held-out after 4M training tokens, PI ×4 wins" in repeated
+    (place := tmp_path / "half").mkdir()
+    assert "Of 3 methods" in verdict_of(place, *most, *one, again[0]), "most of two are two"
+
+
+def test_a_budget_at_rates_that_were_not_the_best_goes_behind_one_of_fewer_methods(tmp_path):
+    worse = [rate(method, 1e-4, nll, 2.5) for method, nll in (("yarn", 2.1), ("linear", 2.2), ("ntk", 2.3))]
+    tuned = [rate(method, 1e-3, 2.2, 2.4) for method in ("yarn", "linear", "ntk")]
+    tuned = [(*state[:2], [row for row in state[2] if row.data == "books/validation"]) for state in tuned]
+    more = [rate(method, 1e-3, nll, 2.3, tokens=2**22) for method, nll in (("yarn", 2.0), ("linear", 1.9))]
+    more = [(dataclasses.replace(state, name=f"{state.name}-4"), *rest) for state, *rest in more]
+    text = verdict_of(tmp_path, *worse, *tuned, *more)
+    assert "Of 2 methods at 1024 tokens of books/test after 4M training tokens, PI ×4 wins" in text
+
+
+def test_a_larger_budget_of_another_text_is_not_held_against_this_one(tmp_path):
+    """What 100M tokens of one text gave was compared with 5M of another."""
+    states = [trained("yarn", "y", 2.1), trained("linear", "l", 2.2)]
+    text = verdict_of(tmp_path, *states, trained("linear", "l4", 2.0, tokens=2**22, data="code"))
+    assert "After 4M training tokens of code PI ×4 alone was measured. Rule" in text

@@ -11,6 +11,8 @@ import pytest
 
 import made_up
 from grid_pages import page_of, table, trained
+from ropewalk import records
+from ropewalk.reports import render
 
 
 def control(name: str, nll: float, **differs):
@@ -75,3 +77,14 @@ def test_the_figure_against_the_base_is_of_all_seeds_though_the_control_has_one(
     own = re.search(r"above the base's: ([+−]0.000) (\(.*?\)) nats; above a control's", text)
     assert own and own[2] == f"(95 % interval {low} to {high})" and mean == "+0.000"
     assert "price of the longer window: +0.200 (95 % interval +0.200 to +0.200) nats, of seed 0 alone." in text
+
+
+def test_the_price_is_told_where_the_base_was_not_measured(tmp_path):
+    """The control had read the old window, and the verdict had no word of it: the first model of the lab's page has no row of its base."""
+    path = tmp_path / "r.jsonl"
+    for state, settings, rows in (trained("linear", "l", 2.2), trained("yarn", "y", 1.9), control("c", 1.7)):
+        made_up.record_rows(path, (state, *rows), settings=settings)
+    assert (
+        "Loss at 256 tokens above a control's that read as many tokens of this text there, the price of the longer window: "
+        "+0.200 (95 % interval +0.200 to +0.200) nats." in made_up.words(render(records.read([path])))
+    )

@@ -233,6 +233,26 @@ def test_the_winner_is_named_by_passkeys_then_perplexity_or_nobody_is(tmp_path, 
     assert heading.strip().startswith("A longer window for hemp:")
 
 
+def test_a_measure_that_decides_among_those_an_earlier_one_left_is_named_with_it(tmp_path):
+    """ "Of 9 methods ABF wins by perplexity" stood before five that read better: passkeys had set those behind."""
+    shares = {"ntk": (1.0, 2.0), "yarn": (1.0, 2.2), "linear": (0.3, 1.8), "plain": (0.3, 1.9)}
+    few = [*((trained(name, name, nll), share) for name, (share, nll) in shares.items())]
+    page = page_of(tmp_path / "r.jsonl", *(with_keys(state, share) for state, share in few))
+    text = made_up.words(page).replace("\u202f", " ")
+    label = re.search(r"hemp: (NTK ×4|ABF ×4)", text)[1]
+    heading = f"{label} wins by k_max, level with YaRN ×4, and of these 2 by perplexity at 1024 tokens of held-out"
+    assert f"hemp: {heading}" in text
+    assert (
+        f"Of 4 methods at 1024 tokens of held-out after 1M training tokens, {label} wins by k_max, level with YaRN ×4, and of these 2 by perplexity: "
+        in text
+    )
+    ours, theirs, best = (f"{math.exp(nll):.2f}" for nll in (2.0, 2.2, 1.8))
+    assert re.search(rf"; {ours} [^,]*, against {theirs} .*? of YaRN ×4\. Yet PI ×4 reads better .*?{best}", text)
+    three = [with_keys(state, 1.0 if place < 3 else share) for place, (state, share) in enumerate(few)]
+    text = made_up.words(page_of(tmp_path / "three.jsonl", *three, with_keys(trained("cope", "c", 2.3), 1.0)))
+    assert "PI ×4 wins by k_max, level with 3 others, and of these 4 by perplexity" in text
+
+
 def test_a_method_whose_seeds_scatter_over_another_wins_nothing(tmp_path):
     """Each seed by itself is paired with an interval of no width: it is the spread of seeds that leaves it open."""
     seeds = [trained("yarn", f"y{seed}", nll, seed=seed) for seed, nll in enumerate((2.0, 2.1, 2.3))]
@@ -635,3 +655,18 @@ def test_what_training_made_worse_by_perplexity_has_the_paired_difference(tmp_pa
     change, reach = nats.mean() - before, 12.7062 * nats.std(ddof=1) / np.sqrt(2)
     figures = f"perplexity {np.exp(nats.mean()):.2f}, before it {np.exp(before):.2f}: {change:+.3f} (95 % interval {change - reach:+.3f} to {change + reach:+.3f}) nats a token"
     assert f"Training made YaRN ×4 worse at 1024 tokens: {figures}." in text.replace("\u202f", " ")
+
+
+def test_two_trainings_of_one_method_that_ended_at_other_steps_are_no_seeds_of_each_other(tmp_path):
+    """5M tokens at one rate and 100M at another were "1 of 2 seeds" of one line, which lost the steps that told them apart."""
+    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024)])  # fmt: skip
+    short = trained("linear", "short", 2.4, seed=0)
+    model, settings, rows = trained("linear", "long", 2.1, tokens=2**22, learning_rate=1e-3, seed=0)
+    page = page_of(
+        tmp_path / "r.jsonl", once, short, (made_up.extended(4, 80, "linear", name=model.name), settings, rows)
+    )
+    lines = {label: cells for label, cells in table(page, "Perplexity by fine-tuning steps").items() if "PI" in label}
+    assert len(lines) == 2 and not any("seeds" in text for label, cells in lines.items() for text in (label, *cells))
+    assert lines.keys() == {"PI ×4, window 1024 (1M tokens)", "PI ×4, window 1024 (4M tokens)"}
+    by_steps = [made_up.words(figure) for figure in page.split("<figure") if "fine-tuning steps" in figure]
+    assert any("PI ×4 (1M tokens)" in figure and "PI ×4 (4M tokens)" in figure for figure in by_steps)

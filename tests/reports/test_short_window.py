@@ -74,7 +74,9 @@ def test_harder_retrieval_tells_of_the_short_window_and_how_far_it_holds(tmp_pat
 
 @pytest.mark.parametrize(("right", "held"), [
     ((40, 10), f"to 256 by harder retrieval (80.0 % at 256, 20.0 % at 1024: {change(80, 20, 100)})"),
-    ((0, 10), "to no length by harder retrieval (nothing was right at 256)"),
+    ((0, 10), "to no length by harder retrieval (nothing was right at 256, clearly fewer than half)"),
+    ((3, 3), "to no length by harder retrieval (6.0 % right at 256, clearly fewer than half)"),
+    ((20, 20), f"to 1024 by harder retrieval (40.0 % at 256, 40.0 % at 1024: {change(40, 40, 100)})"),
 ])  # fmt: skip
 def test_a_share_that_is_surely_lower_does_not_hold(tmp_path, right, held):
     for window, each in zip((256, 1024), right, strict=True):

@@ -85,7 +85,8 @@ def _perplexity_axis(axes: Axes, drawn: Sequence[float], base: float | None) -> 
 
 def _looks(last: dict[Variant, float], colours: Colours | None) -> dict[Variant, dict[str, Any]]:
     """Colour, place and name of each training's curve, by the last value of each, the lower the better."""
-    names, crowd = labels(list(last)), crowded_out(last, lambda variant: variant)
+    names = labels(list(last), called=lambda variant: variant.method_and_factor)
+    crowd = crowded_out(last, lambda variant: variant)
     grey = {"color": CROWDED_OUT, "zorder": 1, "label": more(len(crowd))}
     return {
         variant: grey
@@ -93,7 +94,7 @@ def _looks(last: dict[Variant, float], colours: Colours | None) -> dict[Variant,
         else {
             "color": colour(variant, colours),
             "zorder": 2,
-            "label": names[variant].replace(variant.label, variant.method_and_factor),
+            "label": names[variant],
         }
         for variant in last
     }

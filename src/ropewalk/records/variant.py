@@ -183,13 +183,19 @@ def seeds_of_rows(variants: Sequence[Variant]) -> list[list[Variant]]:
     return rows
 
 
-def labels(variants: Sequence[Variant], *, one_by_one: bool = False, always: Sequence[str] = ()) -> dict[Variant, str]:
+def labels(
+    variants: Sequence[Variant],
+    *,
+    one_by_one: bool = False,
+    always: Sequence[str] = (),
+    called: Callable[[Variant], str] = lambda variant: variant.label,
+) -> dict[Variant, str]:
     """variant → a label that is unique among these, but for seeds, which share a row: where two share one what differs is added.
 
-    That is the window, then each fact of the training, the seed, the name, the fingerprint. `one_by_one`: seeds have labels of their own. `always`: facts that are added whether or not two share a label.
+    That is the window, then each fact of the training, the seed, the name, the fingerprint. `one_by_one`: seeds have labels of their own. `always`: facts that are added whether or not two share a label. `called`: what each is called to begin with.
     """
     rows = [[variant] for variant in dict.fromkeys(variants)] if one_by_one else seeds_of_rows(variants)
-    unique = told_apart({row[0]: row[0].label for row in rows}, lambda variant: variant, always)
+    unique = told_apart({row[0]: called(row[0]) for row in rows}, lambda variant: variant, always)
     seeds = {row[0]: f", {len(row)} seeds" if len(row) > 1 else "" for row in rows}
     return {variant: unique[row[0]] + seeds[row[0]] for row in rows for variant in row}
 

@@ -88,24 +88,20 @@ def not_on_record(clean: Clean) -> Iterable[str]:
         what for what, asked in _ASKED.items() if kinds & {*asked.shown, *(part for part, _, _ in asked.parts)}
     }
     missing = [what for what in _ASKED if extended and what not in on_record]
-    of_base = _not_of_base(clean, {m.model_variant.lineage for m in extended})
-    parts = [", ".join(missing), f"of the base: {', '.join(of_base)}" if of_base else ""]
+    lineages = dict.fromkeys(m.model_variant.lineage for m in extended)
+    parts = [", ".join(missing), *(_not_of_base(clean, lineage) for lineage in lineages)]
     if any(parts):
         whose = "" if kinds - {Step} else " of the extended model"  # of which training alone is on record
         yield f"Not on record{whose}{':' if missing else ''} {'; '.join(filter(None, parts))}."
 
 
-def _not_of_base(clean: Clean, lineages: set[tuple]) -> list[str]:
-    """What extended models of some base were asked, and it was not: what the extension changed is not known there."""
-    unasked = set[str]()
-    for lineage in lineages:
-        rows = [m for m in clean.measurements if m.model_variant.lineage == lineage]
-        of_base = {
-            type(m.row) for m in rows if m.model_variant.role in ("base", "extrapolation") and not m.model_variant.steps
-        }
-        of_others = {type(m.row) for m in rows if m.model_variant.extended}
-        of_base |= {BenchmarkComparison} & of_others  # which holds both
-        unasked |= {
-            what for what, asked in _ASKED.items() if of_others & {*asked.shown} and not of_base & {*asked.shown}
-        }
-    return [what for what in _ASKED if what in unasked]
+def _not_of_base(clean: Clean, lineage: tuple) -> str:
+    """What extended models of a base were asked and it was not, so that what the extension changed is not known there; which base, where the page has several."""
+    rows = [m for m in clean.measurements if m.model_variant.lineage == lineage]
+    of_base = {
+        type(m.row) for m in rows if m.model_variant.role in ("base", "extrapolation") and not m.model_variant.steps
+    }
+    of_others = {type(m.row) for m in rows if m.model_variant.extended}
+    of_base |= {BenchmarkComparison} & of_others  # which holds both
+    unasked = [what for what, asked in _ASKED.items() if of_others & {*asked.shown} and not of_base & {*asked.shown}]
+    return f"of the base {clean.base_of(lineage)}".rstrip() + f": {', '.join(unasked)}" if unasked else ""

@@ -23,9 +23,8 @@ from ropewalk.sentences import joined
 def cautions(clean: Clean) -> Iterator[str]:
     """What to know of the trainings that are compared."""
     for one in contests(clean):
-        yield from _settings(clean, one)
-        yield from _by_what_is_shown(one)
-        yield from _worse_on_validation(one)
+        for caution in (*_settings(clean, one), *_by_what_is_shown(one), *_worse_on_validation(one)):
+            yield clean.about(one.group.lineage, caution)
 
 
 def _settings(clean: Clean, one: Contest) -> Iterable[str]:

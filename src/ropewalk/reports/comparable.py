@@ -107,11 +107,9 @@ def is_of_validation(m: Measurement[Perplexity]) -> bool:
 def groups(clean: Clean) -> list[Group]:
     """Comparable groups: test texts before validation texts, then the one with the most variants first."""
     by_rule: dict[tuple, Group] = {}
-    several = len({m.model_variant.lineage for m in clean.measurements}) > 1
     for m in clean.of(Perplexity):
         rule = (m.model_variant.lineage, m.row.data, m.row.convention, m.row.bos)
-        base = m.model_variant.base_name if several else ""
-        by_rule.setdefault(rule, Group(*rule, base=base)).measurements.append(m)
+        by_rule.setdefault(rule, Group(*rule, base=clean.base_of(m.model_variant.lineage))).measurements.append(m)
     alike = [part for group in by_rule.values() for each in _by_stride(group) for part in _by_tokens(each)]
     return sorted(
         alike, key=lambda g: (g.convention != "ropewalk", g.is_validation, -len(g.variants()), -len(g.measurements))

@@ -6,6 +6,7 @@ out  `Contender`s, ranked as far as intervals tell
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -95,16 +96,47 @@ class Contender:
         return write(value) + (f" ({around})" if around else "")
 
 
-def ranked(contenders: list[Contender]) -> tuple[list[Contender], str]:
-    """Those that no measure sets behind the best, the best first; and the measure that decided, or the last."""
-    left, measure = contenders, ""
+@dataclass(frozen=True)
+class Ranking:
+    """Contenders as far as measures tell them apart.
+
+    level: those that no measure sets behind the best, the best first.
+    measure: that decided at last, or was the last to be tried.
+    rounds: (measure, those that it was to tell apart), of each measure that set some of them behind.
+    """
+
+    level: list[Contender]
+    measure: str
+    rounds: list[tuple[str, list[Contender]]]
+
+    @property
+    def following(self) -> Contender:
+        """The best, by the same rule, of those that the last measure set behind."""
+        return ranked([each for each in self.rounds[-1][1] if each not in self.level]).level[0]
+
+    @property
+    def by(self) -> str:
+        """By what the best won, in words: "passkeys found, level with YaRN ×4, and of these 2 by perplexity"."""
+        words = ""
+        for (measure, _), (_, left) in itertools.pairwise(self.rounds):
+            others = [each.label for each in left if each is not self.level[0]]
+            told = others[0] if len(others) == 1 else f"{len(others)} others"
+            words += f"{measure}, level with {told}, and of these {len(left)} by "
+        return words + self.measure
+
+
+def ranked(contenders: list[Contender]) -> Ranking:
+    """By each measure in order that all have who are left; who is behind the best by it is out."""
+    left, measure, rounds = contenders, "", list[tuple[str, list[Contender]]]()
     for measure in MEASURES:
         if all(measure in contender.figures for contender in left):
             best = max(left, key=lambda contender: contender.score(measure))
-            left = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
+            level = [best, *(each for each in left if each is not best and not best.leads(each, measure))]
+            rounds += [(measure, left)] * (len(level) < len(left))
+            left = level
             if len(left) == 1:
                 break
-    return left, measure
+    return Ranking(left, measure, rounds)
 
 
 def over_seeds_of(measure: str, window: int, seeds: Sequence[Bounded]) -> Bounded:

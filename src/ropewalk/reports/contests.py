@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from ropewalk.records import Step
 from ropewalk.records import format as number_format
@@ -40,11 +41,17 @@ class Comparable:
     def methods(self) -> set[str]:
         return {variant.method_label for variant in self.states}
 
-    @property
-    def rank(self) -> tuple:
-        """Which of several a verdict is about: the largest. What was chosen on a validation text looks better there than it is."""
+    def rank(self, contenders: Sequence[Contender]) -> tuple:
+        """Which of several a verdict is about: the largest. What was chosen on a validation text looks better there than it is.
+
+        Then by the evidence for its methods, each of which has its contender: whether most of them were trained with several seeds, whether for most no setting
+        is known that is better on validation, and how many they are.
+        """
         counted_as_usual = self.group.convention == "ropewalk"
-        return (counted_as_usual, not self.group.is_validation, self.amount > 0, len(self.methods), self.amount, self.window)  # fmt: skip
+        repeated = _most(len(each.variants) > 1 for each in contenders)
+        at_their_best = _most(each.better is None for each in contenders)
+        evidence = (repeated, at_their_best, len(contenders))
+        return (counted_as_usual, not self.group.is_validation, self.amount > 0, *evidence, self.amount, self.window)
 
     def is_like(self, other: Comparable) -> bool:
         """Whether they differ in their training alone."""
@@ -68,12 +75,12 @@ def contests(clean: Clean) -> list[Contest]:
 
 
 def contest(clean: Clean, lineage: tuple) -> Contest | None:
-    """The methods to compare: on a test text before a validation text, trained before untrained, then where most methods were measured, then of the largest budget."""
+    """The methods to compare: on a test text before a validation text, trained before untrained, then those of the best evidence (`Comparable.rank`), then of the largest budget."""
     states = _comparable(clean, lineage)
     fair = [each for each in states if len(each.methods) > 1]
     if not fair:
         return None
-    chosen = max(fair, key=lambda each: each.rank)
+    chosen = max(fair, key=lambda each: each.rank(_contest(clean, each).contenders))
     alike = [each for each in fair if each is not chosen and each.is_like(chosen)]
     untrained = [each for each in alike if not each.amount]
     elsewhere = [each for each in alike if each.amount == chosen.amount]
@@ -149,6 +156,11 @@ def _comparable(clean: Clean, lineage: tuple) -> list[Comparable]:
     return list(parts.values())
 
 
+def _most(true: Iterable[bool]) -> bool:
+    """Whether more than half of these hold."""
+    return fmean(true) > 0.5
+
+
 def _differing(states: Sequence[Comparable]) -> list[str]:
     """In which aspects these are not all alike."""
     return [name for name in states[0].aspects if len({each.aspects[name] for each in states}) > 1]
@@ -171,7 +183,7 @@ def _best(variants: list[Contender], rows: validation.Read) -> Contender:
     most = max(len(MEASURES.keys() & each.figures.keys()) for each in variants)
     known = [each for each in variants if len(MEASURES.keys() & each.figures.keys()) == most]
     losses = validation.losses([each.variants for each in known], rows)
-    leader = known[losses.index(min(losses))] if losses else ranked(known)[0][0]
+    leader = known[losses.index(min(losses))] if losses else ranked(known).level[0]
     return replace(leader, other_variants=[v for v in variants if v is not leader], by_validation=losses is not None)
 
 

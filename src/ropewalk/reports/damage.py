@@ -75,13 +75,14 @@ def control_of(variant: Variant, measured: Mapping[Variant, ByWindow], runs: Seq
 
 
 def sentence(group: Group, seeds: Sequence[Variant], runs: Sequence[Training]) -> str:
-    """Both, each of all seeds of one method that it is known of, in words; nothing without a control."""
+    """Both, each of all seeds of one method that it is known of, in words; without a base that of the control alone; nothing without a control."""
     base = _mean_loss([(seed, change) for seed in seeds if (change := above_base(group, seed))], len(seeds))
     control = _mean_loss([(seed, change) for seed in seeds if (change := above_control(group, seed, runs))], len(seeds))
-    if not base or not control:
+    if not control:
         return ""
+    above_both = f"above the base's: {base}; above" if base else "above"
     return (
-        f"Loss at {seeds[0].original_window} tokens above the base's: {base}; above a control's that read as many tokens of this text there, "
+        f"Loss at {seeds[0].original_window} tokens {above_both} a control's that read as many tokens of this text there, "
         f"the price of the longer window: {control}."
     )
 
@@ -102,4 +103,5 @@ def no_control(clean: Clean) -> Iterable[str]:
         without = [each for each in asked if not any(control_of(v, rows, runs) for v in each.variants)]
         if without:
             whose = "" if len(without) == len(asked) else f" of {joined(each.label for each in without)}"
-            yield f"No control{whose} is on record, trained at the old window on as many tokens (ablate --methods control): how much of the change there is the longer window's is not known."
+            said = f"No control{whose} is on record, trained at the old window on as many tokens (ablate --methods control): how much of the change there is the longer window's is not known."
+            yield clean.about(one.group.lineage, said)

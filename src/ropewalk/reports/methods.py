@@ -13,7 +13,7 @@ from functools import cached_property
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing
 from ropewalk.reports.comparable import Group, short_data
-from ropewalk.reports.contenders import MEASURES, OLD, Contender, ranked
+from ropewalk.reports.contenders import MEASURES, OLD, Contender, Ranking, ranked
 
 #: How one is ahead by a measure, where, and how its figures are written.
 _AHEAD: dict[str, tuple[str, str, Callable[[float], str]]] = {
@@ -42,7 +42,7 @@ class Contest:
     others_differ: dict[str, str] = field(default_factory=dict)  # in what, and what theirs are
 
     @cached_property
-    def ranking(self) -> tuple[list[Contender], str]:
+    def ranking(self) -> Ranking:
         """See `ranked`."""
         return ranked(self.contenders)
 
@@ -54,7 +54,7 @@ class Contest:
     @property
     def leader(self) -> Contender:
         """The winner, or the best of those that cannot be told apart."""
-        return self.ranking[0][0]
+        return self.ranking.level[0]
 
     @property
     def headline(self) -> str:
@@ -62,15 +62,15 @@ class Contest:
         return self._outcome(self._of_what)
 
     def _outcome(self, among: str = "") -> str:
-        if len(self.ranking[0]) > 1:
+        if len(self.ranking.level) > 1:
             return f"no winner at {self.window} tokens{among}"
         worse = ", worse than before its training" if self.worsened else ""
-        return f"{self.leader.label} wins by {self.ranking[1]} at {self.window} tokens{among}{worse}"
+        return f"{self.leader.label} wins by {self.ranking.by} at {self.window} tokens{among}{worse}"
 
     @property
     def _of_what(self) -> str:
         """The text, where perplexity decides, since nothing else is of it; and the budget."""
-        text = short_data(self.group.data) if self.ranking[1] == "perplexity" else ""
+        text = short_data(self.group.data) if self.ranking.measure == "perplexity" else ""
         validation = "the validation text " if self.group.is_validation else ""
         return f"{f' of {validation}{text}' if text else ''} {'after ' * (self.amount > 0)}{self.budget}"
 
@@ -90,7 +90,7 @@ class Contest:
     @property
     def sentence(self) -> str:
         """Who won by what, or why nobody did; what is paired comes first, since that is what decides."""
-        level, measure = self.ranking
+        level, measure = self.ranking.level, self.ranking.measure
         among = f"{len(self.contenders)} methods at {self.window} tokens{self._of_what}"
         further = f"{self.worsened}{self._variants(measure)}{self._elsewhere}{self._larger} {RULE}"
         if len(level) > 1:
@@ -100,12 +100,11 @@ class Contest:
                 f"{each.label} ({above}{each.told(measure)})" for each, above in zip(level[1:], paired, strict=True)
             ]
             return f"No winner among {among}: intervals of {', '.join(MEASURES)} do not tell apart {', '.join(names)}.{further}"
-        others = [each for each in self.contenders if each is not level[0] and measure in each.figures]
-        following = ranked(others)[0][0]  # by the same rule
+        following = self.ranking.following
         figures = f"{level[0].told(measure)}, against {following.told(measure)} of {following.label}"
         above = f"{level[0].above(following)}; " if measure == "perplexity" else ""
         but = "".join(f". Yet {each}" for each in self._ahead_otherwise)
-        return f"Of {among}, {level[0].label} wins by {measure}: {above}{figures}{but}.{further}"
+        return f"Of {among}, {level[0].label} wins by {self.ranking.by}: {above}{figures}{but}.{further}"
 
     def _variants(self, measure: str) -> str:
         """Which methods have several variants, and what the others of the leader have."""
@@ -165,7 +164,7 @@ class Contest:
         fewer = f"{'after ' * (self.amount > 0)}{self.budget}"
         said = f" After {self.larger.budget} {one.label} alone was measured"
         same = [each for each in self.contenders if _method(each) == _method(one)]
-        if not same:
+        if not same or same[0].variants[0].recipe.data != one.variants[0].recipe.data:  # or the text changed it
             return f"{said}."
         better, worse = self._ahead(one, same[0]), self._ahead(same[0], one)
         ways = [f"it {better} than {fewer}"] * bool(better) + [f"{fewer} it {worse}"] * bool(worse)

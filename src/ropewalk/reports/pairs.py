@@ -44,7 +44,7 @@ def table(clean: Clean, contest: Contest) -> Table:
         ]
         return Line(other.named(contest.settings), cells, colour=style.colour(other.variants[0], clean.colours))
 
-    title = "the winner" if len(contest.ranking[0]) == 1 else "the best, though no winner"
+    title = "the winner" if len(contest.ranking.level) == 1 else "the best, though no winner"
     seeds = f" (seed{'s' if ',' in _seeds(best) else ''} {_seeds(best)})" if _seeds(best) else ""
     return Table(
         f"Against {title}, {best.named(contest.settings)}{seeds}; {contest.budget}; {contest.group.heading}",

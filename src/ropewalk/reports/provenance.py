@@ -191,13 +191,15 @@ def _one_seed(clean: Clean) -> Iterable[str]:
         {m.model_variant for m in clean.measurements if m.model_variant.role == "trained"}, key=lambda v: v.order
     )
     alone = [row[0] for row in seeds_of_rows(trained) if len(row) == 1]
-    compared = {v: each.label for one in contests(clean) for each in one.contenders for v in each.variants}
-    names = [compared[variant] for variant in alone if variant in compared]
     unknown_spread = "by how much another would differ is not known, and no interval"
     if alone and len(alone) == len(seeds_of_rows(trained)):
         yield f"Each training was run with one seed: {unknown_spread} here holds it."
-    elif names:
-        yield f"{joined(names)} {'was' if len(names) == 1 else 'were each'} trained with one seed: {unknown_spread} of {'its' if len(names) == 1 else 'their'} figures holds it."
+        return
+    for one in contests(clean):
+        names = [each.label for each in one.contenders if each.variants[0] in alone]
+        base = clean.base_of(one.group.lineage)
+        if names:
+            yield f"{joined(names)}{f' of {base}' if base else ''} {'was' if len(names) == 1 else 'were each'} trained with one seed: {unknown_spread} of {'its' if len(names) == 1 else 'their'} figures holds it."
 
 
 def _left_out(clean: Clean) -> Iterable[str]:

@@ -19,6 +19,8 @@ from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined
 
 _BINS = 8
+#: Of what it is asked in its own window, the share that a model must be able to answer before one says how far it holds.
+FINDS = 0.5
 ByVariant = dict[tuple[Variant, int], dict[str, Retrieval]]
 
 
@@ -102,7 +104,7 @@ def share(
 
 
 def holds(clean: Clean, seeds: Sequence[Variant]) -> str:
-    """To which length, behind "it holds": up to which the share is not surely below that at the short window, the longest asked within that of pretraining. It is over the families that were asked at all lengths from there; nothing where there are none."""
+    """To which length, behind "it holds": up to which the share is not surely below that at the short window, the longest asked within that of pretraining. It is over the families that were asked at all lengths from there; nothing where there are none. To no length where what was right at the short window is clearly below `FINDS`."""
     asked = sorted(windows(clean, seeds))
     short = max((window for window in asked if window <= seeds[0].original_window), default=min(asked, default=0))
     each = [{row.family for row in rows_of(clean, seed, w)} for seed in seeds for w in asked if w >= short]
@@ -113,8 +115,9 @@ def holds(clean: Clean, seeds: Sequence[Variant]) -> str:
     if before is None or not after:
         return ""
     of = "harder retrieval" + (f" of {joined(families)}" if set(families) < set().union(*each) else "")
-    if before[0] == 0:  # nothing is surely worse than that
-        return f"to no length by {of} (nothing was right at {short})"
+    if before[2] < FINDS:  # of what a model cannot do in its own window hardly anything is surely worse
+        right = f"{_percent(before[0])} right" if before[0] else "nothing was right"
+        return f"to no length by {of} ({right} at {short}, clearly fewer than half)"
     longer = [window for window in asked if window > short]
     there = {window: found for window, found in zip(longer, after, strict=True) if found}
     changes = {window: asked_apart(before, found) for window, found in there.items()}

@@ -85,6 +85,20 @@ class Clean:
         return list(dict.fromkeys(m.model_variant for m in self.measurements))
 
     @functools.cached_property
+    def bases(self) -> dict[tuple, str]:
+        """Lineage → what its base is called."""
+        return {v.lineage: v.base_name for v in sorted(self.variants, key=lambda v: v.role == "base")}
+
+    def base_of(self, lineage: tuple) -> str:
+        """What the base of a lineage is called, where the page is of several; else nothing, for then the heading says it."""
+        return self.bases[lineage] if len(self.bases) > 1 else ""
+
+    def about(self, lineage: tuple, sentence: str) -> str:
+        """A sentence with its base before it where the page is of several, since methods of all of them are called the same."""
+        base = self.base_of(lineage)
+        return f"Of {base}: {sentence[0].lower()}{sentence[1:]}" if base else sentence
+
+    @functools.cached_property
     def colours(self) -> dict[tuple, str]:
         """Each variant's colour on this page."""
         variants = [variant for m in self.measurements for variant in (m.variant, m.model_variant)]
@@ -119,12 +133,8 @@ def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T
 
 
 def curve_names(curves: Sequence[tuple[Variant, Any]]) -> dict[Variant, str]:
-    """What the trainings of `curves_by_steps` are called: as their last checkpoint, without its steps."""
-    names = labels([variant for variant, _ in curves])
-    return {
-        variant: name.replace(variant.label, f"{variant.method_and_factor}, window {variant.window}")
-        for variant, name in names.items()
-    }
+    """What the trainings of `curves_by_steps` are called, without steps; only seeds of one training are called the same."""
+    return labels([v for v, _ in curves], called=lambda v: f"{v.method_and_factor}, window {v.window}")
 
 
 def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
