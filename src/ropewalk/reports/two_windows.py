@@ -94,7 +94,7 @@ def _new_window(
             f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
         )
     elif change and before and before.caveat and not change.low > 1:  # a rise is one with more context, too
-        finding += f"; the base's at {before.window} tokens does not compare, by the stride"  # the cautions say why
+        finding += f"; the base's at {before.window} tokens is not compared with it, because at so coarse a stride many tokens have little before them"  # the cautions say why
     elif change:
         finding += f"; against the base in its own window {change.brief}"
     verdict.sentences.append(f"{finding}.")
