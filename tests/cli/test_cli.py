@@ -197,7 +197,7 @@ def test_a_users_mistake_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     done = run("extend", str(tmp_path / "a"), "--window", "32", "--out", str(tmp_path / "b"))
     assert done.returncode == 2
     assert done.stderr == (
-        "ropewalk: window 32 is not longer than the model's own 64; nothing to extend (ask for more than 64 tokens)\n"
+        "ropewalk: window 32 is not longer than the model's own 64 (did you mean 32k?); nothing to extend (ask for more than 64 tokens)\n"
     )
     assert not (tmp_path / "b").exists()
 

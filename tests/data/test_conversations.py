@@ -440,6 +440,22 @@ def test_long_questions_that_no_chunk_holds_are_counted_with_the_chunk_that_woul
     assert not warnings_of(tmp_path, caplog, LONG_AND_SHORT, window=1024, mode="pose", chunk_window=900)
 
 
+@pytest.mark.parametrize(
+    ("data", "option"), [([], "--chunk-window"), (["0.5@32", "note.txt", "0.5"], "length than 0.5@32 has")]
+)
+def test_where_no_answer_fits_the_option_is_named_that_lets_one(tmp_path, caplog, monkeypatch, data, option):
+    """A longer window lets none: it is the chunk, or the length of its source, that is too short."""
+    monkeypatch.chdir(tmp_path)
+    mode = {} if data else {"mode": "pose", "chunk_window": 64}
+    (tmp_path / "note.txt").write_text("A note. " * 200)
+    talk = {"messages": [{"role": "user", "content": "Why? " * 60}, SAID]}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(talk))
+    model = testing.tiny_directory(tmp_path / "tiny", window=128)
+    asked = TrainSettings(model=model, data=["chats.jsonl", *data], window=1024, steps=1, batch_size=1, out=tmp_path / "out", **mode)  # fmt: skip
+    with pytest.raises(UserError, match=f"ask for a longer {option}$"):
+        batches_of(asked, trained_checkpoint(asked), Mesh(torch.device("cpu")))
+
+
 def test_where_no_chunk_halves_what_is_left_out_the_best_one_is_named(tmp_path, caplog):
     """Of 300, 750 and 1500 tokens a chunk below the window of 512 holds the first alone."""
     chats = [*LONG_AND_SHORT, ("Why? " * 300, "So.")]

@@ -431,7 +431,16 @@ def test_a_value_of_an_item_is_told_as_the_file_has_it(tmp_path, line, said):
 def test_broken_rows_are_named(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": \n')
-    with pytest.raises(UserError, match="line 2 of .* is not JSON"):
+    with pytest.raises(UserError, match="line 2 of .* ends in the middle"):
+        list(read_documents(path))
+    for cut in ('{"text": "two', '{"text": ', '{"text"', '{"text": "two"'):
+        path.write_text(f'{{"text": "one"}}\n{cut}\n')
+        with pytest.raises(
+            UserError, match=rf"line 2 of \S+ ends in the middle of a value \(column {len(cut.rstrip())}\); "
+        ):
+            list(read_documents(path))
+    path.write_text('{"text": "one"}\n{"text": two}\n')
+    with pytest.raises(UserError, match=r"line 2 of \S+ is not JSON \(Expecting value, column 10\); "):
         list(read_documents(path))
     path.write_text('{"words": "one", "n": 1}\n')
     with pytest.raises(UserError, match="it has words, n: call the one with the text"):

@@ -96,7 +96,7 @@ def test_a_log_says_at_the_start_how_long_the_reading_of_a_long_prompt_takes(mod
     caplog.set_level(logging.INFO, "ropewalk")
     ropewalk.chat(model, tokenizer=_tokenizer(), question=["rope" * 8, "b" * 30], max_new_tokens=3)
     first, second = [each.getMessage() for each in caplog.records if "reading the prompt" in each.getMessage()]
-    assert re.match(r"reading the prompt: 33 tokens, about .* here; fewer take less", first)
+    assert re.match(r"reading the prompt: 33 tokens, about .* here, as busy as it is now; fewer take less", first)
     assert re.match(r"reading the prompt: 33 tokens, about ", second)  # what was read before is not counted again
 
 

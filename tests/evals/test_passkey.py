@@ -385,7 +385,7 @@ def test_prompts_that_take_long_are_announced_with_what_makes_them_shorter(measu
     sizes = {"depths": 2, "trials": 1} if measure is passkey.passkey else {"families": ["chain"], "trials": 2}
     measure(tiny(window=2100), tokenizer=byte_tokenizer(), window=2000, **sizes)
     (line,) = [record.getMessage() for record in caplog.records if said in record.getMessage()]
-    assert re.search(r"about [\d.]+ (h|days) here; fewer .*--trials.*--window", line)
+    assert re.search(r"about [\d.]+ (h|days) here, as busy as it is now; fewer .*--trials.*--window", line)
 
 
 def test_no_depths_or_no_trials_are_refused():

@@ -159,6 +159,41 @@ def test_a_document_shorter_than_every_window_is_read_whole_at_each(caplog):
         perplexity(model, tokenizer=tokenizer, data=docs[:2], windows=[64], stride=16)
 
 
+@pytest.mark.parametrize(
+    ("whole", "said"),
+    [
+        (0, "nothing is kept, since a document is kept once all its windows are read"),
+        (1, "1 of 2 documents are kept in "),
+    ],
+)
+def test_what_an_interrupted_measurement_keeps_is_said_and_is_kept(tmp_path, caplog, monkeypatch, whole, said):
+    model, out = tiny_directory(tmp_path / "tiny", window=64), tmp_path / "r.jsonl"
+    options = dict(data=[Document(name, name + prose(500)) for name in "ab"], windows=[64], out=out)
+    scored, really = [], module.score_document
+
+    def score(*given, **named):
+        if len(scored) == whole:
+            raise KeyboardInterrupt
+        scored.append(given[1].name)
+        return really(*given, **named)
+
+    monkeypatch.setattr(module, "score_document", score)
+    with pytest.raises(KeyboardInterrupt):
+        perplexity(model, **options)
+    assert said in caplog.text
+    monkeypatch.setattr(module, "score_document", lambda *given, **named: scored.append("again") or really(*given, **named))  # fmt: skip
+    perplexity(model, **options)
+    assert scored.count("again") == 2 - whole
+
+
+def test_a_window_whose_k_was_forgotten_is_asked_about(tmp_path, caplog):
+    model = tiny_directory(tmp_path / "tiny", window=1024)
+    perplexity(model, data=[Document("a", prose(2000))], windows=[128, 64], limit=1)
+    assert "did you mean" not in caplog.text
+    perplexity(model, data=[Document("a", prose(2000))], windows=[16], limit=1)
+    assert "--windows 16 is 16 tokens, and the model reads 1024 (did you mean 16k?)" in caplog.text
+
+
 def test_a_model_that_guesses_is_said_to(caplog):
     model = tiny()
     model.get_output_embeddings().weight.data.zero_()

@@ -235,6 +235,15 @@ def test_nothing_that_exists_is_overwritten_unasked_and_the_model_itself_never(m
         ropewalk.export(source, reader="mlx", out=source, overwrite=True)
 
 
+@pytest.mark.parametrize("reader", ["llama.cpp", "ollama"])
+def test_a_gguf_file_without_a_tokenizer_is_refused_before_its_converter_is_asked(models, reader, tmp_path):
+    bare = shutil.copytree(models["llama-linear"], tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(UserError, match="bare has no tokenizer .*; copy the original model's into it"):
+        ropewalk.export(bare, reader=reader, out=tmp_path / "out", converter=tmp_path)
+
+
 def test_a_whole_model_is_no_adapter(models, tmp_path):
     with pytest.raises(UserError, match="peft reads adapters.*--mode lora"):
         ropewalk.export(models["llama-linear"], reader="peft", out=tmp_path / "out")

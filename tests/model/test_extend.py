@@ -137,7 +137,7 @@ def test_weights_are_linked_and_saving_over_the_link_leaves_the_original(
     caplog.set_level("INFO", "ropewalk")
     original = testing.tiny_directory(tmp_path / "a", window=WINDOW) / "model.safetensors"
     extend(tmp_path / "a", window=LONGER, out=tmp_path / "b")
-    assert f"weights: the files of {tmp_path / 'a'} under further names (hard links)" in caplog.text
+    assert f"weights: the same files on the disk as those of {tmp_path / 'a'} (hard links)" in caplog.text
     before = original.read_bytes()
     assert os.stat(original).st_ino == os.stat(tmp_path / "b/model.safetensors").st_ino
     testing.tiny("llama", WINDOW, seed=1).save_pretrained(tmp_path / "b")

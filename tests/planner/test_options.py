@@ -19,6 +19,7 @@ from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
 from ropewalk.settings.command import fields
 from ropewalk.settings.plan import PlanSettings
+from ropewalk.settings.windows import perhaps_thousands
 
 
 def typed(model: str, asked: dict[str, Any], options: str) -> Plan:
@@ -155,6 +156,21 @@ def test_without_a_window_four_times_the_models_own_is_planned_for(capsys) -> No
         plan("7b", longce=16384, longce_stride=8192, **asked)
     with pytest.raises(UserError, match="chunk-window 9000 is not shorter than window 8192"):
         plan("7b", mode="pose", chunk_window=9000, **asked)
+
+
+@pytest.mark.parametrize(
+    ("typed", "own", "asked"), [(16, 8192, True), (8, 8192, False), (4096, 8192, False), (8192, 8192, False)]
+)
+def test_a_window_whose_k_was_forgotten_is_asked_about(typed, own, asked) -> None:
+    """8k would be no longer than the model's own, and nobody who types 4096 means 4 million."""
+    assert ("did you mean" in perhaps_thousands(typed, own)) is asked
+
+
+def test_each_refusal_of_a_short_window_asks_for_the_forgotten_k() -> None:
+    with pytest.raises(UserError, match=r"the window 16 \(did you mean 16k\?\); plan for 2048 or more"):
+        plan("7b", window=16)
+    with pytest.raises(UserError, match=r"chunk-window 1024 is not shorter than window 16 \(did you mean 16k\?\)"):
+        plan("7b", window=16, mode="pose", chunk_window=1024)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -134,3 +135,26 @@ def test_a_training_at_the_old_window_is_no_measurement_of_the_base(tmp_path):
     text = verdict_of(tmp_path / "r.jsonl")
     assert "Trained to 256 tokens (8 steps); it was not measured when this was written, so that what it holds to is not known." in text  # fmt: skip
     assert "Only the base model" not in text and "--windows 256 --out" in text
+
+
+def _read(row, *documents):
+    """The row of these documents: name → nll a token, of 1000 tokens each."""
+    each = [{"name": name, "tokens": 1000, "nll": 1000 * nll} for name, nll in documents]
+    mean = sum(nll for _, nll in documents) / len(documents)
+    return dataclasses.replace(row, perplexity=math.exp(mean), low=math.nan, high=math.nan, documents=len(each), tokens=1000 * len(each), per_document=each)  # fmt: skip
+
+
+@pytest.mark.parametrize(("shared", "is_told"), [("a", True), ("z", False)])
+def test_a_change_is_of_the_documents_that_both_read(tmp_path, shared, is_told):
+    """The trained model read the easiest of the base's three documents, and is worse at it: over all that each read it would look better."""
+    before = _read(made_up.row(2.0), ("a", 2.0), ("b", 2.3), ("c", 2.6))
+    after = _read(made_up.row(2.0), (shared, 2.03))
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl", (made_up.BASE, before), (TRAINED, after, _read(made_up.row(2.0, 1024), (shared, 2.0)))
+    )
+    page = made_up.words(render(records.read([path]))).replace("\u202f", " ").replace("\u00a0", " ")
+    told = f"its perplexity went {math.exp(2.0):.2f} → {math.exp(2.03):.2f}, +3.0 % (over the one document that both read: no interval)"
+    assert (told in page) == is_told and ("+3.0 % over 1 shared" in page) == is_told
+    assert ("it and its base read no document in common" in page) != is_told
+    assert f"{math.exp(2.3):.2f} →" not in page and "what training on such text brings" not in page
+    assert f"{100 * (1 - math.exp(2.03 - 2.3)):.1f} %" not in page, "no change of one's documents against another's"

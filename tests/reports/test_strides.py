@@ -55,7 +55,9 @@ def test_no_model_is_said_to_use_context_that_gives_it_nothing(tmp_path, stride,
     if 2 * stride >= _SHORT:
         assert "put to use" not in page and "; against the base in its own window" not in page
         assert f"at stride {stride} tokens counted at 256 have as few as {max(1, 256 - stride)} before them" in page
-        assert page.count("perplexity --stride 64 would tell") >= 2  # in the verdict, and under what to read with care
+        assert (
+            page.count("perplexity --stride 64 it would tell") >= 2
+        )  # in the verdict, and under what to read with care
 
 
 @pytest.mark.parametrize("convention", ["lm-eval", "longlora"])
@@ -98,7 +100,7 @@ def test_of_windows_that_slide_by_half_one_remedy_is_named_that_of_the_old_windo
     rows = [made_up.row(2.0 - 0.1 * place, window, stride=window // 2) for place, window in enumerate((64, 256, 1024))]
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, *rows[:2]), (made_up.extended(4), *rows))
     page = made_up.words(render(records.read([path])))
-    assert set(re.findall(r"perplexity --stride (\d+) would tell", page)) == {"64"} and "counted at 64" not in page
+    assert set(re.findall(r"perplexity --stride (\d+) it would tell", page)) == {"64"} and "counted at 64" not in page
 
 
 def test_windows_that_count_different_tokens_are_paired_and_that_is_said(tmp_path):

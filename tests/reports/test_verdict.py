@@ -260,13 +260,13 @@ def test_other_tokens_in_the_same_document_are_no_pair_and_said(tmp_path):
     assert "measure all with the same --max-tokens" in page and "paired over" not in page
 
 
-def test_other_documents_are_no_pair_and_said(tmp_path):
+def test_other_documents_are_said_and_those_that_both_read_alone_compared(tmp_path):
     path = made_up.record_rows(
         tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (made_up.extended(4, 9), made_up.row(2.1, documents=9))
     )
     page = made_up.words(render(records.read([path])))
     assert "were not measured on the same documents at 256 tokens" in page
-    assert "paired over" not in page
+    assert "paired over" not in page and "over the 5 documents that both read" in page
 
 
 def _read(nll, texts, names="abcde", **changes):
@@ -303,7 +303,7 @@ def test_a_digest_and_documents_of_one_name_are_no_two_texts(tmp_path):
 
 def test_estimates_over_other_texts_are_no_pair():
     before, after = (_read(2.0, texts, estimate=True) for texts in ("abcde", "vwxyz"))
-    assert not ratio(before, after).same_documents
+    assert ratio(before, after) is None
     assert ratio(before, dataclasses.replace(before, perplexity=8.0, data="elsewhere/test.jsonl")).same_documents
 
 

@@ -95,8 +95,8 @@ def test_what_is_said_of_the_disk_is_what_a_run_leaves_there(tmp_path, monkeypat
     planned = disk.Writes(1, 2, 2**20, 2**21)
     assert "by time" not in str(planned)
     assert str(dataclasses.replace(planned, by_time=3)).endswith(
-        "; 3 checkpoints by time besides, if it takes more than 10 minutes and there is room"
+        "; 3 checkpoints more, one every 10 minutes, if the run takes longer than 10 minutes and there is room"
     )
-    assert str(planned).startswith("on the disk: 5.0 MiB; 1 model of 1.0 MiB") and "2 states of about 2.0 MiB" in str(
-        planned
-    )
+    assert str(planned).startswith(
+        "on the disk: 5.0 MiB; 1 model of 1.0 MiB"
+    ) and "2 states of the optimiser of about 2.0 MiB" in str(planned)

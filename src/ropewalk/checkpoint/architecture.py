@@ -51,8 +51,8 @@ def hurdles(config: Mapping[str, Any], layout: LayerLayout | None, original_wind
 
 def in_words(found: tuple[str, ...]) -> str:
     """A sentence with its source."""
-    which = f"{len(found)}: {'; '.join(found)}" if found else "none"
+    which = f"{len(found)} of them: {'; '.join(found)}" if found else "none of them"
     return (
-        f"Of 4 traits that make a longer window harder to learn, this model has {which}. One alone costs little; three or more together cost up to "
+        f"How models are built can make a longer window harder to learn. Four such properties are known; this model has {which}. One alone costs little; three or more together cost up to "
         "47 % of the scores in tests of long contexts, though perplexity looks as good (26 models compared: OlmPool, Bertsch et al. 2026)"
     )

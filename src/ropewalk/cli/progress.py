@@ -22,6 +22,8 @@ from ropewalk.progress import PROGRESS, Event, clock, is_first_process
 
 #: Columns of a bar: the words need the rest of eighty.
 _BAR = 16
+#: Seconds over which the rate is taken that the time left follows from: on a CPU a single window takes minutes.
+_RATE_OVER = 3600.0
 
 
 class _Words(ProgressColumn):
@@ -76,7 +78,13 @@ class TerminalHandler(logging.Handler):
     def _draw(self, event: Event) -> None:
         if self._bars is None:
             self._bars = Progress(
-                BarColumn(_BAR), _Words(), console=self._console, transient=True, refresh_per_second=2, expand=True
+                BarColumn(_BAR),
+                _Words(),
+                console=self._console,
+                transient=True,
+                refresh_per_second=2,
+                expand=True,
+                speed_estimate_period=_RATE_OVER,
             )
             self._bars.start()
         if event.work not in self._tasks:

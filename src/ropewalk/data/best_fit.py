@@ -88,18 +88,23 @@ class Omitted:
 class FittedBlocks:
     """Documents packed whole, as `data.packing.TrainingRows`. Conversations never see each other, whether documents are masked or not.
 
+    Args:
+        option: what a user says the length by.
+
     Raises:
         UserError: nothing is left to read.
     """
 
-    def __init__(self, tokens: TokenCorpus, window: int, *, length: int | None = None) -> None:
+    def __init__(
+        self, tokens: TokenCorpus, window: int, *, length: int | None = None, option: str = "--window"
+    ) -> None:
         self.tokens, self.window, self.length = tokens, window, min(length or window, window)
         self.restarts = tokens.marks is not None or self.length < window
         self._pieces, self._counts, self.omitted = _cut(tokens, self.length)
         if not len(self._pieces):
             raise UserError(
                 f"training needs text of at least 2 tokens, or answers that fit a window of {self.length} tokens, and none of {len(tokens.names)} "
-                f"documents has any{_shortest_that_fits(self.omitted)}; give others, or ask for a longer --{'chunk-window' if self.length < window else 'window'}"
+                f"documents has any{_shortest_that_fits(self.omitted)}; give others, or ask for a longer {option}"
             )
         self._bins = best_fit(self._sizes.tolist(), self.length)
         self._bins_a_row = window // self.length

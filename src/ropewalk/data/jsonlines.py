@@ -16,7 +16,7 @@ from typing import Any
 
 from ropewalk.data.compression import damage_named, open_bytes
 from ropewalk.data.reading import HALF_PAIRS
-from ropewalk.data.rows import json_kind, not_lines
+from ropewalk.data.rows import broken, json_kind, not_lines
 from ropewalk.errors import UserError, refuse_irregular, told
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")
@@ -67,7 +67,7 @@ def read(path: str | Path, fields: Fields, optional: Fields | None = None) -> It
 
 def _checked(line: bytes, fields: Fields, optional: Fields, place: str) -> dict[str, Any]:
     with told(f"{place} is not a JSON object with the fields {', '.join(fields)}", "mend or drop it"):
-        item = json.loads(line)
+        item = _object(line)
         if not isinstance(item, dict):
             raise ValueError(f"it is {json_kind(item)}")
         if missing := [field for field in fields if field not in item]:
@@ -79,6 +79,13 @@ def _checked(line: bytes, fields: Fields, optional: Fields, place: str) -> dict[
         except ValueError as error:
             raise UserError(f"in {place} {field} is {error}, got {_shown(item[field])}; mend or drop it") from None
     return checked
+
+
+def _object(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode().rstrip())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it {broken(error)}") from None
 
 
 def _shown(value: Any) -> str:

@@ -92,14 +92,23 @@ def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
                 raise Unreadable(f"{file} {reason} (call it .json, or put each object on a line of its own)")
             begun = True
             try:
-                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
             except UnicodeDecodeError:
                 what = foreign(line) if number == 1 else ""
                 raise Unreadable(f"{file} {what}" if what else f"line {number} of {file} is not UTF-8") from None
             except (ValueError, RecursionError) as error:
-                yield number, UserError(f"line {number} of {file} is not JSON ({error}); mend or drop it")
+                yield number, UserError(f"line {number} of {file} {broken(error)}; mend or drop it")
     if not number:
         raise Unreadable(f"{file} is empty")
+
+
+def broken(error: Exception) -> str:
+    """What is wrong with a line of JSON; its number is said by whoever read it."""
+    if not isinstance(error, json.JSONDecodeError):
+        return f"is not JSON ({error})"
+    if error.pos >= len(error.doc) or error.msg.startswith("Unterminated string"):
+        return f"ends in the middle of a value (column {len(error.doc)})"
+    return f"is not JSON ({error.msg.removesuffix(' at')}, column {error.pos + 1})"
 
 
 def not_lines(first: bytes) -> str:

@@ -38,6 +38,7 @@ from ropewalk.rope.search import Scored, Search, as_json, from_json
 from ropewalk.rope.vectors import Vector
 from ropewalk.settings.command import takes
 from ropewalk.settings.search import SearchSettings
+from ropewalk.settings.windows import perhaps_thousands
 from ropewalk.training.setup import on_disk
 
 _TOO_SHORT = (
@@ -116,7 +117,7 @@ def _searchable(rope_config: RopeConfig, window: int) -> RopeConfig:
         )
     if window <= rope_config.window:
         raise UserError(
-            f"window {window} is not longer than the model's own {rope_config.window}; search for more than {rope_config.window} tokens"
+            f"window {window} is not longer than the model's own {rope_config.window}{perhaps_thousands(window, rope_config.window)}; search for more than {rope_config.window} tokens"
         )
     if isinstance(rope_config.scaling, Plain):
         return dataclasses.replace(rope_config, rope=dataclasses.replace(rope_config.rope, window=rope_config.window))

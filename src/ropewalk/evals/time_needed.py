@@ -26,6 +26,8 @@ from ropewalk.training.deadline import seconds_of
 _logger = logging.getLogger(__name__)
 #: Seconds: what takes less is neither announced nor refused.
 SHORT = 20.0
+#: Seconds for which products are timed where it is announced: a busy machine gives some of them to other programs.
+_TIMED = 0.5
 #: (tokens that are read, of them scored) → passes of that kind. What passes share counts once: fewer than none of a length that others begin with.
 Passes = Counter[tuple[int, int]]
 
@@ -35,11 +37,11 @@ def passes_of(windows: Sequence[SlidingWindow]) -> Passes:
     return Counter((each.stop - each.start, each.scored) for each in windows)
 
 
-def reckoned(model: Any, passes: Passes) -> float:
+def reckoned(model: Any, passes: Passes, *, lasting: float = 0.0) -> float:
     """Seconds that passes take at the rate of a matrix product here and now, as the first rank measures it; 0 where nobody knows.
 
     A weight is one multiplication and one addition a token, those of the head for scored tokens alone; a model whose config the planner
-    cannot count, or on a GPU, is not reckoned.
+    cannot count, or on a GPU, is not reckoned. lasting: as of `seconds_of`.
     """
     weight = next(model.parameters())
     if weight.device.type != "cpu":
@@ -52,13 +54,15 @@ def reckoned(model: Any, passes: Passes) -> float:
     for (tokens, scored), count in passes.items():
         body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_flops(tokens)
         flops += count * (tokens * body + 2.0 * shape.embedding * scored)
-    return same(seconds_of(flops, weight.device, weight.dtype))
+    return same(seconds_of(flops, weight.device, weight.dtype, lasting=lasting))
 
 
 def announce(title: str, model: Any, what: str, passes: Passes, ways: str) -> None:
     """Say at the start how long this rank's passes will take, where that is more than a moment. what: they are, in words. ways: what makes it shorter."""
     seconds = reckoned(model, passes)
+    if seconds >= SHORT / 10:
+        seconds = reckoned(model, passes, lasting=_TIMED)
     if rank() == 0 and seconds >= SHORT:
         if next(model.parameters()).dtype == torch.float32 and has_fast_bfloat16():
             ways += ", and --dtype bfloat16, of all that is compared, takes less time on this CPU"
-        _logger.info("%s: %s, about %s here; %s", title, what, duration(seconds), ways)
+        _logger.info("%s: %s, about %s here, as busy as it is now; %s", title, what, duration(seconds), ways)

@@ -31,7 +31,7 @@ from ropewalk.exports.checkpoints import full_layers, refuse_unreadable, write_c
 from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
 from ropewalk.model.carry import say_of_links
-from ropewalk.model.load import refuse_unknown_code
+from ropewalk.model.load import refuse_unknown_code, refuse_without_tokenizer
 from ropewalk.planner.reading import cache_bytes
 from ropewalk.planner.shape import read_shape
 from ropewalk.readers.refusals import refuse_damaged
@@ -204,6 +204,7 @@ def _gguf(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> 
     rope = checkpoint.rope
     if reason := READERS["llama.cpp"].refusal(checkpoint.config):
         raise UserError(f"{reason}, and every position would be wrong without a word; export for vllm or transformers")
+    refuse_without_tokenizer(checkpoint.path, str(checkpoint))
     _refuse_too_large(checkpoint, directory, settings)
     program = converter_directory(settings.converter)
     whole = directory / "whole"

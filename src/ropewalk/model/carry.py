@@ -102,8 +102,8 @@ def say_of_links(out: Path, model: object) -> None:
     """Log that the weights of what was written are another model's files, where they are."""
     if any(path.stat().st_nlink > 1 for path in weights_in(out)):
         _logger.info(
-            "weights: the files of %s under further names (hard links), which take no room; a program that saves a model there by writing into the "
-            "files, as safetensors before 0.8 does, changes both. A copy of the directory (cp -r) is a model of its own",
+            "weights: the same files on the disk as those of %s (hard links), so that they take no further room; a program that writes into these "
+            "files, as saving with safetensors before 0.8 does, changes both models. To have a model of its own, copy the directory (cp -r)",
             model,
         )
 

@@ -31,6 +31,7 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.settings.scaling import ScalingOptions
+from ropewalk.settings.windows import perhaps_thousands
 from ropewalk.version import __version__
 
 _logger = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ _WITHOUT_TEMPERATURE: Literal["llama3"] = "llama3"
 def _refuse_shorter(window: int, current: int) -> None:
     if not isinstance(window, int) or window <= current:
         raise UserError(
-            f"window {window} is not longer than the model's own {current}; nothing to extend (ask for more than {current} tokens)"
+            f"window {window} is not longer than the model's own {current}{perhaps_thousands(window, current)}; nothing to extend (ask for more than {current} tokens)"
         )
 
 

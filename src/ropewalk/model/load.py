@@ -167,6 +167,14 @@ def _own_code(directory: Path) -> dict[str, Any]:
     return mapped if isinstance(mapped, dict) else {}
 
 
+def refuse_without_tokenizer(directory: Path, name: object) -> None:
+    """Raises UserError where no tokenizer lies with a model."""
+    if not has_tokenizer(directory):
+        raise UserError(
+            f"{name} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
+        )
+
+
 def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer that lies with a model.
 
@@ -176,10 +184,7 @@ def load_tokenizer(model: ModelName, *, trust_remote_code: bool = False) -> tran
     trusted = trust_remote_code or (isinstance(model, Checkpoint) and model.trust_remote_code)
     directory = model.path if isinstance(model, Checkpoint) else locate(model, trust_remote_code=trusted)
     name = str(model) if isinstance(model, Checkpoint) else directory
-    if not has_tokenizer(directory):
-        raise UserError(
-            f"{name} has no tokenizer (tokenizer.json or tokenizer.model); copy the original model's into it"
-        )
+    refuse_without_tokenizer(directory, name)
 
     def way_out() -> str:
         copy = "copy the original model's files again"

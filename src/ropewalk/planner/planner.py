@@ -29,6 +29,7 @@ from ropewalk.settings.command import option_name, takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.recipe import Recipe
+from ropewalk.settings.windows import perhaps_thousands
 
 #: How many times the model's own window is planned for where nobody names one: the factor that the lab measured most (docs/results.md).
 ASSUMED_FACTOR = 4
@@ -209,7 +210,7 @@ def plan(settings: PlanSettings) -> Plan:
         settings = replace(settings, window=ASSUMED_FACTOR * shape.window)
     elif settings.window < shape.window:
         raise UserError(
-            f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}; plan for {shape.window} or more"
+            f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}{perhaps_thousands(settings.window, shape.window)}; plan for {shape.window} or more"
         )
     settings = settings.for_model(shape.parameters)
     count, chip = _chips(settings)

@@ -132,7 +132,7 @@ class Perplexity:
             return ""
         rule = f"at stride {self.stride}" if self.slide.stride == self.stride else f"as {self.convention} counts,"
         least = self.slide.least
-        return f"{rule} tokens counted at {self.window} have as few as {least} before them; perplexity --stride {self.slide.finer} would tell"
+        return f"{rule} tokens counted at {self.window} have as few as {least} before them; measured again with perplexity --stride {self.slide.finer} it would tell"
 
     @property
     def unfilled(self) -> str:

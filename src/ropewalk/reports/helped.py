@@ -50,7 +50,7 @@ def _change(before: Perplexity | None, after: Sequence[ByWindow], window: int) -
 
 def _word(change: Ratio | None, what: str) -> str:
     """The answer; where there is none, what is lacking for one."""
-    if change is None or not change.same_documents:
+    if change is None:
         return f"it cannot be told: measure {what}, on the same text with the same --max-tokens"
     if change.low > 1 or change.high < 1:
         return "worse" if change.low > 1 else "better"

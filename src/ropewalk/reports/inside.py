@@ -47,8 +47,13 @@ def compared(group: Group, inside: Sequence[Variant]) -> str:
     settings = differing([row[0].recipe for row in seeds])
     names = told_apart({row[0]: row[0].method_and_factor for row in seeds}, lambda variant: variant, settings)
     changes = [over([ratio(base[window], rows[v][window]) for v in row]) for row in seeds]
+    figures = [moved(base[window], [rows[v][window] for v in row]) for row in seeds]
     told = "; ".join(
-        f"{names[row[0]]} {moved(base[window], [rows[v][window] for v in row])}" + (f", {change}" if change else "")
-        for row, change in zip(seeds, changes, strict=True)
+        f"{names[row[0]]} {moves}" + (f", {change}" if change else "")
+        for row, moves, change in zip(seeds, figures, changes, strict=True)
+        if moves
     )
-    return f"At {window} tokens, inside the old window, against the base: {told}. Of longer windows that tells nothing."
+    return (
+        told
+        and f"At {window} tokens, inside the old window, against the base: {told}. Of longer windows that tells nothing."
+    )

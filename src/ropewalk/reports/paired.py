@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -25,7 +25,7 @@ Bounded = tuple[float, float, float]
 class Ratio:
     """after / before, with the paired interval over documents, Student's (NaN below three `documents`, or where they cannot be paired).
 
-    Documents are the same by the hash of their text; by their name in records that have none. `same_documents` is False where one of them scored a document that the other did not. `sampled` is True where a figure
+    Documents are the same by the hash of their text; by their name in records that have none. `same_documents` is False where one of them scored a document that the other did not: it is then of those alone that both did. `sampled` is True where a figure
     was estimated from a sample of windows: the interval then says how far the exact ratio on these documents may lie. `of_seeds` are the values of several seeds
     whose mean it is (`over`), of as many as `seeds`.
     """
@@ -40,13 +40,24 @@ class Ratio:
     seeds: int = 1
 
     def __str__(self) -> str:
-        over = "from samples of windows" if self.sampled else f"paired over {counted(self.documents, 'document')}"
+        over = self.of_shared or f"paired over {counted(self.documents, 'document')}"
+        if self.sampled:
+            over = "from samples of windows"
         return f"{self.change}{self._bounds(f', {over}')}"
 
     @property
     def brief(self) -> str:
         """The same where it was said before what was paired."""
-        return f"{self.change}{self._bounds('')}"
+        return f"{self.change}{self._bounds(f', {self.of_shared}' if self.of_shared else '')}"
+
+    @property
+    def of_shared(self) -> str:
+        """Of which documents it is, where that is not all that were read."""
+        return "" if self.same_documents else f"over the {self._count} that both read"
+
+    @property
+    def _count(self) -> str:
+        return "one document" if self.documents == 1 else f"{self.documents} documents"
 
     @property
     def nats(self) -> Bounded:
@@ -70,7 +81,7 @@ class Ratio:
         bounds = number_format.interval(self.low, self.high, write)
         known = f"95\u202f% interval {bounds}{pairing}" if bounds else ""
         if self.too_few:
-            known = f"{'one document' if self.documents == 1 else f'{self.documents} documents'}: no interval"
+            known = f"{self.of_shared or self._count}: no interval"
         parts = filter(None, [known, spread(self.of_seeds, _change, self.seeds) if self.of_seeds else ""])
         brackets = "; ".join(parts)
         return f" ({brackets})" if brackets else ""
@@ -104,7 +115,7 @@ def over(ratios: Sequence[Ratio | None]) -> Ratio | None:
 
 
 def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
-    """The ratio of two perplexity rows; None where either is not a positive number, or both scored a document with another number of tokens: it was cut at another place, or by another tokenizer.
+    """The ratio of two perplexity rows, over the documents that both read; None where that is no document, where either is not a positive number, or both scored a document with another number of tokens: it was cut at another place, or by another tokenizer.
 
     The interval is of each document's own difference: a hard book is hard for both models, and what they share says nothing
     about the difference.
@@ -113,20 +124,54 @@ def ratio(before: Perplexity, after: Perplexity) -> Ratio | None:
         return None
     if before.estimate or after.estimate:
         return _of_samples(before, after)
-    value = after.perplexity / before.perplexity
-    by_text = has_texts(before) and has_texts(after)
-    first, second = documents(before, by_text=by_text), documents(after, by_text=by_text)
+    if (pair := both_read(before, after)) is None:
+        return None
+    first, second = _documents(before, after)
     shared = sorted(first.keys() & second.keys())
-    if not shared:
-        return Ratio(value, same_documents=not (first and second))
     if any(lengths(before, first[key][0]).isdisjoint(lengths(after, second[key][0])) for key in shared):
         return None
-    if len(shared) != len(first) or len(shared) != len(second):
-        return Ratio(value, same_documents=False)
+    known = Ratio(
+        pair[1].perplexity / pair[0].perplexity, documents=len(shared), same_documents=has_same_documents(before, after)
+    )
     if len(shared) < Perplexity.FEWEST:
-        return Ratio(value, documents=len(shared))
+        return known
     low, high = _interval(*(np.array([table[key] for key in shared]) for table in (first, second)))
-    return Ratio(value, low, high, len(shared))
+    return replace(known, low=low, high=high)
+
+
+def has_same_documents(before: Perplexity, after: Perplexity) -> bool:
+    """Whether both scored the same documents, as far as that is on record."""
+    if before.estimate or after.estimate:
+        by_text = before.texts and after.texts
+        same = (before.documents, before.data) == (after.documents, after.data)
+        return before.texts == after.texts if by_text else same
+    pair = both_read(before, after)
+    return pair is not None and pair[0] is before and pair[1] is after
+
+
+def both_read(before: Perplexity, after: Perplexity) -> tuple[Perplexity, Perplexity] | None:
+    """Two rows as of the documents alone that both scored, then without intervals; as they are where these are all, or are not on record; None where there is none."""
+    if not (number_format.is_finite(before.perplexity) and number_format.is_finite(after.perplexity)):
+        return before, after
+    first, second = _documents(before, after)
+    if not (first and second) or first.keys() == second.keys():
+        return before, after
+    shared = first.keys() & second.keys()
+    if not shared:
+        return None
+    return _of(before, [first[key] for key in shared]), _of(after, [second[key] for key in shared])
+
+
+def _of(row: Perplexity, scored: Sequence[tuple[int, float]]) -> Perplexity:
+    """A row of some of its documents: the tokens and the nll of each."""
+    tokens = sum(count for count, _ in scored)
+    value, unknown = math.exp(sum(nll for _, nll in scored) / tokens), math.nan
+    return replace(row, perplexity=value, low=unknown, high=unknown, documents=len(scored), tokens=tokens)
+
+
+def _documents(before: Perplexity, after: Perplexity) -> list[dict[str, tuple[int, float]]]:
+    by_text = has_texts(before) and has_texts(after)
+    return [documents(row, by_text=by_text) for row in (before, after)]
 
 
 def loss_difference(before: Perplexity, after: Perplexity) -> Bounded | None:
@@ -194,17 +239,11 @@ def _interval(before: Float[np.ndarray, "documents 2"], after: Float[np.ndarray,
     return float(low), float(high)
 
 
-def _of_samples(before: Perplexity, after: Perplexity) -> Ratio:
-    """Each estimate's own interval, put together as if they erred apart: windows that both drew make the ratio surer than that."""
+def _of_samples(before: Perplexity, after: Perplexity) -> Ratio | None:
+    """Each estimate's own interval, put together as if they erred apart: windows that both drew make the ratio surer than that. None of other texts: what share of each figure is of those that both read is not on record."""
+    if not has_same_documents(before, after):
+        return None
     value = after.perplexity / before.perplexity
-    by_text = before.texts and after.texts
-    if (
-        by_text
-        and before.texts != after.texts
-        or (before.documents, before.data) != (after.documents, after.data)
-        and not by_text
-    ):
-        return Ratio(value, same_documents=False)
     ends = [(row.low, row.high) for row in (before, after) if row.estimate]
     if not all(
         number_format.is_finite(low) and number_format.is_finite(high) and 0 < low <= high for low, high in ends

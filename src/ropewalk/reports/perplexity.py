@@ -13,7 +13,7 @@ from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.comparable import Group, groups
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
-from ropewalk.reports.paired import ratio
+from ropewalk.reports.paired import both_read, has_same_documents, ratio
 from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
 from ropewalk.sentences import joined
 
@@ -135,10 +135,10 @@ def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
         return Cell("")
     # Lower at a longer window: by a stride that is coarse that need not be the model's doing, and the verdict says so.
     is_strides = base is not None and base.caveat and row.window > base.window and row.perplexity < base.perplexity
-    change = "" if base is None or row is base or is_strides else _change(row.perplexity, base.perplexity)
+    change = "" if base is None or row is base or is_strides else _change_of_rows(row, base)
     write = _about if row.estimate else number_format.perplexity
     if row.says_nothing:
-        paired = ratio(base, row) if change and base is not None else None
+        paired = ratio(base, row) if change and base is not None and has_same_documents(base, row) else None
         bounds = paired.brief.partition("(")[2].rstrip(")") if paired else ""
         return Cell.of(
             row.perplexity,
@@ -151,6 +151,14 @@ def cell(row: Perplexity | None, base: Perplexity | None) -> Cell:
 
 def _about(value: float) -> str:
     return f"≈ {number_format.perplexity(value)}"
+
+
+def _change_of_rows(row: Perplexity, base: Perplexity) -> str:
+    """Of the documents that both read, and of how many if these are not all; nothing where they share none."""
+    if has_same_documents(base, row):
+        return _change(row.perplexity, base.perplexity)
+    pair = None if base.estimate or row.estimate else both_read(base, row)
+    return f"{_change(pair[1].perplexity, pair[0].perplexity)} over {pair[0].documents} shared" if pair else ""
 
 
 def _change(value: float, base: float) -> str:
@@ -252,10 +260,19 @@ def _step_rows(group: Group) -> list[tuple[Variant, dict[int, Perplexity]]]:
     return curves_by_steps({variant: row for variant, row in own.items() if number_format.is_finite(row.perplexity)})
 
 
+def _level(group: Group) -> float | None:
+    """The base's perplexity in its own window, if each point of the curves by steps is of the same documents."""
+    base = group.base_row()
+    points = [rows[v.window] for v, rows in group.variants().items() if v.extended and v.window in rows]
+    return group.base_level() if base and all(has_same_documents(base, row) for row in points) else None
+
+
 def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
     """A figure and a table of one text's trainings; `text` names it where there is another."""
-    curves, level = step_curves(group), group.base_level()
-    caption = "Perplexity in the new window by fine-tuning steps; 1 is the base in its own window."
+    curves, level = step_curves(group), _level(group)
+    caption = (
+        "Perplexity in the new window by fine-tuning steps" + "; 1 is the base in its own window" * bool(level) + "."
+    )
     if clean.paper and compare.is_comparable(curves):
         caption += " Grey: the paper's 7B."
     title = "By fine-tuning steps" + (f": {text}" if text else "")

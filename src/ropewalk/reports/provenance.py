@@ -28,7 +28,7 @@ from ropewalk.reports import chosen, comparable, perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.contests import contests
 from ropewalk.reports.damage import no_control
-from ropewalk.reports.paired import ratio
+from ropewalk.reports.paired import has_same_documents
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.texts import listed
 from ropewalk.reports.training import kind_of_device, unread
@@ -269,9 +269,8 @@ def _unpaired(groups: list[comparable.Group]) -> Iterable[str]:
         base = next((rows for variant, rows in variants.items() if variant.role == "base"), {})
         for variant, rows in variants.items():
             for window in base.keys() & rows.keys() if variant.extended else ():
-                change = ratio(base[window], rows[window])
-                if change and not change.same_documents:
-                    differ = f"were not measured on the same documents at {window} tokens ({group.title}); part of the difference may be the text's"
+                if not has_same_documents(base[window], rows[window]):
+                    differ = f"were not measured on the same documents at {window} tokens ({group.title}): a change is of those that both read, if any"
                     unlike.setdefault(differ, []).append(variant.label)
         for differ, names in unlike.items():
             yield f"{listed(names)} and {'its' if len(set(names)) == 1 else 'their'} base {differ}."

@@ -16,7 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.recipe import of_no_machine
 from ropewalk.records.variant import Variant
 from ropewalk.reports import benchmarks, comparable, contenders, damage, long_context, passkey, retrieval, training
-from ropewalk.reports.paired import Bounded, Ratio, asked_apart, over, ratio
+from ropewalk.reports.paired import Bounded, Ratio, asked_apart, both_read, over, ratio
 from ropewalk.reports.rows import Clean
 
 #: Tokens of the prompts, what was asked in them, and the share that was right, from 0 to 1: shares compare where the first two agree.
@@ -137,15 +137,20 @@ def _taken(clean: Clean, measure: Measure, bases: Sequence[Variant], seeds: Sequ
 
 
 def _by_perplexity(clean: Clean, group: comparable.Group | None, seeds: Sequence[Variant]) -> str:
-    """By the one window at which both were measured; nothing where there is none."""
+    """By the one window at which both were measured; nothing where there is none, or no document there that both read."""
     pairs = [damage.short_pair(group, seed) for seed in seeds if seed in group.variants()] if group else []
     short, pair = seeds[0].original_window, pairs[0] if pairs else None
     if not pair:
         return ""
     at = pair[0].window
     alike = [each if each and each[0].window == at else None for each in pairs]
-    change, after = over([each and ratio(*each) for each in alike]), [each[1] for each in alike if each]
-    moves = f"its perplexity went {moved(pair[0], after)}{f', {change}' if change else ''}{_taught(clean, group, seeds, change)}"
+    change, figures = (
+        over([each and ratio(*each) for each in alike]),
+        moved(pair[0], [each[1] for each in alike if each]),
+    )
+    if not figures:
+        return ""
+    moves = f"its perplexity went {figures}{f', {change}' if change else ''}{_taught(clean, group, seeds, change)}"
     if unfilled := pair[1].unfilled:
         moves = f"({unfilled}) {moves}"
     if at == short:
@@ -157,6 +162,8 @@ def _by_perplexity(clean: Clean, group: comparable.Group | None, seeds: Sequence
 
 def _lacking(clean: Clean, group: comparable.Group, target: Variant, base: str) -> str:
     """Of which of the two a perplexity at the short window is missing."""
+    if pair := damage.short_pair(group, target):
+        return f"; what became of the short window is not known, for at {pair[0].window} tokens it and its base read no document in common (measure both with the same --data and --limit)"
     short, measured, has_base = target.original_window, group.variants().get(target, {}), group.base_row()
     lacking = "its base" if short in measured else "it" if has_base else "neither it nor its base"
     verb = "was" if lacking.startswith("neither") else "was not"
@@ -187,7 +194,7 @@ def _typed(variant: Variant) -> str:
 
 def _taught(clean: Clean, group: comparable.Group | None, seeds: Sequence[Variant], change: Ratio | None) -> str:
     """Of a fall in the old window after training, that the text brought it: the longer window cannot. Nothing where a control tells how much."""
-    fell = change is not None and change.value < 1 and not change.high >= 1
+    fell = change is not None and change.high < 1
     if group is None or not fell or not seeds[0].steps:
         return ""
     runs = training.trainings(clean)
@@ -206,6 +213,9 @@ def _elsewhere(clean: Clean, group: comparable.Group) -> str:
 
 
 def moved(before: Perplexity, inside: Sequence[Perplexity]) -> str:
-    """From the base's to the mean of these seeds."""
-    after, _, _ = perplexity_over_seeds([(row.perplexity, *row.bounds) for row in inside])
-    return f"{number_format.perplexity(before.perplexity)}\u00a0→\u00a0{number_format.perplexity(after)}"
+    """From the base's to the mean of these seeds, each of the documents that both read; nothing where a seed and the base share none."""
+    pairs = [both_read(before, row) for row in inside]
+    ends = [[(pair[at].perplexity, *pair[at].bounds) for pair in pairs if pair] for at in (0, 1)]
+    if None in pairs:
+        return ""
+    return "\u00a0→\u00a0".join(number_format.perplexity(perplexity_over_seeds(rows)[0]) for rows in ends)

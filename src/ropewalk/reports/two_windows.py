@@ -51,15 +51,15 @@ def tell(verdict: Verdict, group: Group, near: Group, base: Variant | None, seed
 
 def _original_window(verdict: Verdict, before: Perplexity, inside: OfSeeds) -> None:
     change = over([ratio(before, row) if row else None for row in inside])
-    if change is None:
-        return
     figures = moved(before, [row for row in inside if row])
+    if change is None or not figures:
+        return
     # A tile is narrow: long figures may go on in a second line, but not be torn.
     verdict.tiles.append(
         Tile(
             f"perplexity at {before.window}",
             figures.replace("\u00a0→", " →"),
-            number_format.percent(change.value - 1),
+            ", ".join(filter(None, [number_format.percent(change.value - 1), change.of_shared])),
         )
     )
 
@@ -94,7 +94,7 @@ def _new_window(
             f"; the base at {before.window} tokens has {level}, which is of another window: no better or worse follows"
         )
     elif change and before and before.caveat and not change.low > 1:  # a rise is one with more context, too
-        finding += f"; the base's at {before.window} tokens does not compare, by the stride"  # the cautions say why
+        finding += f"; the base's at {before.window} tokens is not compared with it, because at so coarse a stride many tokens have little before them"  # the cautions say why
     elif change:
         finding += f"; against the base in its own window {change.brief}"
     verdict.sentences.append(f"{finding}.")
@@ -114,7 +114,7 @@ def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
     if longer.too_few:
         return f"{moved} changes by {longer}, which may be chance."
     if not number_format.is_finite(longer.low):
-        return f"{moved} changes by {longer}; the documents are not the same, so there is no interval."
+        return f"{moved} changes by {longer}, without an interval."
     if longer.low > 1:
         return f"{moved} rises, so the longer context does harm{figures}."
     if near.caveat:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from ropewalk.errors import UserError
 from ropewalk.settings.command import Settings
 from ropewalk.settings.values import Count, Range, Tokens
+from ropewalk.settings.windows import perhaps_thousands
 
 Mode = Literal["full", "lora", "pose"]
 Precision = Literal["auto", "float32", "bfloat16", "bfloat16-stochastic"]
@@ -78,7 +79,7 @@ class Recipe(Settings):
         if self.chunk_window >= self.window:
             raise UserError(
                 f"mode pose skips positions between a short window and a long one, and chunk-window {self.chunk_window} is not shorter "
-                f"than window {self.window}; ask for a shorter one, or use mode full"
+                f"than window {self.window}{perhaps_thousands(self.window, self.chunk_window)}; ask for a shorter one, or use mode full"
             )
 
     def _refuse_other_longce(self) -> None:
@@ -108,6 +109,11 @@ class Recipe(Settings):
         if self.batch_size is None:
             raise AssertionError("a batch size that is not given depends on the model: see Recipe.for_model")
         return self.batch_size
+
+    @property
+    def option_in_memory(self) -> str:
+        """The option by which a user asks for them: `tokens_in_memory`."""
+        return "--chunk-window" if self.mode == "pose" else "--window"
 
     def tokens_in_memory(self, original_window: int) -> int:
         """Tokens of a window as it is read: in mode pose those of a chunk, the model's original window if none is asked for."""

@@ -70,7 +70,7 @@ class TrainSettings(Recipe, Checkpointed):
     budget: OptionalMinutes = None
     """End in so many minutes from now, even if fewer than --steps are done: no step begins that would not be finished, measured (--watch) and saved by then. Another time --resume goes on."""
     save_every: CountOrNone | None = None
-    """Steps between checkpoints; 0 for none before the end. If not given, 200 (the paper measures every 200, table 3), and one after every ten minutes without, which goes when newer ones are there."""
+    """Steps between checkpoints; 0 for none before the end. If not given, 200 (the paper measures every 200, table 3), and one more whenever ten minutes have passed since the last one, which is deleted when newer ones are there."""
     keep_checkpoints: Count = 2
     """Checkpoints from which training can be resumed; older ones keep their model and lose their optimiser state."""
     seed: Seed = 0

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from ropewalk.model.load import load_tokenizer
 from ropewalk.settings.budget import micro_windows
 from ropewalk.settings.mixture import Group
 from ropewalk.settings.train import TrainSettings
+from ropewalk.settings.windows import perhaps_thousands
 from ropewalk.training import pose
 from ropewalk.training.data_warnings import warn_of_data
 
@@ -74,7 +76,7 @@ class Batches:
         short, long = self.windows.window, self.settings.window
         if self.settings.mode == "pose" and short >= long:
             raise UserError(
-                f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer; ask for a "
+                f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer{perhaps_thousands(long, short)}; ask for a "
                 "longer --window, for a shorter --chunk-window, or for mode full"
             )
 
@@ -165,8 +167,13 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
                 "full, or leave the length out"
             )
         if not settings.allow_short and not group.allow_short:
-            _refuse_short(group, corpus, window)
-        packed = FittedBlocks if corpus.marks is not None or settings.packing == "best-fit" else PackedBlocks
+            _refuse_short(group, corpus, window, settings.option_in_memory)
+        option = f"length than {group.word()} has" if group.length else settings.option_in_memory
+        packed = (
+            partial(FittedBlocks, option=option)
+            if corpus.marks is not None or settings.packing == "best-fit"
+            else PackedBlocks
+        )
         try:
             rows = packed(corpus, window, length=group.length)
         except UserError as error:
@@ -235,8 +242,8 @@ def estimates_of(settings: TrainSettings, checkpoint: Checkpoint) -> tuple[list[
     return readings, sum(size.seconds for size in sizes if size is not None)
 
 
-def _refuse_short(group: Group, corpus: TokenCorpus, window: int) -> None:
-    """Packed short documents teach no range that is longer than they are; conversations are short as they come.
+def _refuse_short(group: Group, corpus: TokenCorpus, window: int, option: str) -> None:
+    """Packed short documents teach no range that is longer than they are; conversations are short as they come. option: by which the window is asked for.
 
     Raises:
         UserError: no document is as long as the window, or the length at which its source is read.
@@ -245,7 +252,7 @@ def _refuse_short(group: Group, corpus: TokenCorpus, window: int) -> None:
     if corpus.marks is not None or longest >= length:
         return
     at = f"the length of its word {group.word()}" if group.length else "the window"
-    shorter = f"a shorter length ({group.word(length=longest)})" if group.length else "a shorter --window"
+    shorter = f"a shorter length ({group.word(length=longest)})" if group.length else f"a shorter {option}"
     raise UserError(
         f"a source needs a document as long as it is read, and {group.name} is read at {length} tokens, {at}, where the longest of {len(corpus.names)} has "
         f"{longest} and the median {np.median(corpus.lengths):.0f}; give longer ones or {shorter}, or have the short ones of this source packed by {group.word(short=True)} "

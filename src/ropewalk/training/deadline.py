@@ -132,17 +132,19 @@ class Deadline:
         )
 
 
-def seconds_of(flops: float, device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """What so many FLOPs of a model take there, before any of them was seen."""
-    return flops / (_REACHED * _rate(device, dtype))
+def seconds_of(
+    flops: float, device: torch.device, dtype: torch.dtype = torch.float32, *, lasting: float = 0.0
+) -> float:
+    """What so many FLOPs of a model take there, before any of them was seen: at best; as busy as it is now, where products are timed `lasting` seconds."""
+    return flops / (_REACHED * _rate(device, dtype, lasting))
 
 
-def _rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square product, the fastest of three."""
+def _rate(device: torch.device, dtype: torch.dtype, lasting: float = 0.0) -> float:
+    """FLOP/s of a square product: the fastest of three; the mean of all in so many seconds, in which other programs have their turns."""
     a = torch.ones(_EDGE, _EDGE, device=device, dtype=dtype)  # nothing random: a run's own numbers stay the same
     times = []
-    for _ in range(4):
+    while len(times) < 4 or sum(times[1:]) < lasting:
         begin = time.perf_counter()
         float((a @ a)[0, 0])  # waits for it
         times.append(time.perf_counter() - begin)
-    return 2 * _EDGE**3 / min(times[1:])
+    return 2 * _EDGE**3 / (sum(times[1:]) / len(times[1:]) if lasting else min(times[1:]))

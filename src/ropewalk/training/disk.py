@@ -52,9 +52,10 @@ class Writes:
 
     def __str__(self) -> str:
         return (
-            f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one), and at "
-            f"most {counted(self.states, 'state')} of about {size_in_words(self.state)} at once, from which --resume goes on (--keep-checkpoints)"
-            + f"; {counted(self.by_time, 'checkpoint')} by time besides, if it takes more than {BY_TIME / 60:g} minutes and there is room"
+            f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one)"
+            + f", and beside the newest checkpoints, for --resume, {counted(self.states, 'state')} of the optimiser of about {size_in_words(self.state)} (--keep-checkpoints)"
+            * bool(self.states)
+            + f"; {counted(self.by_time, 'checkpoint')} more, one every {BY_TIME / 60:g} minutes, if the run takes longer than {BY_TIME / 60:g} minutes and there is room"
             * bool(self.by_time)
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,8 +45,11 @@ from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
+from ropewalk.settings.windows import forgotten_k
 from ropewalk.training import low_bits
 from ropewalk.training.optimizer import refuse_offload
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ def starting_model(
     """
     checkpoint = checkpoint or trained_checkpoint(settings)
     source = checkpoint.weights_of or checkpoint
+    if settings.chunk_window and (mesh is None or mesh.main):
+        if question := forgotten_k("--chunk-window", settings.chunk_window, source.positions.window):
+            _logger.warning(question)
     device = device_for(settings.device) if mesh is None else mesh.device
     weights, compute = precision(settings, device)
     if mesh is not None and mesh.world > 1 and settings.mode == "lora":

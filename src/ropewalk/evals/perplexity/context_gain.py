@@ -59,6 +59,7 @@ from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.records.slide import Slide, coarse_warning
+from ropewalk.sentences import counted
 from ropewalk.settings.command import arguments, takes
 from ropewalk.settings.measure import DataScoreSettings, GainSettings, ReadTwice
 
@@ -276,9 +277,9 @@ def _score_documents(
     announce(
         title,
         reader.loaded.model,
-        f"{len(every_window):,} windows",
+        counted(len(every_window), "window"),
         passes_of(contexts.passes(every_window)),
-        "--budget estimates it, and a smaller --max-tokens or --limit leaves fewer windows",
+        "--budget MINUTES reads a random sample of them and estimates the figure; a smaller --max-tokens or --limit leaves fewer windows",
     )
     with Progress(title, len(every_window)) as advance, reader.faster(every_window):
         for place, windows in local.items():

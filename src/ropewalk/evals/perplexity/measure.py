@@ -65,6 +65,7 @@ from ropewalk.records.slide import Slide, coarse_warning, default_stride
 from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PerplexitySettings
+from ropewalk.settings.windows import forgotten_k
 
 _logger = logging.getLogger(__name__)
 _TOO_SHORT = (
@@ -116,6 +117,8 @@ def _least(settings: PerplexitySettings, windows: Sequence[int]) -> int:
 def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.Perplexity]:
     """`perplexity` of a model that is loaded already."""
     windows = list(dict.fromkeys(settings.windows or [loaded.info.window]))
+    if ranks.rank() == 0 and (question := forgotten_k("--windows", min(windows), loaded.info.window)):
+        _logger.warning(question)
     stride = _checked_stride(settings, windows)
     for window in windows:
         check_window(loaded.model, window)
@@ -245,23 +248,36 @@ def _score_documents(
     announce(
         title,
         loaded.model,
-        f"{len(new):,} windows",
+        counted(len(new), "window"),
         passes_of(new),
-        "--budget estimates it; a larger --stride or a smaller --max-tokens leaves fewer windows",
+        "--budget MINUTES reads a random sample of them and estimates the figure; a larger --stride or a smaller --max-tokens leaves fewer windows",
     )
     batch = max(1, (batch_tokens or default_batch_tokens(loaded.device)) // window)
     with (
         Progress(title, total, done=total - len(new)) as advance,
         faster(loaded.model, passes=total, window=window, shapes=[(batch, window)]),
     ):
-        for place in local:
-            if place not in scores:
-                scores[place] = score_document(
-                    loaded, documents[place], window, stride, batch_tokens, key=keys[place], advance=advance
-                )
-                if recorder is not None:
-                    recorder.add(scores[place])
+        try:
+            for place in local:
+                if place not in scores:
+                    scores[place] = score_document(
+                        loaded, documents[place], window, stride, batch_tokens, key=keys[place], advance=advance
+                    )
+                    if recorder is not None:
+                        recorder.add(scores[place])
+        except KeyboardInterrupt:
+            _logger.warning(_kept(title, len(scores), len(local), recorder))
+            raise
     return scores
+
+
+def _kept(title: str, done: int, total: int, recorder: records.Recorder | None) -> str:
+    """What of a measurement that is interrupted need not be done again: whole documents, in a file."""
+    if recorder is None or recorder.path is None:
+        return f"{title}: nothing is kept, since no --out names a file; with one the same command goes on behind each whole document"
+    if not done:
+        return f"{title}: nothing is kept, since a document is kept once all its windows are read; --max-tokens makes it shorter"
+    return f"{title}: {done} of {counted(total, 'document')} are kept in {recorder.path}, and the one that was being read is lost; the same command goes on with it"
 
 
 def score_document(
