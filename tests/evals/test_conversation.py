@@ -92,7 +92,7 @@ def test_the_reading_of_a_long_prompt_shows_how_far_it_is_and_ends_before_the_fi
 def test_a_log_says_at_the_start_how_long_the_reading_of_a_long_prompt_takes(model, monkeypatch, caplog):
     """One layer of 32k tokens takes minutes on a CPU: its end is too late for the first line."""
     monkeypatch.setattr(talk, "_LONG", 20)
-    monkeypatch.setattr(time_needed, "seconds_of", lambda flops, *_: flops)  # the more is read, the longer
+    monkeypatch.setattr(time_needed, "seconds_of", lambda flops, *_, **__: flops)  # the more is read, the longer
     caplog.set_level(logging.INFO, "ropewalk")
     ropewalk.chat(model, tokenizer=_tokenizer(), question=["rope" * 8, "b" * 30], max_new_tokens=3)
     first, second = [each.getMessage() for each in caplog.records if "reading the prompt" in each.getMessage()]

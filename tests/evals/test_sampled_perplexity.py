@@ -209,4 +209,6 @@ def test_what_takes_long_says_so_before_the_first_window(monkeypatch, caplog):
     monkeypatch.setattr(deadline, "_rate", lambda device, *_: 1e18)
     measured()
     (line,) = [record.getMessage() for record in caplog.records if "windows, about" in record.getMessage()]
-    assert re.search(r"perplexity, window 64: [\d,]+ windows, about [\d.]+ (h|days) here; --budget", line)
+    assert re.search(
+        r"perplexity, window 64: [\d,]+ windows, about [\d.]+ (h|days) here, as busy as it is now; --budget", line
+    )

@@ -143,7 +143,8 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
 
 
-def test_a_dry_run_counts_the_tokenising_once_where_it_will_happen(tmp_path, monkeypatch):
+def test_a_dry_run_counts_the_tokenising_once_where_it_will_happen(tmp_path, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path_factory.mktemp("cache")))  # in which nothing is kept yet
     monkeypatch.setattr(tokenising, "text_size", lambda *_: TextSize(10**7, 10**6, 138.0))
     asked = dict(methods=["linear"], tokens=[1024], seeds=[0, 1], measure=["passkey"])
     first, second = (each.seconds for each in ablate(tmp_path, dry_run=True, chip="H100", **asked))
