@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 import made_up
 from ropewalk.figures import axes as figure_axes
 from ropewalk.figures import compare, style
+from ropewalk.records.recipe import Recipe
 from ropewalk.records.variant import variant_of
 from ropewalk.rope.scaling import SCALINGS
 
@@ -48,6 +49,21 @@ def test_factors_have_room_too():
         for factor in (1.125, 1.25, 1.5, 2.0, 16.0)
     ]
     assert written_below(compare.ablation(points, base=2.0)) == ["×1.125", "×2", "×16"]
+
+
+def test_seeds_are_one_line_and_rates_are_not():
+    two = variant_of(dataclasses.replace(made_up.extended(2), scaling=SCALINGS["linear"](2.0)))
+
+    def trained(rate: str, seed: int):
+        return dataclasses.replace(two, recipe=Recipe(facts=(("learning_rate", rate),), seed=seed))
+
+    points = [(trained("0.001", 0), "5M", 3.0), (trained("0.001", 1), "5M", 3.2), (trained("0.0001", 0), "5M", 9.0)]
+    axes = compare.ablation(points, base=1.0).axes[0]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines() if str(line.get_label())[0] != "_"}
+    assert drawn == {
+        "PI, 5M, learning rate 0.001": [pytest.approx((3.0 * 3.2) ** 0.5)],
+        "PI, 5M, learning rate 0.0001": [pytest.approx(9.0)],
+    }
 
 
 @style.styled

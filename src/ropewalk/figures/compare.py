@@ -35,6 +35,7 @@ from ropewalk.figures.style import (
     styled,
 )
 from ropewalk.records import ContextGain, paper
+from ropewalk.records.recipe import differing
 from ropewalk.records.variant import Variant, labels
 
 COMPARABLE = 100  # steps; a run that ends before would be a dot beside the paper's thousand
@@ -214,15 +215,17 @@ def by_distance(
 
 @styled
 def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None) -> Figure:
-    """Perplexity in the new window by factor, one line a method and budget, seeds by their mean; relative to the base where it is known.
+    """Perplexity in the new window by factor, one line a method, budget and setting of its training, seeds by their mean; relative to the base where it is known.
 
     `points` holds (variant, budget in words, perplexity).
     """
     figure, axes = new(height=2.9)
-    lines: dict[tuple[str, str], list[tuple[Variant, float]]] = {}
+    lines: dict[str, list[tuple[Variant, float]]] = {}
+    apart = differing([variant.recipe for variant, _, _ in points])
     for variant, budget, value in points:
-        lines.setdefault((variant.method_label, budget), []).append((variant, value / (base or 1.0)))
-    for index, ((method, budget), line) in enumerate(lines.items()):
+        told = filter(None, map(variant.recipe.told, apart))
+        lines.setdefault(", ".join([variant.method_label, budget, *told]), []).append((variant, value / (base or 1.0)))
+    for index, (name, line) in enumerate(lines.items()):
         first, by_factor = line[0][0], dict[float, list[float]]()
         for variant, value in sorted(line, key=lambda point: point[0].factor):
             by_factor.setdefault(variant.factor, []).append(math.log(value))
@@ -232,7 +235,7 @@ def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None
             color=colour(first),
             linestyle=dashes(first),
             marker=MARKERS[index % len(MARKERS)],
-            label=f"{method}, {budget}",
+            label=name,
         )
     window_axis(figure, axes, sorted({variant.factor for variant, _, _ in points}), written="×{:g}")
     axes.set_xlabel("factor")
