@@ -26,7 +26,7 @@ from ropewalk.reports.training import Training, budget, trainings
 Block = dict[Variant, ByWindow]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself alone, so that `once` can keep what is asked of it
 class Comparable:
     """States of one text, window, factor and budget (in words). amount: of training, 0 before it."""
 
@@ -169,6 +169,7 @@ def _differing(states: Sequence[Comparable]) -> list[str]:
     return [name for name in states[0].aspects if len({each.aspects[name] for each in states}) > 1]
 
 
+@once
 def _contest(clean: Clean, comparable: Comparable) -> Contest:
     """A contender a method; what differs from it in its recipe alone, a learning rate say, is a variant of it."""
     by_method: dict[str, list[Contender]] = {}

@@ -144,12 +144,10 @@ def _by_perplexity(clean: Clean, group: comparable.Group | None, seeds: Sequence
         return ""
     at = pair[0].window
     alike = [each if each and each[0].window == at else None for each in pairs]
-    change, figures = (
-        over([each and ratio(*each) for each in alike]),
-        moved(pair[0], [each[1] for each in alike if each]),
-    )
+    figures = moved(pair[0], [each[1] for each in alike if each])
     if not figures:
         return ""
+    change = over([each and ratio(*each) for each in alike])
     moves = f"its perplexity went {figures}{f', {change}' if change else ''}{_taught(clean, group, seeds, change)}"
     if unfilled := pair[1].unfilled:
         moves = f"({unfilled}) {moves}"

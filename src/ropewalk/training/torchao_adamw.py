@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -44,6 +44,8 @@ class SeveralAtOnce:
 
     param_groups: list[dict[str, Any]]
     state: dict[nn.Parameter, dict[str, Any]]
+    bf16_stochastic_round: bool
+    _new_buffer: Callable[[nn.Parameter, bool], torch.Tensor]
 
     def allocate_states(self) -> None:
         """Make the moments of every parameter that has none."""
@@ -52,9 +54,8 @@ class SeveralAtOnce:
                 self._state_of(parameter)
 
     def _state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
-        state, this = self.state[parameter], self
+        state, new = self.state[parameter], self._new_buffer
         if not state:
-            new: Any = this._new_buffer  # pyrefly: ignore[missing-attribute]
             state |= dict(step=torch.tensor(0.0), exp_avg=new(parameter, True), exp_avg_sq=new(parameter, False))
         return state
 
@@ -69,9 +70,8 @@ class SeveralAtOnce:
         states = [self._state_of(parameter) for parameter in several]
         for state in states:
             state["step"] += 1
-        names = ("step", "exp_avg", "exp_avg_sq")
-        by_name = [[state[name] for state in states] for name in names]
-        stochastic = self.bf16_stochastic_round and several[0].dtype is torch.bfloat16  # pyrefly: ignore[missing-attribute]
+        by_name = [[state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq")]
+        stochastic = self.bf16_stochastic_round and several[0].dtype is torch.bfloat16
         rule = (group["lr"], *group["betas"], group["weight_decay"], group["eps"], stochastic)
         # Shapes and dtypes of a model are few: each is worth its compilation.
         with torch._dynamo.config.patch(recompile_limit=2**16, accumulated_recompile_limit=2**16):
