@@ -28,6 +28,11 @@ def shared() -> Path:
     return SHARED
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are no name: gzip writes the second into them, and two workers a second apart collect other tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [(item, item.get_closest_marker("gpus")) for item in items]
     if not any(marker for _, marker in marked):
