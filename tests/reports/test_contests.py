@@ -10,7 +10,7 @@ from pathlib import Path
 import made_up
 from grid_pages import page_of, recorded, table, trained
 from ropewalk import records
-from ropewalk.reports import render
+from ropewalk.reports import benchmarks, gain, render
 from ropewalk.reports.contests import contest
 from ropewalk.reports.rows import clean
 
@@ -241,3 +241,12 @@ def test_a_larger_budget_of_another_text_is_not_held_against_this_one(tmp_path):
     states = [trained("yarn", "y", 2.1), trained("linear", "l", 2.2)]
     text = verdict_of(tmp_path, *states, trained("linear", "l4", 2.0, tokens=2**22, data="code"))
     assert "After 4M training tokens of code PI ×4 alone was measured. Rule" in text
+
+
+def test_a_table_of_one_base_names_it_where_the_page_is_of_several():
+    """Benchmarks were asked of one of two bases, and their table did not say of which."""
+    both = clean(records.read([LAB.parent / "c/smollm2-135m", LAB.parent / "c/lab-2k"]))
+    tables = benchmarks.section(both).tables + gain.section(both).tables
+    assert [table.caption.split("; ")[-1] for table in tables] == ["smollm2-135m", "smollm2-135m", "lab-2k", "smollm2-135m"]  # fmt: skip
+    alone = benchmarks.section(clean(records.read([LAB.parent / "c/smollm2-135m"]))).tables[0]
+    assert alone.caption == "Accuracy before and after, %"

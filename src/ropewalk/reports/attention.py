@@ -48,7 +48,7 @@ def section(clean: Clean) -> Section | None:
         "allows with that head's largest |h|.",
         "The interpolation bound on real scores",
     )
-    part.tables += [_table(gists, colours), _bounds(gists, colours)]
+    part.tables += [_table(clean, gists, colours), _bounds(clean, gists, colours)]
     part.notes.append(
         "Far keys are those from a quarter of the original window on. A head is out of range if its largest score beyond the "
         "original window is above every score that it gave in the base inside its window."
@@ -76,7 +76,7 @@ def _lead(gists: dict[Variant, Gist]) -> str:
     return " ".join(sentences)
 
 
-def _table(gists: dict[Variant, Gist], colours: dict[tuple, str]) -> Table:
+def _table(clean: Clean, gists: dict[Variant, Gist], colours: dict[tuple, str]) -> Table:
     names = labels(list(gists))
     head = [
         "window",
@@ -101,10 +101,10 @@ def _table(gists: dict[Variant, Gist], colours: dict[tuple, str]) -> Table:
             number_format.share(summed.previous),
         )
         lines.append(Line(names[variant], values, colour=style.colour(variant, colours)))
-    return Table("Scores inside and beyond the original window", head, lines, first="state")
+    return Table(clean.titled("Scores inside and beyond the original window", gists), head, lines, first="state")
 
 
-def _bounds(gists: dict[Variant, Gist], colours: dict[tuple, str]) -> Table:
+def _bounds(clean: Clean, gists: dict[Variant, Gist], colours: dict[tuple, str]) -> Table:
     names = labels(list(gists))
     head = [
         "largest |h|",
@@ -131,4 +131,4 @@ def _bounds(gists: dict[Variant, Gist], colours: dict[tuple, str]) -> Table:
         "Each bound with its head's own max|h|, the worst head. Deviation: from the straight line between two tokens. The last column: how "
         "many times the largest score of its head, in size, the bound 2 max|h| B(s) is where it is smallest."
     )
-    return Table("The paper's bounds on these scores", head, lines, note=note, first="state")
+    return Table(clean.titled("The paper's bounds on these scores", gists), head, lines, note=note, first="state")

@@ -142,7 +142,9 @@ def _changes_table(clean: Clean, compared: list[Change]) -> Table:
         for change in compared
     ]
     return Table(
-        "Accuracy before and after, %" + (f": {next(iter(names.values()))}" if len(names) == 1 else ""),
+        clean.titled(
+            "Accuracy before and after, %" + (f": {next(iter(names.values()))}" if len(names) == 1 else ""), names
+        ),
         ["before", "after", "points", "p", "items"],
         seeds_together(lines),
         first="task",
@@ -191,7 +193,7 @@ def _beside_the_paper(clean: Clean, rows: dict[Variant, ByTask]) -> Table:
             ]
             lines.append(Line(paper_label(row), figures, paper=True))
     return Table(
-        "Accuracy, %",
+        clean.titled("Accuracy, %", rows),
         columns,
         lines,
         first="state",

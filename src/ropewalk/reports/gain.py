@@ -79,7 +79,7 @@ def _show(part: Section, clean: Clean, group: list[Measurement[ContextGain]], sc
     """The figure and the table of rows that may be compared."""
     row, names = group[0].row, labels(list(dict.fromkeys(m.variant for m in group)))
     short = Slide(row.short, row.stride)
-    title = f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}{scored}"
+    title = clean.titled(f"{short_data(row.data)}, against {row.short} tokens, stride {row.stride}{scored}", names)
     rows = {(m.variant, m.row.window): m.row for m in group}
     drawn, left_out = to_draw(clean, {state: each.gain for state, each in rows.items()})
     series = [(each.title, each.first, _mean([rows[seed, each.window] for seed in each.seeds])) for each in drawn]

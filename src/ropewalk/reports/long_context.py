@@ -93,7 +93,7 @@ def _tasks(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
         {row.items for by_window in rows.values() for of_window in by_window.values() for row in of_window.values()}
     )
     return Table(
-        "Score by task and length",
+        clean.titled("Score by task and length", names),
         ["tokens", *tasks],
         seeds_together(lines),
         first="state",

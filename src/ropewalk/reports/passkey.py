@@ -102,7 +102,7 @@ def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
         }
     )
     return Table(
-        f"k_max by state and window ({', '.join(sizes)})",
+        clean.titled(f"k_max by state and window ({', '.join(sizes)})", rows),
         ["window", "k_max", "of the window", "all prompts"],
         seeds_together(lines),
         first="state",
@@ -199,7 +199,7 @@ def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
         ]
         part.tables.append(
             Table(
-                "k_max by fine-tuning steps",
+                clean.titled("k_max by fine-tuning steps", [variant for variant, _ in curves]),
                 [str(s) for s in steps],
                 seeds_together(lines),
                 first="steps",

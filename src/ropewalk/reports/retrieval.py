@@ -178,7 +178,7 @@ def _table(clean: Clean, rows: ByVariant, names: dict[Variant, str]) -> Table:
         cells = [Cell(str(window)), *(_cell(by_family.get(family)) for family in families)]
         lines.append(Line(names[variant], cells, colour=style.colour(variant, clean.colours)))
     return Table(
-        "Prompts answered right",
+        clean.titled("Prompts answered right", names),
         ["window", *families],
         seeds_together(lines),
         first="state",

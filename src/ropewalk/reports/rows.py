@@ -97,6 +97,11 @@ class Clean:
         """What the base of a lineage is called, where the page is of several; else nothing, for then the heading says it."""
         return self.bases[lineage] if len(self.bases) > 1 else ""
 
+    def titled(self, title: str, variants: Iterable[Variant]) -> str:
+        """A title of what is of one base, with that base behind it where the page is of several; labels name bases only where one list has several."""
+        bases = {base for v in variants if (base := self.base_of(v.lineage))}
+        return f"{title}; {bases.pop()}" if len(bases) == 1 else title
+
     def about(self, lineage: tuple, sentence: str) -> str:
         """A sentence with its base before it where the page is of several, since methods of all of them are called the same."""
         base = self.base_of(lineage)

@@ -28,7 +28,7 @@ def section(clean: Clean) -> Section | None:
     )
     part.tables.append(
         Table(
-            "ROUGE × 100",
+            clean.titled("ROUGE × 100", unique),
             ["R-1", "R-2", "R-Lsum", "R-L", "documents"],
             [*lines, *_paper_lines()],
             first="state",

@@ -241,7 +241,7 @@ def section(clean: Clean) -> Section | None:
 
 def _table(clean: Clean, runs: list[Training]) -> Table:
     table = Table(
-        "What each training run did",
+        clean.titled("What each training run did", [run.variant for run in runs]),
         [
             "steps",
             "loss\nfirst step",
