@@ -12,10 +12,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-import re
 import string
 
-from ropewalk.data.recall import NOUNS, sentence
+from ropewalk.data.recall import ADJECTIVES, ADVERBS, NOUNS, PEOPLE, VERBS
 from ropewalk.evals.long_context import words
 from ropewalk.evals.long_context.items import Frame, Item
 from ropewalk.evals.long_context.source import Source
@@ -23,6 +22,23 @@ from ropewalk.evals.long_context.source import Source
 _FORMS = "poem letter story song note riddle speech report".split()
 _TOPICS = list(dict.fromkeys(NOUNS))[:40]
 _ORDINALS = "1st 2nd 3rd 4th 5th 6th 7th 8th".split()
+#: Each is English with any of the words: nouns take "the", which goes with milk and the sea as with a door, and no verb but those in it needs an object.
+_SENTENCES = [
+    "The {n1} {v1} {d1}.",
+    "The {n1} is {a1}, and the {n2} is {a2}.",
+    "The {a1} {n1} {v1}, then it {v2} {d1}.",
+    "The {n1} of the {n2} was {a1} and {a2}.",
+    "{p1} and {p2} talk about the {a1} {n1}.",
+    "{p1} found the {n1} near the {a1} {n2}.",
+    "{p1} will look for the {n1} {d1}.",
+    "{p1} said that the {n1} was {a1}.",
+    "{p1} remembers the {a1} {n1} and forgets the {n2}.",
+    "Is the {n1} {a1}? {p1} thinks that it is {a2}.",
+    "Nobody saw the {a1} {n1} behind the {n2}.",
+    "Here the {n1} {v1}, and there the {n2} {v2}.",
+    "When the {n1} {v1}, {p1} thinks of the {a1} {n2}.",
+    "Do not ask {p1} about the {a1} {n1} {d1}.",
+]
 #: Tokens that a response may have more than the answer has.
 _SPARE = 16
 
@@ -59,13 +75,18 @@ class Turns:
 
 @functools.cache
 def _sentences() -> list[str]:
-    """Made-up sentences, the same ones in every conversation."""
-    drawn = random.Random(0)
-    return [_ARTICLE.sub(r"\1n ", sentence(drawn)) for _ in range(4096)]
+    """Made-up sentences, all different, the same ones in every conversation."""
+    drawn, different = random.Random(0), dict[str, None]()
+    while len(different) < 4096:
+        form = drawn.choice(_SENTENCES)
+        many = {"n": NOUNS, "a": ADJECTIVES, "p": PEOPLE, "v": VERBS, "d": ADVERBS}
+        words = {f"{name}{at}": word for name, all_of in many.items() for at, word in enumerate(_two(drawn, all_of), 1)}
+        different[form.format(**words)] = None
+    return list(different)
 
 
-#: An "a" before a vowel. The sentences that hemp and the demo learn from stay as they were learnt.
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
+def _two(drawn: random.Random, words: list[str]) -> list[str]:
+    return drawn.sample(list(dict.fromkeys(words)), 2)
 
 
 def _answer(drawn: random.Random) -> str:
