@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import random
 import string
+from collections.abc import Iterable
 
 from ropewalk.data.recall import ADJECTIVES, ADVERBS, NOUNS, PEOPLE, VERBS
 from ropewalk.evals.long_context import words
@@ -85,7 +86,7 @@ def _sentences() -> list[str]:
     return list(different)
 
 
-def _two(drawn: random.Random, words: list[str]) -> list[str]:
+def _two(drawn: random.Random, words: Iterable[str]) -> list[str]:
     return drawn.sample(list(dict.fromkeys(words)), 2)
 
 
