@@ -19,7 +19,7 @@ from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, encode_conversations
 from ropewalk.data.conversations import Conversation, conversation_of
 from ropewalk.data.documents import read_documents, read_texts
-from ropewalk.data.mixture import Part
+from ropewalk.data.mixture import Part, readings_of
 from ropewalk.data.reading import Document, Reading
 from ropewalk.data.select import tokenized_documents
 from ropewalk.data.tokenising import tokenise
@@ -482,7 +482,7 @@ def test_what_a_run_reads_says_how_many_tokens_are_left_out(tmp_path):
     first, (ends, *_) = np.asarray(corpus.marks[: corpus.starts[1]]), np.nonzero(np.asarray(corpus.marks) & MAY_CUT)[0]
     window = int(ends) + 2  # the first answer fits and the second one does not; nor does the other conversation
     rows = FittedBlocks(corpus, window)
-    reading = Part("a.jsonl", rows, 1.0, window, corpus).reading(1)
+    reading = readings_of([Part("a.jsonl", rows, 1.0, window, corpus)], 1, 0, mask_documents=False)[0]
     assert reading.left_out == len(corpus.ids) - (ends + 1) > len(first) - (ends + 1) > 0
     assert f"{len(corpus.ids)} tokens, {reading.left_out} of them left out, the rest in 1 window with positions" in str(
         reading

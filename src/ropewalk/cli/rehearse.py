@@ -81,7 +81,7 @@ def _unread(seconds: float) -> str:
 
     return (
         f"tokens and windows are estimated from a sample: tokenising all takes about {duration(seconds)} here, before the first step, once, since it is kept for "
-        "later runs. Which texts are long enough, and what of conversations fits no window, the run says then\n"
+        "later runs. Which texts are long enough, what of conversations fits no window, and each source's share of the scored tokens, the run says then\n"
     )
 
 

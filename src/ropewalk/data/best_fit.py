@@ -14,6 +14,7 @@ follows there is left out, and one whose first answer does not fit is left out: 
 from __future__ import annotations
 
 import bisect
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +110,7 @@ class FittedBlocks:
         self._bins = best_fit(self._sizes.tolist(), self.length)
         self._bins_a_row = window // self.length
 
-    @property
+    @functools.cached_property
     def _sizes(self) -> Int64[np.ndarray, " pieces"]:
         return self._pieces[:, 1] - self._pieces[:, 0]
 

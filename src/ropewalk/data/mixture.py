@@ -40,13 +40,12 @@ class Part:
     length: int
     tokens: TokenCorpus
 
-    def reading(self, windows: int, spread_over: int | None = None) -> Reading:
-        """What a run of so many windows reads of it; spread_over as in `Reading`."""
-        read = round(windows * self.share)
-        tokens, left_out = len(self.tokens.ids), self.rows.left_out if isinstance(self.rows, FittedBlocks) else 0
-        return Reading(
-            self.name, tokens, len(self.rows), self.length, self.share, read / len(self.rows), left_out, spread_over
-        )
+    def scored(self, read: int, seed: int, *, mask_documents: bool) -> int:
+        """How many labels are scored in the first so many of its windows that a run reads; whole passes are counted once."""
+        passes, rest = divmod(read, len(self.rows))
+        count = functools.partial(self.rows.counted, mask_documents=mask_documents)
+        whole = passes * count(range(len(self.rows))) if passes else 0
+        return whole + (count(self.rows.order(seed, np.arange(read - rest, read))) if rest else 0)
 
     def long_share(self, least: int) -> float:
         """The share of the tokens that are read which stand in texts of at least so many: documents, or what is read of a conversation."""
@@ -62,10 +61,11 @@ class Reading:
         tokens: that the source has.
         windows: that it makes.
         length: tokens after which positions begin again.
-        share: of all windows that the run reads.
+        share: of all windows that the run reads, to six digits.
         passes: how many times over what is in the windows is read.
         left_out: tokens of the source that are in no window, since an answer does not fit one.
         spread_over: in mode pose, the long window over whose positions those of a short one are spread.
+        scored_share: of all tokens that the run scores, to six digits: what it has of the loss. None where nothing is packed yet.
     """
 
     source: str
@@ -76,6 +76,7 @@ class Reading:
     passes: float
     left_out: int = 0
     spread_over: int | None = None
+    scored_share: float | None = None
 
     def __str__(self) -> str:
         kind, where = "window", f"with positions up to {self.length}"
@@ -84,9 +85,38 @@ class Reading:
             where = f"of {counted(self.length, 'token')}, their positions spread over those of a window of {self.spread_over}"
         part = f"{self.passes:.0%}" if self.passes >= 0.01 else "under 1%"
         times = f"each is read {self.passes:.1f} times" if self.passes > 1 else f"{part} of them are read"
-        share = f", {self.share:.1%} of all that is read" if round(self.share, 3) < 1 else ""
+        share = f", {self._shares(kind)}" if round(self.share, 3) < 1 else ""
         left_out = f", {self.left_out:,} of them left out, the rest" if self.left_out else ""
         return f"{self.source}: {self.tokens:,} tokens{left_out} in {counted(self.windows, kind, ',')} {where}; {times}{share}"
+
+    def _shares(self, kind: str) -> str:
+        windows, scored = f"{self.share:.1%}", "" if self.scored_share is None else f"{self.scored_share:.1%}"
+        if scored == windows:
+            return f"{windows} of all that is read"
+        return f"{windows} of all {kind}s{f' and {scored} of the scored tokens' * bool(scored)}"
+
+
+def readings_of(
+    parts: Sequence[Part], windows: int, seed: int, *, mask_documents: bool, spread_over: int | None = None
+) -> tuple[Reading, ...]:
+    """What a run of so many windows reads of each source, counted over all of them; spread_over as in `Reading`."""
+    sources, _ = taken(tuple(part.share for part in parts), windows)
+    read = np.bincount(sources[:windows], minlength=len(parts)).tolist()
+    scored = [part.scored(count, seed, mask_documents=mask_documents) for part, count in zip(parts, read, strict=True)]
+    return tuple(
+        Reading(
+            part.name,
+            len(part.tokens.ids),
+            len(part.rows),
+            part.length,
+            round(count / windows, 6),
+            count / len(part.rows),
+            part.rows.left_out if isinstance(part.rows, FittedBlocks) else 0,
+            spread_over,
+            round(labels / max(1, sum(scored)), 6),
+        )
+        for part, count, labels in zip(parts, read, scored, strict=True)
+    )
 
 
 class Mixture:

@@ -27,7 +27,7 @@ class Group:
 
     Attributes:
         sources: as `read_documents` takes them; documents, in Python.
-        weight: its share of what is read, beside the other groups' weights; None for as much as its size.
+        weight: its share of the windows, beside the other groups' weights; None for as much as its size.
         length: tokens after which positions begin again; None for the window.
         allow_short: its documents are packed though none is as long as its length.
     """

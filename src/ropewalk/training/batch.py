@@ -23,7 +23,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.encode import check_ids
-from ropewalk.data.mixture import Mixture, Part, Reading
+from ropewalk.data.mixture import Mixture, Part, Reading, readings_of
 from ropewalk.data.packing import PackedBlocks, TrainingRows
 from ropewalk.data.scores import Chosen, chosen_by
 from ropewalk.data.token_corpus import TokenCorpus
@@ -139,10 +139,11 @@ def batches_of(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> B
         # The model chooses its factors by the farthest position that it sees: short windows beside a long one would be turned as that is.
         micro = 1
     spread_over = settings.window if settings.mode == "pose" else None
-    readings = tuple(part.reading(settings.steps * settings.batch, spread_over) for part in parts)
+    read = settings.steps * settings.batch
+    readings = readings_of(parts, read, settings.seed, mask_documents=settings.mask_documents, spread_over=spread_over)
     batches = Batches(windows, settings, micro, readings)
     if mesh.main:
-        warn_of_data(settings, parts, window, mesh)
+        warn_of_data(settings, parts, readings, window, mesh)
     return batches
 
 

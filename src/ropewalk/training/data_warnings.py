@@ -1,4 +1,5 @@
-"""What is said of a run's data before its first step: what of conversations is in no window, what is too short, what is read too often.
+"""What is said of a run's data before its first step: what of conversations is in no window, what is too short, what is read too
+often, what hardly counts.
 
 in   the sources of a run, packed
 out  warnings, each with a way out
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from ropewalk.data.best_fit import FittedBlocks, Omitted
-from ropewalk.data.mixture import Part
+from ropewalk.data.mixture import Part, Reading
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.sentences import counted
 from ropewalk.settings.train import TrainSettings
@@ -20,10 +21,14 @@ _logger = logging.getLogger(__name__)
 _FEW, _MOST = 0.1, 0.5
 #: How often data is read with profit (Muennighoff et al. 2023, arXiv 2305.16264), and how often before a run is warned.
 _PASSES, _MOST_PASSES = 4, 16
+#: How many times fewer scored tokens a source has in a window than the others before it is told that its weight is not what it looks like.
+_SPARSE = 2
 
 
-def warn_of_data(settings: TrainSettings, parts: Sequence[Part], window: int, mesh: Mesh) -> None:
-    """Log what of the sources a run will not read, and where what it reads is too short or too little. window: tokens in memory."""
+def warn_of_data(
+    settings: TrainSettings, parts: Sequence[Part], readings: Sequence[Reading], window: int, mesh: Mesh
+) -> None:
+    """Log what of the sources a run will not read, and where what it reads is too short, too little or hardly scored. window: tokens in memory."""
     for part in parts:
         if isinstance(part.rows, FittedBlocks) and part.rows.omitted.cut:
             _logger.warning(_omission(part, part.rows.omitted, settings))
@@ -35,6 +40,8 @@ def warn_of_data(settings: TrainSettings, parts: Sequence[Part], window: int, me
             f"{long:.0%} of what is read stands in documents of at least {half} tokens, half {of}; "
             "training on short text alone wears a long window down: add long documents, as in --data books/ 0.7 short.jsonl 0.3"
         )
+    for part, reading in zip(parts, readings, strict=True):
+        _warn_of_sparse_labels(part, reading, settings)
     _warn_of_repetition(max(parts, key=lambda part: part.share / len(part.rows)), settings, mesh)
 
 
@@ -82,6 +89,26 @@ def _taken(whole: int, then: int) -> str:
         "the one conversation" if (whole, then) == (1, 0) else f"{whole - then} of the {counted(whole, 'conversation')}"
     )
     return f"{some} left out whole would be read at least in part, and "
+
+
+def _warn_of_sparse_labels(part: Part, reading: Reading, settings: TrainSettings) -> None:
+    """Of a source whose share of the loss is far below that of the windows: a step's loss is a mean over scored tokens."""
+    share, scored = reading.share, max(reading.scored_share or 0.0, 1e-6)
+    times = (
+        share * (1 - scored) / (scored * (1 - share)) if share < 1 else 1.0
+    )  # of its weight, the others' as they are
+    if times <= _SPARSE:
+        return
+    answers = part.tokens.marks is not None and settings.loss != "all"
+    why, ways = (
+        ("of conversations the answers alone are", "conversations with longer answers, or --loss all")
+        if answers
+        else ("padding is not", "or text that fills its windows")
+    )
+    _logger.warning(
+        f"{part.name} is {share:.1%} of what is read and {scored:.1%} of what is scored, over which the loss is a mean: {why} scored. If it is to count for {share:.1%} of the "
+        f"loss, give it {times:.3g} times the weight, {ways}"
+    )
 
 
 def _warn_of_repetition(part: Part, settings: TrainSettings, mesh: Mesh) -> None:
