@@ -226,6 +226,8 @@ def _cut(tokens: TokenCorpus, length: int) -> tuple[_Pieces, Int64[np.ndarray, "
                 pieces.append((begins, ends, min(ends + 1, stop)))
                 counts.append(pieces[-1][2] - begins - 1)
             continue
+        if not (marks & SCORED).any():  # no length would help; whoever made the tokens told of it
+            continue
         answers = np.flatnonzero(marks & MAY_CUT) + 1
         end = int(answers[answers <= length].max(initial=0))
         scored = int(np.count_nonzero(marks[1:end] & SCORED))

@@ -6,16 +6,22 @@ out  token ids, and a mark for each: SCORED where the loss looks, MAY_CUT on the
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from ropewalk.data.chat_template import Written, written, written_plainly
+from ropewalk.data.chat_answers import Written, written_plainly
+from ropewalk.data.chat_template import written
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.encode import TokenIds, any_of, check_ids, control_tokens, on_all_cores, prefix_ids
+from ropewalk.data.rows import refusal_of
+from ropewalk.errors import UserError
 
 SCORED, MAY_CUT = 1, 2
 Marks = UInt8[np.ndarray, " _"]
@@ -23,12 +29,75 @@ Marks = UInt8[np.ndarray, " _"]
 _PLANE = 0xF0000
 #: Conversations that one process writes.
 _TOGETHER = 64
+#: Texts that are looked at after a refused one, for others.
+_LOOKED_AT = 10**5
 #: Tokens and where they begin and end in a text, in characters.
 _Placed = tuple[list[int], list[tuple[int, int]]]
 
 
+class Refused(UserError):
+    """A template cannot be used for rows: those of the first file of which there are any, in one sentence.
+
+    Attributes:
+        rows: where each of them is, and the sentence that says why.
+    """
+
+    def __init__(self, rows: Sequence[tuple[str, UserError]]) -> None:
+        file = _file_of(rows[0][0])
+        self.rows = [row for row in rows if _file_of(row[0]) == file]
+        (place, first), *others = self.rows
+        super().__init__(
+            str(refusal_of(first, (error for _, error in others), file if place.startswith("line ") else ""))
+        )
+
+
+def _file_of(place: str) -> str:
+    return place.partition(" of ")[2]
+
+
+@dataclass
+class Gaps:
+    """What conversations hold and their tokens do not, counted over many of them.
+
+    Attributes:
+        unwritten, silent: as `Written` has them.
+        mute: conversations in which no answer is scored.
+    """
+
+    unwritten: set[str] = field(default_factory=set)
+    silent: int = 0
+    mute: int = 0
+
+    def add(self, text: Written) -> None:
+        self.unwritten.update(text.unwritten)
+        self.silent += text.silent
+        self.mute += not any(is_scored for _, _, is_scored in text.answers)
+
+    def tell(self, tokenizer: Any, loss: str) -> None:
+        """Warn of them."""
+        of_whom = {"tool_calls": "turns", "tools": "conversations"}
+        why = (
+            "tokenizer's chat template writes nothing of them"
+            if _has_template(tokenizer)
+            else "tokenizer has no chat template"
+        )
+        for kind in sorted(self.unwritten):
+            warnings.warn(f"the {kind} of some {of_whom[kind]} are left out, since the {why}", stacklevel=3)
+        others = f"; conversations without another, left out: {self.mute:,}" * bool(self.mute)
+        if self.silent and loss == "answers":
+            warnings.warn(
+                f"answers that hold nothing but what is left out are not scored: {self.silent:,}{others}",
+                stacklevel=3,
+            )
+
+
 def encode_conversations(
-    tokenizer: Any, conversations: Sequence[Conversation], *, loss: str = "answers", control: bool = False
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    *,
+    loss: str = "answers",
+    control: bool = False,
+    gaps: Gaps | None = None,
 ) -> list[tuple[TokenIds, Marks]]:
     """Token ids and marks of each.
 
@@ -38,35 +107,67 @@ def encode_conversations(
     Args:
         loss: "answers" scores what the assistant says and what ends its turn; "all" every token.
         control: as `encode` has it; otherwise a control token spelled in a turn is text, and ends nobody's turn.
+        gaps: where what is left out is counted, to be told by the caller; without, it is told here.
 
     Raises:
+        Refused: conversations that the template cannot be used for.
         UserError: what `written` raises; a token that the model has no embedding for.
     """
-    templated = bool(getattr(tokenizer, "chat_template", None))
+    templated, counted = _has_template(tokenizer), Gaps() if gaps is None else gaps
     cover = _Cover([] if control else control_tokens(tokenizer))
     encoded: list[tuple[TokenIds, Marks]] = []
-    unwritten: set[str] = set()
-    for first in range(0, len(conversations), _TOGETHER):
-        some = [cover.over(each) for each in conversations[first : first + _TOGETHER]]
-        texts = written(tokenizer, some) if templated else list(map(written_plainly, some))
-        unwritten.update(*(text.unwritten for text in texts))
+    refused: list[tuple[str, UserError]] = []
+    for some in _some(conversations):
+        made = _made(tokenizer, some, cover, loss)
+        refused += _refused(some, made)
+        texts = [] if refused else [text for text in made if isinstance(text, Written)]
         placed = _placed(tokenizer, texts, cover, control=templated or control)
         for text, (ids, places) in zip(texts, placed, strict=True):
+            counted.add(text)
             marks = _marks(np.array(places, dtype=np.int64).reshape(-1, 2), text, all_of_it=loss == "all")
             row = np.array(ids, dtype=np.int64)
             encoded.append((row, marks) if templated else _ended(tokenizer, row, marks))
-    _say_unwritten(unwritten, templated=templated)
+    if refused:
+        raise Refused(refused)
+    if gaps is None:
+        counted.tell(tokenizer, loss)
     for ids, _ in encoded:
         check_ids(tokenizer, ids)
     return encoded
 
 
-def _say_unwritten(kinds: set[str], *, templated: bool) -> None:
-    """Many templates know no `tool_calls`: a turn that holds nothing else is then an empty one."""
-    of_whom = {"tool_calls": "turns", "tools": "conversations"}
-    why = "the tokenizer's chat template writes nothing of them" if templated else "the tokenizer has no chat template"
-    for kind in sorted(kinds):
-        warnings.warn(f"the {kind} of some {of_whom[kind]} are left out, since {why}", stacklevel=3)
+@contextlib.contextmanager
+def refusing_all(tokenizer: Any, others: Iterator[Any], *, loss: str) -> Iterator[None]:
+    """What is refused in this block is told together with what is refused of the texts that come after it, the next ones of a stream."""
+    try:
+        yield
+    except Refused as first:
+        rows, cover = first.rows, _Cover(control_tokens(tokenizer))
+        talks = (each for each in itertools.islice(others, _LOOKED_AT) if isinstance(each, Conversation))
+        for some in _some(talks):
+            rows += _refused(some, _made(tokenizer, some, cover, loss))
+        raise Refused(rows) from None
+
+
+def _some(conversations: Iterable[Conversation]) -> Iterator[list[Conversation]]:
+    each = iter(conversations)
+    while some := list(itertools.islice(each, _TOGETHER)):
+        yield some
+
+
+def _has_template(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def _made(tokenizer: Any, some: list[Conversation], cover: _Cover, loss: str) -> Sequence[Written | UserError]:
+    covered = [cover.over(each) for each in some]
+    if not _has_template(tokenizer):
+        return list(map(written_plainly, covered))
+    return written(tokenizer, covered, search=loss == "answers")
+
+
+def _refused(some: list[Conversation], made: Sequence[Written | UserError]) -> list[tuple[str, UserError]]:
+    return [(talk.place, text) for talk, text in zip(some, made, strict=True) if isinstance(text, UserError)]
 
 
 class _Cover:
@@ -78,7 +179,8 @@ class _Cover:
         self._spelled, self._hidden = any_of(self._covered), any_of(self._shown)
 
     def over(self, conversation: Conversation) -> Conversation:
-        return Conversation(conversation.name, self._cover(conversation.messages), self._cover(conversation.tools))
+        messages, tools = self._cover(conversation.messages), self._cover(conversation.tools)
+        return replace(conversation, messages=messages, tools=tools)
 
     def _cover(self, value: Any) -> Any:
         if isinstance(value, str):

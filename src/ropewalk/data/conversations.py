@@ -6,7 +6,7 @@ out  `Conversation`: its messages as chat templates take them, `role` and `conte
     {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of TURNS
     {"conversations": [{"from": "human", "value": …}, …], "system": …}     ShareGPT
     {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of PAIRS
-    {"document": …, "summary": …}                                          also the other pairs of SUMMARIES, asked for by the paper's prompt
+    {"document": …, "summary": …}                                          also the other pairs of SUMMARIES, asked for by the paper's prompt; texts, or lists of their lines
     {"prompt": [{"role": …}, …], "completion": [{"role": …}, …]}           both halves as messages
     {"data": ["a question", "its answer", …]}                              turns without names, the user's first
 """
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ropewalk.data.rows import json_kind, line_ends
+from ropewalk.data.rows import joined_lines, json_kind, line_ends
 from ropewalk.errors import UserError
 
 # The wording is part of the protocol: Chen et al. 2023, arXiv 2306.15595, section 3.5. Each part stands on its own line.
@@ -68,11 +68,13 @@ class Conversation:
     Attributes:
         messages: each with `role` (system, user, assistant or tool) and `content`, and what else the row says of it.
         tools: descriptions of functions, for the templates that take them.
+        place: the row that it was read from, `line 7 of chats.jsonl`; empty where it was read from none.
     """
 
     name: str
     messages: list[dict[str, Any]]
     tools: list[Any] | None = field(default=None)
+    place: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
@@ -106,7 +108,7 @@ def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | 
         messages = _messages(row, named)
         if not any(message["role"] == "assistant" and counts(message) for message in messages):
             raise _Wrong("nothing in it is the assistant's, or nothing that counts")
-        return Conversation(name, messages, _tools(row))
+        return Conversation(name, messages, _tools(row), place)
     except _Wrong as error:
         raise UserError(f"{place} is no conversation that can be read ({error}); mend or drop it") from None
 
@@ -130,11 +132,13 @@ def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]
     if isinstance(row[asked], list) and isinstance(row[answered], list):
         return _turns(row[asked] + row[answered])
     if answered in SUMMARIES:
-        question = f"{SUMMARY_HEAD}{_said(row[asked])}{SUMMARY_TAIL}"
+        question = f"{SUMMARY_HEAD}{_said(joined_lines(row[asked]))}{SUMMARY_TAIL}"
+        answer = joined_lines(row[answered])
     else:
         given = row.get(context) if context else None
         question = _said(row[asked]) + (f"\n\n{_said(given)}" if given not in (None, "") else "")
-    return _system(row) + _history(row) + _alternating([question, _said(row[answered])])
+        answer = row[answered]
+    return _system(row) + _history(row) + _alternating([question, _said(answer)])
 
 
 def _pair_in(row: Mapping[str, Any]) -> tuple[str, str, str] | None:

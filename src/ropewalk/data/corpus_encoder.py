@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.data.chat_tokens import Marks, encode_conversations
+from ropewalk.data.chat_tokens import Gaps, Marks, encode_conversations
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.encode import TokenIds, encode_all, prefix_ids
 from ropewalk.data.reading import Document
@@ -58,11 +58,11 @@ class Encoder:
         ends = [*prefix_ids(self.tokenizer), self.tokenizer.eos_token_id or 0]
         return np.dtype(np.uint16 if max([*self.tokenizer.get_vocab().values(), *ends]) < 1 << 16 else np.uint32)
 
-    def encode(self, batch: list[Text]) -> Iterator[tuple[Text, TokenIds, Marks | None]]:
-        """Token ids of each text, and marks of the conversations."""
+    def encode(self, batch: list[Text], gaps: Gaps | None = None) -> Iterator[tuple[Text, TokenIds, Marks | None]]:
+        """Token ids of each text, and marks of the conversations. gaps: as `encode_conversations` has it."""
         talks = [each for each in batch if isinstance(each, Conversation)]
         texts = [each.text for each in batch if isinstance(each, Document)]
-        spoken = iter(encode_conversations(self.tokenizer, talks, loss=self.loss, control=self.control))
+        spoken = iter(encode_conversations(self.tokenizer, talks, loss=self.loss, control=self.control, gaps=gaps))
         plain = iter(encode_all(self.tokenizer, texts, eos=True, control=self.control) if texts else [])
         for each in batch:
             yield (each, *next(spoken)) if isinstance(each, Conversation) else (each, next(plain), None)

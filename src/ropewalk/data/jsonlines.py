@@ -16,7 +16,7 @@ from typing import Any
 
 from ropewalk.data.compression import damage_named, open_bytes
 from ropewalk.data.reading import HALF_PAIRS
-from ropewalk.data.rows import broken, json_kind, not_lines
+from ropewalk.data.rows import broken, joined_lines, json_kind, not_lines
 from ropewalk.errors import UserError, refuse_irregular, told
 
 SUFFIXES = (".jsonl.xz", ".jsonl.gz", ".jsonl.zst", ".jsonl")
@@ -28,8 +28,7 @@ Fields = Mapping[str, Callable[[Any], Any]]
 
 def text(value: Any) -> str:
     """A text that is not empty, half a surrogate pair read as U+FFFD; several, as a list of sentences, are its lines."""
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        value = "\n".join(value)
+    value = joined_lines(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text that is not empty")
     return HALF_PAIRS.sub("\ufffd", value)

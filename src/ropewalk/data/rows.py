@@ -82,6 +82,11 @@ def line_ends(text: str) -> str:
     return text if "\n" in text else text.replace("\r", "\n")
 
 
+def joined_lines(value: Any) -> Any:
+    """A document or a summary that is a list of its lines, as published sets of summaries have them, as one text; anything else as it is."""
+    return "\n".join(value) if isinstance(value, list) and all(isinstance(line, str) for line in value) else value
+
+
 def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
     number, begun = 0, False
     with file.stream() as lines:

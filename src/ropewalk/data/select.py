@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.data.chat_tokens import encode_conversations
+from ropewalk.data.chat_tokens import encode_conversations, refusing_all
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.corpus_encoder import tokenizer_digest
 from ropewalk.data.documents import files_of, kind_of, read_texts
@@ -83,7 +83,9 @@ def tokenized_documents(
     # The batches grow, so that whoever needs two documents does not wait for sixteen.
     batch_size = 1
     while batch := list(itertools.islice(documents, batch_size)):
-        for document, ids in zip(batch, _encoded(tokenizer, batch), strict=True):
+        with refusing_all(tokenizer, documents, loss="all"):
+            encoded = _encoded(tokenizer, batch)
+        for document, ids in zip(batch, encoded, strict=True):
             cut = ids[:max_tokens].copy() if max_tokens else ids
             words = _words(tokenizer, document, ids, len(cut)) if keep_words else ""
             content = text_digest(document.text.strip())

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Integer, UInt8
 
 from ropewalk.checkpoint.files import whole_directory_of_ours
-from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Marks
+from ropewalk.data.chat_tokens import MAY_CUT, SCORED, Gaps, Marks, refusing_all
 from ropewalk.data.corpus_encoder import Encoder, Text
 from ropewalk.data.encode import telling_spelled
 from ropewalk.data.remarks import Remarks
@@ -32,7 +32,7 @@ from ropewalk.progress import Progress, is_first_process
 
 _logger = logging.getLogger(__name__)
 #: Of the files, and of which rows are read; part of a corpus's name in the cache.
-FORMAT = 7
+FORMAT = 8
 #: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24
@@ -131,11 +131,13 @@ def write_corpus(
     starts, names, weights, talks = [0], [], [], 0
     if not encoder.control:
         documents = telling_spelled(encoder.tokenizer, documents, ": --live-control-tokens")
+    documents, gaps = iter(documents), Gaps()
+    refusing = refusing_all(encoder.tokenizer, documents, loss=encoder.loss)
     with Remarks() as remarks, whole_directory_of_ours(place) as beside, Progress("tokenising", limit) as advance:
-        with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file:
+        with open(beside / "ids.bin", "wb") as file, open(beside / "marks.bin", "wb") as marked_file, refusing:
             for batch in _batches(documents, _BATCH_CHARACTERS if limit else _BATCH_CHARACTERS * _fours_of_cores()):
                 before = starts[-1]
-                for document, ids, marks in encoder.encode(batch):
+                for document, ids, marks in encoder.encode(batch, gaps):
                     file.write(encoder.stored(ids, document.name).tobytes())
                     if marks is not None and not talks:
                         marked_file.write(_of_text(starts[-1]).tobytes())
@@ -148,6 +150,7 @@ def write_corpus(
                 advance(starts[-1] - before, f"tokenising: {len(names):,} documents, {starts[-1]:,} tokens")
                 if limit is not None and starts[-1] > limit:
                     break
+        gaps.tell(encoder.tokenizer, encoder.loss)
         if not names:
             least = (
                 ""

@@ -8,6 +8,7 @@ The cache key is a hash of the text, the tokenizer and the options, not of dates
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -25,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ropewalk.checkpoint.cache import cache_directory
 from ropewalk.checkpoint.digests import digest_of
+from ropewalk.data.chat_tokens import Refused
 from ropewalk.data.compression import damage_named
 from ropewalk.data.corpus_encoder import Encoder, Text
 from ropewalk.data.documents import files_of, kind_of, read_texts
@@ -104,7 +106,11 @@ class Tokenising:
     def _measured(self) -> TextSize | None:
         if self._streamed or any(isinstance(source, Document) for source in self._listed):
             return None
-        return text_size([file for source in self._listed for file in files_of(source)], self._texts(), self._encoder)
+        with contextlib.suppress(Refused):  # a sample has some of them; tokenising tells of all
+            return text_size(
+                [file for source in self._listed for file in files_of(source)], self._texts(), self._encoder
+            )
+        return None
 
     def _texts(self) -> Iterator[Text]:
         return self._documents() if self.chosen is None else self.chosen.of(self._documents())
