@@ -75,6 +75,26 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("train hemp --window 1k --learning-rate x --data a --out o", 2, "ropewalk: learning-rate is a finite number"),
         ("train hemp --window 1k --budget 5x --data a --out o", 2, "as in 5, 0.5, 5m or 1h, got '5x'; leave it out"),
         ("perplexity hemp --data a --windows 1k 2kb", 2, "32k (32 x 1024) or 1M, got [1024, '2kb']"),
+        (
+            "perplexity hx --data a --windows 16,384",
+            2,
+            "--windows 16,384 is one number with a comma between thousands, or a list; write 16384 or 16 384",
+        ),
+        # By the options alone, before a model or data are looked for, which are not there.
+        ("perplexity hx --data a --windows 256 1m --max-tokens 2k", 2, "cut to 2048 tokens cannot have the 1048576"),
+        ("gain hx --data a --window 4k --max-tokens 2k", 2, "cut to 2048 tokens cannot have the 4096"),
+        ("ablate hx --tokens 1M,2M 32,000", 2, "write 32000 or 32 000"),
+        (
+            "extend hemp 32k --out o",
+            2,
+            "ropewalk extend needs --window TOKENS, and has no place for 32k, which follows no option that takes it (did you mean --window 32k?); ",
+        ),
+        (
+            "attention hemp 1k --data a",
+            2,
+            "has no place for 1k, which follows no option that takes it (did you mean --window 1k?); ",
+        ),
+        ("extend hemp 32k --window 4k --out o", 2, "which follows no option that takes it; "),
         ("card hl hl.jsonl", 2, "ropewalk: ropewalk card has no place for hl.jsonl, which follows no option"),
         ("card", 2, "ropewalk: ropewalk card needs DIR; `ropewalk card --help` explains"),
         (
@@ -96,6 +116,21 @@ def test_what_a_person_types(line: str, status: int, words: str, capsys) -> None
     found, printed = said(capsys, *line.split())
     assert found == status and words in " ".join(printed.replace("│", " ").split()), printed
     assert status == 0 or "│" not in printed  # one style of errors, and no drawn boxes
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("256,512", [256, 512]),
+        ("256,512,1024 8192,16384", [256, 512, 1024, 8192, 16384]),
+        ("64,128", [64, 128]),
+        ("2k,8k", [2048, 8192]),
+    ],
+)
+def test_lists_of_windows_may_have_commas(typed: str, read: list[int]) -> None:
+    assert cli.parse(["perplexity", "m", "--data", "a", "--windows", *typed.split()])[1].windows == read
+    seeds = cli.parse("ablate m --windows 4k --data a --test b --out o --seeds 1,234".split())[1].seeds
+    assert seeds == [1, 234]  # which are no tokens
 
 
 def test_words_with_dashes_that_name_no_option_are_values() -> None:

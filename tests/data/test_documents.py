@@ -135,6 +135,11 @@ def test_a_file_of_another_program_is_refused_as_what_it_is(tmp_path, name, cont
     [
         (json.dumps([{"text": "a"}, {"text": "b"}], indent=2), "is one JSON array"),
         (json.dumps([{"text": "a"}]), "is one JSON array"),
+        (
+            3 * '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]\n',
+            r"has a JSON array on each line, .* jq -c '{messages: \.}'",
+        ),
+        ('[\n{"text": "a"},\n[1]\n]', "is one JSON array"),
         (json.dumps({"text": "a"}, indent=2), "has objects that go over several lines"),
     ],
 )
@@ -153,6 +158,24 @@ def test_an_unreadable_file_in_a_directory_is_left_out_and_counted(tmp_path):
     (tmp_path / "a.py").write_text("pass")
     with pytest.warns(UserWarning, match=r"1 file was left out of .*__init__.py is empty"):
         assert texts(tmp_path) == ["pass"]
+
+
+def test_files_of_a_directory_that_are_left_out_are_named_where_few_and_by_kind_where_many(tmp_path):
+    (tmp_path / "read.txt").write_text("read")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes("ein Gedicht, sch\xf6n".encode("latin-1"))
+    with pytest.warns(
+        UserWarning,
+        match=r"2 files were left out of .*empty.txt is empty; .*latin.txt is not UTF-8 \(byte 16 is 0xf6\)$",
+    ):
+        assert texts(tmp_path) == ["read"]
+    for number in range(4):
+        (tmp_path / f"more{number}.txt").write_bytes(b"a" * number + "\xe9".encode("latin-1"))
+    with pytest.warns(UserWarning) as told:
+        texts(tmp_path)
+    (said,) = [str(each.message) for each in told]
+    assert said.startswith(f"6 files were left out of {tmp_path}: ") and said.count("(and so 4 more)") == 1
+    assert said.count("is not UTF-8") == 1 and said.endswith("empty.txt is empty")
 
 
 def _csv(delimiter):

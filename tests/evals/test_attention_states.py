@@ -154,7 +154,10 @@ def test_the_conclusion_compares_each_state_with_the_base_in_its_window(tmp_path
     assert "beyond 64 tokens" in said
     assert "75 % (base, extrapolating), 0 % (PI ×2, before training)" in said
     assert "power to tell neighbouring tokens apart there is left: 50 % (PI ×2, before training)" in said
-    assert conclusion([], 64).startswith("No key stood beyond")
+    alone = conclusion([(variants[0], dataclasses.replace(gists[0][1], resolution=0.25))], 64)
+    assert (
+        alone.startswith("base in 64 tokens: a score changes by 0.250 of its spread") and "No key stood beyond" in alone
+    )
 
 
 class Live(TorchDispatchMode):

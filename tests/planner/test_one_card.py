@@ -149,6 +149,11 @@ def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
     said = capsys.readouterr().out
     assert "23.52" in said and "tokens/s" not in said
     assert plan("hemp", window=1024, gpus="H100", gpu_memory="24GiB").chip.memory == 24
+    capsys.readouterr()
+    cli.main(["plan", "hemp", "--gpus", "8 H100", "--gpu-memory", "24GiB", "--window", "1024"])
+    printed = capsys.readouterr().out
+    assert "on 8 × H100 with 24GiB, as --gpu-memory says;" in printed
+    assert " ".join(printed.split()).count("available on H100 with 24GiB, as --gpu-memory says 24.00") == 1
     assert plan("hemp", window=1024, gpus="M4-Max-128").to_dict()["hours"] is None
     for wrong in ("24 apples", "-3GB", "0", ""):
         with pytest.raises(UserError, match="gpu-memory"):

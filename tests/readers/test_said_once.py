@@ -8,7 +8,7 @@ from ropewalk.checkpoint.files import read_config, write_json
 from ropewalk.readers.spelling_checks import warn_of_other_readers, warn_of_spellings
 
 
-def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(tmp_path, monkeypatch, recwarn):
+def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(tmp_path, monkeypatch, recwarn, caplog):
     warnings.simplefilter("always")
     model = testing.tiny_directory(tmp_path / "model")
     config = read_config(model)
@@ -27,9 +27,12 @@ def test_what_version_4_would_read_is_said_once_and_by_the_first_process_alone(t
     recwarn.clear()
     warn_of_spellings(Checkpoint.open(model))  # before it is measured or planned, which is done here
     assert not recwarn.list
+    caplog.set_level("INFO", "ropewalk")
     warn_of_spellings(Checkpoint.open(model), makes=True)  # before it is extended, trained, exported
-    assert ["not by transformers 4, MLX and Ollama" in str(each.message) for each in recwarn] == [True]
-    recwarn.clear()
+    said = f"{model} is read rightly here; transformers 4, MLX and Ollama do so after: ropewalk doctor {model} --fix"
+    assert [each.getMessage() for each in caplog.records] == [
+        said
+    ] and not recwarn.list  # nothing is wrong with what is made
     config["rope_theta"] = 100000.0
     config["rope_scaling"] = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}
     write_json(model / "config.json", config)

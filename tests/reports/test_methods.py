@@ -584,6 +584,7 @@ def test_two_documents_have_an_interval_in_no_cell_and_three_in_each(tmp_path):
         return table(text, "Perplexity, held-out")["base"][:4]
 
     assert [("too few documents" in cell, "7.03" in cell) for cell in cells(2)] == [(True, False)] * 4
+    assert all("too few documents; 3 are the fewest" in cell for documents in (1, 2) for cell in cells(documents))
     assert [("too few documents" in cell, "7.03" in cell) for cell in cells(3)] == [(False, True), *[(True, False)] * 3]
 
 

@@ -24,6 +24,7 @@ from ropewalk.evals.checkpoints_of_run import checkpoints
 from ropewalk.model import fit
 from ropewalk.model.load import load_model
 from ropewalk.reports.page import render
+from ropewalk.training.deadline import Deadline, OutOfTime
 from ropewalk.training.guard import Diverged, Guard, Terminated
 from ropewalk.training.log import Log
 from ropewalk.training.snapshots import Snapshots
@@ -136,6 +137,30 @@ def test_the_file_of_a_resumed_run_says_the_whole_run(base, tmp_path, books):
     go(base, out, steps=6, save_every=2, resume=True, budget=300, data=[books])
     written = options_in(out / "run.yaml")
     assert written["steps"] == 6 and "budget" not in written
+
+
+def test_a_resume_that_is_refused_leaves_the_file_of_the_run_that_made_the_model(base, tmp_path, books, monkeypatch):
+    out = tmp_path / "out"
+    go(base, out, steps=2, save_every=2, data=[books])
+    written = (out / "run.yaml").read_text()
+
+    def late(*_):
+        raise OutOfTime(3600.0)
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="--budget leaves"):
+        patched.setattr(Deadline, "check", late)
+        go(
+            base,
+            out,
+            steps=12,
+            save_every=2,
+            resume=True,
+            budget=1,
+            learning_rate=2e-3,
+            allow_changes=True,
+            data=[books],
+        )
+    assert (out / "run.yaml").read_text() == written and not list(out.glob("run-*.yaml"))
 
 
 def test_a_run_that_went_on_at_another_rate_is_repeated_by_the_commands_in_its_file(base, tmp_path, books, monkeypatch):

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -50,7 +51,7 @@ def is_adapter(directory: Path) -> bool:
 def no_adapter(directory: Path) -> UserError:
     """What is said where a whole model is needed."""
     return UserError(
-        f"{directory} is an adapter and no whole model; merge it first: ropewalk merge {directory} --out …"
+        f"{directory} is an adapter and no whole model; merge it first: ropewalk merge {shlex.quote(str(directory))} --out …"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ropewalk.cli import rehearse
@@ -68,5 +69,5 @@ def ablate(options: Any) -> None:
         raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:
         say(
-            f"in {options.out}: {len(outcomes) - len(to_do)} of {counted(len(outcomes), 'row')}; now: ropewalk report {options.out}/*.jsonl --out report.html"
+            f"in {options.out}: {len(outcomes) - len(to_do)} of {counted(len(outcomes), 'row')}; now: ropewalk report {shlex.quote(str(options.out))}/*.jsonl --out report.html"
         )

@@ -11,7 +11,7 @@ import dataclasses
 import io
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -19,7 +19,10 @@ import tyro
 from ropewalk.cli.commands import Command
 from ropewalk.errors import UserError
 from ropewalk.settings.command import fields
-from ropewalk.settings.written_numbers import typed
+from ropewalk.settings.written_numbers import read_or_not, tokens, typed
+
+#: A name or a word as tyro lists it, further in than a sentence.
+_LISTED = re.compile(r"^(?:│ |  ) {4}(\S.*?) *[│|]?$", re.MULTILINE)
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
@@ -37,19 +40,31 @@ def read(name: str, settings: type, words: Sequence[str], registry: Any) -> Any:
         with contextlib.redirect_stderr(box):
             options, left = tyro.cli(settings, prog=prog, args=words, registry=registry, return_unknown_args=True)
     except SystemExit:
-        raise UserError(f"{_in_a_sentence(box.getvalue(), prog)}; `{prog} --help` explains the options") from None
+        sentence = _in_a_sentence(box.getvalue(), prog, lambda strays: _no_place(strays, settings, words))
+        raise UserError(f"{sentence}; `{prog} --help` explains the options") from None
     if left:
-        raise UserError(
-            f"{prog} has no place for {shlex.join(left)}, which follows no option that takes it; `{prog} --help` lists the options, or take it out"
-        )
+        raise UserError(f"{prog} {_no_place(left, settings, words)}; `{prog} --help` lists the options, or take it out")
     return options
 
 
-def _in_a_sentence(box: str, prog: str) -> str:
-    """What tyro drew, on one line: which options are missing, or whose value; anything else in its own words."""
+def _no_place(strays: Sequence[str], settings: type, words: Sequence[str]) -> str:
+    """Of words that follow no option: that they do not belong there, and of numbers of tokens which option of windows may be meant, if that was not given."""
+    given = {word.partition("=")[0] for word in words}
+    option = next((name for name in ("window", "windows") if name in settings.__dataclass_fields__), None)
+    numbers = [word for word in strays if isinstance(read_or_not(tokens, word), int)]
+    meant = (
+        f" (did you mean --{option} {' '.join(numbers)}?)" if numbers and option and f"--{option}" not in given else ""
+    )
+    return f"has no place for {shlex.join(strays)}, which follows no option that takes it{meant}"
+
+
+def _in_a_sentence(box: str, prog: str, no_place: Callable[[Sequence[str]], str]) -> str:
+    """What tyro drew, on one line: which options are missing, or whose value, and `no_place` of words beside; anything else in its own words."""
     box = box.partition("For full helptext")[0]  # a frame of signs, or of none where the terminal has only ASCII
-    if "Missing from" in box and (names := re.findall(r"^(?:│ |  ) {4}(\S.*?) *[│|]?$", box, re.MULTILINE)):
-        return f"{prog} needs {', '.join(names)}"
+    missing, _, beside = box.partition("Unrecognized options:")
+    if "Missing from" in box and (names := _LISTED.findall(missing)):
+        strays = _LISTED.findall(beside)
+        return f"{prog} needs {', '.join(names)}" + (f", and {no_place(strays)}" if strays else "")
     if "Missing argument" in box and (option := re.search(r"'(--\S+)'", box)):
         return f"{option[1]} takes a value, and none follows it"
     lines = [line.strip("╭╮╰╯│─| ") for line in box.splitlines()[1:]]  # the first is its title, which says the same

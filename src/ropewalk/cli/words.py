@@ -7,7 +7,9 @@ out  the command's name and its options, unchecked; or a sentence that names the
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -20,6 +22,8 @@ from ropewalk.cli.options import AS_TYPED, asks_for_help, options_of, read
 from ropewalk.errors import UserError, nearest
 from ropewalk.settings.command import option_name
 from ropewalk.settings.other_names import meant_option
+from ropewalk.settings.values import Tokens, TokensInAll
+from ropewalk.settings.written_numbers import is_likelier_thousands
 from ropewalk.version import __version__
 
 if TYPE_CHECKING:
@@ -158,7 +162,7 @@ def _with_options_of(file: str, words: list[str]) -> list[str]:
     name = words[0] if words and words[0] in COMMANDS else command
     if name is None:
         raise UserError(
-            f"{file} has no `command:`, and none was typed; put it before --config, as in `ropewalk plan --config {file}`"
+            f"{file} has no `command:`, and none was typed; put it before --config, as in `ropewalk plan --config {shlex.quote(file)}`"
         )
     if name not in COMMANDS:
         raise UserError(f"{file} says `command: {name}`, which is none; name one of {', '.join(COMMANDS)}")
@@ -178,7 +182,7 @@ def _with_options_of(file: str, words: list[str]) -> list[str]:
 
 def _without_commas(words: Sequence[str]) -> Iterator[str]:
     """The words of a command line, those of a list of numbers or names taken apart where there is a comma: "--windows 2k,4k"."""
-    lists, inside = _lists(), False
+    lists, inside, option = _lists(), False, ""
     for word in _with_chips(words):
         if word.startswith("-") and not word[1:2].isdigit():
             option, equals, word_of_list = word.partition("=")
@@ -187,6 +191,10 @@ def _without_commas(words: Sequence[str]) -> Iterator[str]:
             if not (inside and equals):
                 continue
             word = word_of_list
+        if inside and option.lstrip("-").replace("_", "-") in _lists_of_tokens() and is_likelier_thousands(word):
+            raise UserError(
+                f"{option} {word} is one number with a comma between thousands, or a list; write {word.replace(',', '')} or {word.replace(',', ' ')}"
+            )
         yield from (part for part in word.split(",") if part) if inside and word else (word,)
 
 
@@ -208,6 +216,27 @@ def _lists() -> frozenset[str]:
     return frozenset(
         option_name(name) for name, hint in hints if any(_is_list(each) for each in (hint, *get_args(hint)))
     )
+
+
+@functools.cache
+def _lists_of_tokens() -> frozenset[str]:
+    """Those of `_lists` that count tokens: seeds go by commas, and are no thousands."""
+    hints = (get_type_hints(command.settings, include_extras=True).items() for command in COMMANDS.values())
+    return (
+        frozenset(
+            option_name(name)
+            for name, hint in itertools.chain.from_iterable(hints)
+            if any(each in (Tokens, TokensInAll) for each in _within(hint))
+        )
+        & _lists()
+    )
+
+
+def _within(hint: Any) -> Iterator[Any]:
+    """A type and those that it is made of."""
+    yield hint
+    for part in get_args(hint):
+        yield from _within(part)
 
 
 def _is_list(hint: Any) -> bool:

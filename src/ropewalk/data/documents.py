@@ -29,6 +29,7 @@ from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.foreign import foreign
+from ropewalk.data.left_out import LeftOut
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
 from ropewalk.data.splits import STATE_FILE, as_typed, files_of_rows, is_saved_in_splits, other_splits, said_of
@@ -247,7 +248,7 @@ def _from_many(
 
     others: files that are not among these, by their kind; filled while they are listed.
     """
-    left_out: list[str] = []
+    left_out = LeftOut()
     read = 0
     for file, name in files:
         if file.is_hidden or file.suffix not in PLAIN + ROWS:
@@ -259,11 +260,10 @@ def _from_many(
             yield from _from_file(file, name, reading)
             read += 1
         except (Unreadable, NoText) as error:
-            left_out.append(str(error))
-    if left_out:
-        count = f"{len(left_out)} file was" if len(left_out) == 1 else f"{len(left_out)} files were"
-        warnings.warn(f"{count} left out of {place}, the first because {left_out[0]}", stacklevel=3)
-    others["empty or unreadable"] += len(left_out)
+            left_out.add((str(file), name), str(error))
+    if left_out.count:
+        warnings.warn(left_out.said_of(place), stacklevel=3)
+    others["empty or unreadable"] += left_out.count
     if others.total():
         kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common() if number)
         _logger.info(f"{place}: {counted(read, 'file')} read, {others.total()} left out ({kinds})")

@@ -58,8 +58,8 @@ def read(path: str | Path, fields: Fields, optional: Fields | None = None) -> It
         raise UserError(f"{path} does not exist; give a JSON-lines file ({', '.join(SUFFIXES)})")
     with damage_named(path), open_bytes(path) as file:
         for number, line in enumerate(file, 1):
-            if number == 1 and (reason := not_lines(line)):
-                raise UserError(f"{path} {reason}; put each item on a line of its own")
+            if number == 1 and (reason := not_lines(line, file, "put each item on a line of its own")):
+                raise UserError(f"{path} {reason}")
             if line.strip():
                 yield _checked(line, fields, optional or {}, f"line {number} of {path}")
 

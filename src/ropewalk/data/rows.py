@@ -93,8 +93,9 @@ def _json_lines(file: OpenFile, columns: Columns) -> Numbered:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            if not begun and (reason := not_lines(line)):
-                raise Unreadable(f"{file} {reason} (call it .json, or put each object on a line of its own)")
+            way_out = "call it .json, or put each object on a line of its own"
+            if not begun and (reason := not_lines(line, lines, way_out)):
+                raise Unreadable(f"{file} {reason}")
             begun = True
             try:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
@@ -116,12 +117,30 @@ def broken(error: Exception) -> str:
     return f"is not JSON ({error.msg.removesuffix(' at')}, column {error.pos + 1})"
 
 
-def not_lines(first: bytes) -> str:
-    """What a file is whose first line begins what goes over all of them, where an object a line is read; empty for any other line."""
+def not_lines(first: bytes, rest: Iterable[bytes], way_out: str) -> str:
+    """What a file is whose first line is no object where an object a line is read, and a way out; empty for any other line.
+
+    rest: the lines after it, of which one is read if it begins with an array. way_out: of what goes over all lines.
+    """
     begins = first.removeprefix(codecs.BOM_UTF8).strip()
     if begins.startswith(b"["):
-        return "is one JSON array, and is read as an object a line"
-    return "has objects that go over several lines, and is read as an object a line" if begins == b"{" else ""
+        if _is_array(begins) and _is_array(next(filter(bytes.strip, rest), b"")):
+            return (
+                "has a JSON array on each line, and is read as an object a line (make objects of them; of the turns of conversations: "
+                "jq -c '{messages: .}')"
+            )
+        return f"is one JSON array, and is read as an object a line ({way_out})"
+    over_several = begins == b"{"
+    return (
+        f"has objects that go over several lines, and is read as an object a line ({way_out})" if over_several else ""
+    )
+
+
+def _is_array(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def refusal_of(first: UserError, others: Iterable[UserError], lines_of: str = "") -> UserError:

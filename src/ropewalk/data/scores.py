@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def chosen_by(path: str | Path, keep: float | None = None, *, weigh: bool = Fals
     rows = [measured for measured in records.read([Path(path)]).of(records.ContextGain) if measured.row.per_document]
     if not rows:
         raise UserError(
-            f"scores are what `ropewalk data score DATA --model MODEL --out {path}` writes, and {path} has none; write them"
+            f"scores are what `ropewalk data score DATA --model MODEL --out {shlex.quote(str(path))}` writes, and {path} has none; write them"
         )
     rules = {(each.run.model.fingerprint, each.row.window, each.row.short, each.row.stride) for each in rows}
     if len(rules) > 1:

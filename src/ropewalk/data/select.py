@@ -134,21 +134,6 @@ def name_of(data: Sources | Document, written: int = 3) -> str:
     return write_names(names, written)
 
 
-def check_cuts(limit: int | None, max_tokens: int | None, shortest: int) -> None:
-    """Refuse settings under which no document can be long enough.
-
-    Raises:
-        UserError: a limit below one document, or documents cut to fewer than the `shortest` tokens that are needed.
-    """
-    if limit is not None and limit < 1:
-        raise UserError(f"a limit is at least one document, got {limit}; leave --limit out for all of them")
-    if max_tokens is not None and max_tokens < shortest:
-        raise UserError(
-            f"documents cut to {max_tokens} tokens cannot have the {shortest} that --min-tokens, or without it the largest window, asks "
-            f"for; give a --max-tokens of {shortest} or more"
-        )
-
-
 def choose(
     documents: Iterable[TokenizedDocument],
     *,

@@ -285,9 +285,9 @@ def lacking(row: Perplexity) -> str:
     if row.estimate:
         return row.lacking
     needed = documents_needed(row.low, row.high, row.documents, times=row.OPEN)
-    if needed is None:
-        return row.lacking + f"; {row.FEWEST} are the fewest" * (row.documents < row.FEWEST)
-    return f"{row.lacking}; about {max(needed, row.FEWEST)} would do"
+    fewest = f"{row.FEWEST} are the fewest" * (row.documents < row.FEWEST)
+    enough = f"about {needed} would do" if needed is not None and (needed > row.FEWEST or not fewest) else ""
+    return "; ".join(filter(None, (row.lacking, ", ".join(filter(None, (fewest, enough))))))
 
 
 def documents_needed(low: float, high: float, documents: int, *, times: float) -> int | None:

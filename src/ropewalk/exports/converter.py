@@ -111,16 +111,17 @@ def convert(
 
 def _watched(command: list[str], file: Path, size: float) -> tuple[int, str]:
     """The exit status of a program that writes a file, and what it said on stderr; how much of the file is there is shown meanwhile."""
+    total = max(1, round(size / _MIB))  # headers and what is padded come to more
     with (
         tempfile.TemporaryFile() as errors,
-        Progress("MiB of the GGUF file", max(1, round(size / _MIB))) as advance,
+        Progress("MiB of the GGUF file, about", total) as advance,
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process,
     ):
         try:
             shown = 0
             while process.poll() is None:
-                written = file.stat().st_size // _MIB if file.exists() else 0
-                advance(written - shown)
+                written = min(total, file.stat().st_size // _MIB) if file.exists() else 0
+                advance(written - shown, detail="" if written else "llama.cpp's converter reads the model")
                 shown = written
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_BETWEEN_LOOKS)

@@ -28,6 +28,7 @@ class Chip:
         source: where the figures are from.
         peers: chips in one machine.
         host_link: bytes/s to the host's memory or back, one way at a time; 0 where they are one memory.
+        limit: the memory of each as --gpu-memory gives it, where that is not the chip's own.
         on_cpu: training and measuring run on its CPU cores, in the one memory that there is: a machine without a GPU, and Apple's.
     """
 
@@ -41,6 +42,12 @@ class Chip:
     peers: int = 8
     host_link: float = 25 * _GIGA
     on_cpu: bool = False
+    limit: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name, and the memory that was given in place of its own."""
+        return f"{self.name} with {self.limit}, as --gpu-memory says" if self.limit else self.name
 
 
 #: By generation of PCIe, with 16 lanes, pinned memory and both ways at once: measured on one H100, 39 to 55 (docs/log.md); halves of it before.

@@ -7,6 +7,7 @@ out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.recipe import Recipe
 from ropewalk.settings.windows import perhaps_thousands
+
+_logger = logging.getLogger(__name__)
 
 #: How many times the model's own window is planned for where nobody names one: the factor that the lab measured most (docs/results.md).
 ASSUMED_FACTOR = 4
@@ -258,7 +261,8 @@ def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
     if settings.gpus is not None:
         count, chip = parse(settings.gpus, size)
         machines.refuse_beside_unified(settings, count, chip)
-        return count, chip
+        # Of a count alone the name says its memory.
+        return count, replace(chip, limit=settings.gpu_memory) if settings.gpu_memory and chip.matrix else chip
     return (_gpus_here(), None) if size is None else (1, of_memory(size))
 
 
@@ -297,6 +301,9 @@ def _on_cpu(job: Job, chip: Chip | None) -> tuple[Job, Chip, Rates]:
 def _measured(job: Job) -> tuple[Chip, Rates]:
     from ropewalk.planner import calibrate
 
+    _logger.info(
+        "timing this machine at the model's own shapes, which takes ten seconds and, where other programs run, several times as long"
+    )
     return calibrate.present(job)
 
 

@@ -10,6 +10,7 @@ compared with, which is said. Weights that changed are wrong; a config or a toke
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,14 +54,14 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
             14,
             "note",
             f"{', '.join(added)} came to be after ropewalk wrote the model, and can change what it says; delete what is not the model's own; if it "
-            f"is, say so, and it is said no more: ropewalk doctor {directory} --accept {' '.join(added)}",
+            f"is, say so, and it is said no more: {_accepting(directory, *added)}",
         )
     if place.is_dir() and _is_edited(directory, digests):
         yield Finding(
             14,
             "note",
-            f"{README} was written by ropewalk and edited since: what it says is not all from records; if that was meant, ropewalk doctor {directory} "
-            f"--accept {README}",
+            f"{README} was written by ropewalk and edited since: what it says is not all from records; if that was meant, "
+            f"{_accepting(directory, README)}",
         )
     # Below lie parts of a run's checkpoint, whose manifest knows them (training/snapshots.py).
     if unknown := [name for name in files if name not in noted and "/" not in name]:
@@ -127,13 +128,18 @@ def warn_of_changes(checkpoint: Checkpoint) -> None:
             _logger.warning(
                 "%s is not as ropewalk wrote it, and what follows is of what lies there now; ropewalk doctor %s says more",
                 file,
-                checkpoint.path,
+                shlex.quote(str(checkpoint.path)),
             )
+
+
+def _accepting(directory: Path, *names: str) -> str:
+    """The command that takes files as they are, as a shell reads it."""
+    return shlex.join(["ropewalk", "doctor", str(directory), "--accept", *names])
 
 
 def _change(directory: Path, name: str, digest: str) -> str:
     """What is said of a file that is not as it was written; nothing of one that is."""
-    file, accepting = directory / name, f"ropewalk doctor {directory} --accept {name}"
+    file, accepting = directory / name, _accepting(directory, name)
     try:
         now = digest_now(file)
     except FileNotFoundError:

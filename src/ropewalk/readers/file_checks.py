@@ -6,6 +6,7 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,7 +198,11 @@ def _weights(subject: Subject) -> Iterator[Finding]:
         return
     if not _any(subject.path):
         gguf = next(iter(sorted(subject.path.glob("*.gguf"))), None)
-        why = f"the weights are in {gguf.name}: ropewalk doctor {gguf} examines it" if gguf else "no weights lie here"
+        why = (
+            f"the weights are in {gguf.name}: ropewalk doctor {shlex.quote(str(gguf))} examines it"
+            if gguf
+            else "no weights lie here"
+        )
         yield Finding(10, "not checked", why)
         return
     try:

@@ -9,6 +9,7 @@ What is wrong for some readers alone is no matter here: whatever is made of a mo
 from __future__ import annotations
 
 import logging
+import shlex
 import warnings
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def refuse_damaged(place: Path | Checkpoint, *, as_it_is: bool = False) -> None:
         _logger.warning(
             "%s: its weights were not read, which takes minutes; whether they are finite, and as they were written, ropewalk doctor %s --full says",
             checkpoint,
-            checkpoint.path,
+            shlex.quote(str(checkpoint.path)),
         )
 
 

@@ -6,6 +6,8 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+import logging
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +27,7 @@ from ropewalk.readers.rules import READERS
 from ropewalk.readers.subject import Subject
 from ropewalk.readers.trust_checks import unconfirmed_theta
 
+_logger = logging.getLogger(__name__)
 _LOST_THETA = (
     "the config names no rope_theta where readers look for it (a rope_scaling takes the place of rope_parameters), and every reader would "
     "silently take a default; put the model's own value back, at the top level"
@@ -104,12 +107,12 @@ _warned: set[str] = set()
 def warn_of_spellings(checkpoint: Checkpoint, *, makes: bool = False) -> None:
     """Warn of a config that may be read wrongly here, too, in doctor's words: its theta is lost, or it says two things.
 
-    makes: another model is made of it, for whatever reader; then shortly of what only others read wrongly too, as all of version 4 what
-        transformers 5 saved (R4). Who measures it is no such reader.
+    makes: another model is made of it, for whatever reader; then shortly of what only others read wrongly, as all of version 4 what
+        transformers 5 saved (R4), and what mends it: nothing that is wrong with what is made. Who measures it is no such reader.
     """
     if not isinstance(checkpoint.positions, PositionTable):
-        others = ", but not by transformers 4, MLX and Ollama: ropewalk doctor says more"
-        _warn(Subject(checkpoint, {}, {}), (lambda differ: others) if makes else None)
+        others = f"; transformers 4, MLX and Ollama do so after: ropewalk doctor {shlex.quote(checkpoint.name)} --fix"
+        _warn(Subject(checkpoint, {}, {}), (lambda differ: others) if makes else None, tell=_logger.info)
 
 
 def warn_of_other_readers(checkpoint: Checkpoint) -> None:
@@ -119,18 +122,21 @@ def warn_of_other_readers(checkpoint: Checkpoint) -> None:
         _warn(subject, lambda differ: f", and mend it before others read it: {differ}")
 
 
-def _warn(subject: Subject, of_others: Callable[[str], str] | None) -> None:
-    """Once a process, by the first one. of_others: what is said of what is read rightly here and otherwise elsewhere, if anything is."""
+def _warn(subject: Subject, of_others: Callable[[str], str] | None, tell: Callable[[str], None] | None = None) -> None:
+    """Once a process, by the first one. of_others: what is said of what is read rightly here and otherwise elsewhere, if anything is; by `tell` and not as a warning, if given."""
     name = subject.checkpoint.name
     if fault := _LOST_THETA if theta_is_lost(subject) else _contradiction(subject):
-        sentence = f"{name}: {fault}"
+        sentence, tell = f"{name}: {fault}", None
     elif of_others is not None and (differ := _lost_in_version_4(subject)):
         sentence = f"{name} is read rightly here{of_others(differ)}"
     else:
         return
     if is_first_process() and sentence not in _warned:
         _warned.add(sentence)
-        warnings.warn(sentence, stacklevel=3)
+        if tell is None:
+            warnings.warn(sentence, stacklevel=3)
+        else:
+            tell(sentence)
 
 
 def versions_agree(config: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ out  a `Subject`; or the sentence why there is nothing to examine
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -194,7 +195,9 @@ class Subject:
 def _config(path: Path) -> dict[str, Any]:
     ggufs = sorted(path.glob("*.gguf"))
     if ggufs and not (path / "config.json").exists():
-        raise UserError(f"{path} has no config.json, but a GGUF file; name the file: ropewalk doctor {ggufs[0]}")
+        raise UserError(
+            f"{path} has no config.json, but a GGUF file; name the file: ropewalk doctor {shlex.quote(str(ggufs[0]))}"
+        )
     return read_config(path)
 
 

@@ -10,6 +10,7 @@ default in its place even takes a fault away.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +54,7 @@ def on_trust(subject: Subject) -> Iterator[Finding]:
             "note",
             f"{', '.join(values)}: no weight's shape depends on these, so that nothing here can confirm them, and with a wrong one the model loads "
             "and computes something else. Hold them against the config.json of whoever trained it, or the perplexity against what such a model has: "
-            f"ropewalk perplexity {subject.checkpoint.name} --data TEXT --windows {windows or 'TOKENS…'}",
+            f"ropewalk perplexity {shlex.quote(subject.checkpoint.name)} --data TEXT --windows {windows or 'TOKENS…'}",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -141,7 +142,7 @@ def _unscaled(name: str, window: int) -> str:
     ladder = " ".join(str(each) for each in (window // 64, window // 16, window // 4, window) if each >= 64)
     return (
         f"no scaling is named, and a config alone cannot tell whether {window} tokens were trained or only written into {POSITIONS}: "
-        f"measure it by ropewalk perplexity {name} --data TEXT --windows {ladder} (perplexity falls from "
+        f"measure it by ropewalk perplexity {shlex.quote(name)} --data TEXT --windows {ladder} (perplexity falls from "
         "window to window as far as it was trained, and rises beyond)"
     )
 

@@ -155,7 +155,7 @@ def composed(subject: Subject, records: Records) -> ModelCard:
             "no row of these records measured %s; its card says that it was not measured. Name the file of its measurements: ropewalk card %s "
             "--records FILE.jsonl",
             subject.checkpoint,
-            subject.checkpoint,
+            shlex.quote(str(subject.checkpoint)),
         )
     recipes = [recipe_of(run) for run in records.runs.values() if subject.trained_in(run)]
     chunk = next((recipe.chunk(info.original_window) for recipe in recipes), None)

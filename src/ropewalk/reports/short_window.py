@@ -104,7 +104,7 @@ def sentence_end(clean: Clean, group: comparable.Group | None, seeds: Sequence[V
     if by_perplexity := _by_perplexity(clean, group, seeds):
         return by_perplexity
     bases = [v for v in clean.variants if v.role == "base" and not v.steps and v.lineage == target.lineage]
-    base = _typed(bases[0]) if bases else target.base or "BASE"
+    base = _typed(bases[0]) if bases else (shlex.quote(target.base) if target.base else "BASE")
     taken = [each for measure in _MEASURES for each in _taken(clean, measure, bases, seeds)]
     if both := next((each for each in taken if each.before and each.after), None):
         return both.told(base)

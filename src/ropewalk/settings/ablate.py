@@ -112,7 +112,7 @@ class AblateSettings(Loading, OpeningOptions):
     minutes: OptionalMinutes = None
     """Begin no row that would not be done so many minutes from now."""
     dry_run: Flag = False
-    """List the rows, what is there of them, and about how long the others would take: on this machine, which is timed for ten seconds, or on --chip."""
+    """List the rows, what is there of them, and about how long the others would take: on this machine, which is timed, or on --chip."""
     chip: Annotated[str | None, tyro.conf.arg(metavar="H100")] = None
     """With --dry-run: estimate for one such chip, by what an H100 was measured to do and by the data sheets of both."""
 

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ropewalk.data.sliding import check
 from ropewalk.errors import UserError
+from ropewalk.records.slide import default_stride
 from ropewalk.sentences import joined
 from ropewalk.settings.options import (
     Batched,
@@ -30,6 +32,15 @@ LongTaskName = Literal[
     "niah_single_1", "niah_single_2", "niah_single_3", "niah_multikey_1", "niah_multikey_2", "niah_multikey_3", "niah_multivalue",
     "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2", "key_value", "mrcr_2", "mrcr_4", "mrcr_8", "graphwalks_bfs", "graphwalks_parents", "needle",
 ]  # fmt: skip
+
+
+def check_cuts(max_tokens: int | None, shortest: int) -> None:
+    """Refuse documents that are cut to fewer than the `shortest` tokens that are needed. Raises UserError."""
+    if max_tokens is not None and max_tokens < shortest:
+        raise UserError(
+            f"documents cut to {max_tokens} tokens cannot have the {shortest} that --min-tokens, or without it the largest window, asks "
+            f"for; give a --max-tokens of {shortest} or more"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,20 @@ class PerplexitySettings(MeasuringOptions, Batched):
             raise UserError(
                 f"a budget estimates ropewalk's own perplexity, not that of {self.convention}; leave out --budget or --as"
             )
+        if self.windows:
+            self.stride_of(self.windows)  # before anything is imported or loaded
+
+    def stride_of(self, windows: Sequence[int]) -> int:
+        """The stride of these windows. Raises UserError for windows that cannot be, or that the documents are cut below."""
+        stride = self.stride or default_stride(windows)
+        for window in windows:
+            check(window, stride)
+        check_cuts(self.max_tokens, self.least(windows))
+        return stride
+
+    def least(self, windows: Sequence[int]) -> int:
+        """The tokens that a document must have: two are the fewest in which one is predicted."""
+        return max(2, self.min_tokens or max(windows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +122,11 @@ class GainSettings(ReadTwice):
     """Leave out documents with fewer tokens; the window if not given."""
     seed: Seed = 0
     """Of --budget's sample."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window:
+            check_cuts(self.max_tokens, self.min_tokens or self.window)
 
 
 @dataclass(frozen=True, kw_only=True)

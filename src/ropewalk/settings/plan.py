@@ -22,7 +22,7 @@ class PlanSettings(Recipe, OpeningOptions):
     window: Annotated[Tokens | None, tyro.conf.arg(metavar="TOKENS")] = None  # pyrefly: ignore[bad-override] (`plan` settles it)
     """Tokens, L'; four times the model's own window if not given, which is said."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
-    """How many of which chip, by data sheet, or how many beside --gpu-memory; without it, --gpu-memory and --cpu-memory this machine, timed for ten seconds."""
+    """How many of which chip, by data sheet, or how many beside --gpu-memory; without it, --gpu-memory and --cpu-memory this machine, which is timed."""
     gpu_memory: Annotated[str | None, tyro.conf.arg(metavar="24GB")] = None
     """Memory of a chip: of those that --gpus names or counts, or of one; where --gpus names none nothing else is known of it, so that no time is told."""
     cpu_memory: Annotated[str | None, tyro.conf.arg(metavar="8GB")] = None

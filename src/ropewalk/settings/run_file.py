@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -135,7 +136,10 @@ def write_training(settings: Settings, directory: Path, *, changed_at: int | Non
     if changed_at is not None and is_first_process():
         _keep_until(directory, changed_at)
     steps = sorted(int(found[1]) for path in directory.iterdir() if (found := _UNTIL.fullmatch(path.name)))
-    parts = [f"--config {directory.name}/run-until-{step}.yaml --steps {step} --save-every {step}" for step in steps]
+    parts = [
+        f"--config {shlex.quote(f'{directory.name}/run-until-{step}.yaml')} --steps {step} --save-every {step}"
+        for step in steps
+    ]
     resumed = ["--out NEW", *["--out NEW --resume --allow-changes"] * len(steps)]
     commands = [
         f"ropewalk train {part} {out}" for part, out in zip([*parts, "--config THIS FILE"], resumed, strict=True)

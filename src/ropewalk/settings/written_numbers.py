@@ -8,6 +8,9 @@ from typing import Any
 
 from tyro.constructors import PrimitiveConstructorSpec
 
+#: Tokens below which a window in a list is likelier the thousands of a number.
+_SHORT = 64
+
 
 class Unread(str):
     """A word that was typed for a number and is none; `why` says how that is written, if not as usual."""
@@ -25,6 +28,17 @@ def tokens(word: str) -> int:
     if match is None:
         raise ValueError("as in 32768, 32_768, 32k (32 x 1024) or 1M")
     return int(match[1]) * {"": 1, "k": 2**10, "m": 2**20}[match[2]]
+
+
+def is_likelier_thousands(word: str) -> bool:
+    """Whether a word in a list of tokens is likelier one number with commas between thousands (16,384; 32,000) than several windows (256,512).
+
+    Both are of one to three digits and groups of three; it is one number if that is a multiple of 1024, a group begins with zero, or the first
+    number would be a window of less than 64 tokens.
+    """
+    if re.fullmatch(r"[1-9]\d{0,2}(,\d{3})+", word) is None:
+        return False
+    return int(word.replace(",", "")) % 1024 == 0 or ",0" in word or int(word.partition(",")[0]) < _SHORT
 
 
 def minutes(word: str) -> float:

@@ -112,8 +112,6 @@ class Loop:
             if snapshot is not None:  # goes on under the same id, so that its steps are one curve
                 header = dataclasses.replace(header, id=snapshot.about["run"])
             log = Log(self.settings, self.out, header, self.done)
-            if self.mesh.main and self.keep and self.done < self.settings.steps:  # who takes no step changes nothing
-                self._write_run_file(snapshot)
             stack.callback(log.close)
             if snapshot is not None:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")
@@ -122,12 +120,17 @@ class Loop:
                 Signals(saves=self.keep) as signals,
             ):
                 self._prepare()
-                self._steps(log, header.id, signals)
+                self._steps(log, header.id, signals, snapshot)
                 self._finish()
             return self._info()
 
     def _write_run_file(self, snapshot: Snapshot | None) -> None:
-        """The settings by which the whole run can be repeated from nothing: all its steps, and not the minutes of one of several sittings."""
+        """The settings by which the whole run can be repeated from nothing: all its steps, and not the minutes of one of several sittings.
+
+        Once a step is taken: a sitting that is refused before leaves the file of the one that made what lies there.
+        """
+        if not (self.mesh.main and self.keep):
+            return
         asked = self._asked
         if snapshot is not None:
             asked = dataclasses.replace(asked, steps=max(asked.steps, snapshot.step), budget=None)
@@ -217,7 +220,7 @@ class Loop:
             "data": self.batches.windows.digest,
         }
 
-    def _steps(self, log: Log, run: str, signals: Signals) -> None:
+    def _steps(self, log: Log, run: str, signals: Signals, snapshot: Snapshot | None) -> None:
         every, first = self.settings.save_steps, self.done
         self._refuse_hopeless()
         while not (is_enough := self._is_enough()) and self.done < self.settings.steps:
@@ -237,6 +240,8 @@ class Loop:
                     raise self._stopped(run, signals) from None
                 log.ended("--budget")
                 return
+            if self.done == first:
+                self._write_run_file(snapshot)
             self.done += 1
             seconds = time.perf_counter() - begin
             self.deadline.step(seconds)

@@ -42,7 +42,21 @@ def show_attention(variants: Sequence[Measured], *, full: bool = False) -> None:
 def conclusion(gists: Gists, original: int) -> str:
     """Whether far keys outbid what heads were trained on, and whether neighbours are told apart, variant by variant."""
     sentences = _out_of_range(gists, original) + _neighbours(gists)
-    return sentences or f"No key stood beyond the original {original} tokens, and there is no base to compare with."
+    return sentences or _inside(gists, original)
+
+
+def _inside(gists: Gists, original: int) -> str:
+    """What stands there of windows that have nothing beyond and no base beside them, and what would tell more."""
+    words = [
+        f"{variant.label} in {each.window} tokens: a score changes by {fixed(each.resolution, 3)} of its spread when the key moves one token, and the "
+        f"strongest heads have {share(each.previous)} of their attention on the token before. "
+        for variant, each in gists
+        if is_finite(each.resolution)
+    ]
+    return "".join(words) + (
+        f"No key stood beyond the original {original} tokens, and no base is beside it: what a longer context does to attention is told by a "
+        "--window that is longer, or by an extended MODEL with its --base."
+    )
 
 
 def _out_of_range(gists: Gists, original: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def show_scores(row: ContextGain, out: Any) -> None:
     worse = sum(each["score"] <= 0 for each in documents)
     terminal.print(
         f"{counted(len(documents), 'document')} scored, {row.skipped} too short; {worse} gain nothing"
-        + ("" if out is None else f"; `ropewalk train --scores {escape(str(out))}` chooses by them")
+        + ("" if out is None else f"; `ropewalk train --scores {escape(shlex.quote(str(out)))}` chooses by them")
     )
 
 

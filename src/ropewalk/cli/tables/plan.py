@@ -38,7 +38,7 @@ def show_plan(plan: Plan) -> None:
     """Print a plan."""
     terminal = console()
     job, shape, chip = plan.job, plan.job.shape, plan.chip
-    where = f"{job.gpus} × {chip.name}" if chip.matrix or job.gpus > 1 else chip.name
+    where = f"{job.gpus} × {chip.shown}" if chip.matrix or job.gpus > 1 else chip.name
     source = "counted from the config" if shape.stored is None else "counted from the files"
     lines = [
         f"{shape.name}: {count(shape.parameters)} weights ({source}), window {shape.window} → {job.recipe.window}",
@@ -137,7 +137,7 @@ def memory_table(plan: Plan) -> Table:
         table.add_row(name, f"{size / GIB:.2f}")
     table.add_section()
     table.add_row("needed", f"{need.total / GIB:.2f}")
-    table.add_row(f"available on {plan.chip.name}", f"{plan.chip.memory:.2f}")
+    table.add_row(f"available on {plan.chip.shown}", f"{plan.chip.memory:.2f}")
     if need.host:
         assumed = f" (of {plan.assumed_host}, if --host-memory is not given)" if plan.assumed_host else ""
         table.add_row(f"and in the host's memory, a chip{assumed}", f"{need.host / GIB:.2f}")

@@ -40,7 +40,7 @@ from ropewalk import records
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.encode import check_ids
 from ropewalk.data.scores import score_of
-from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents, texts_of
+from ropewalk.data.select import TokenizedDocument, name_of, select_documents, texts_of
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
@@ -61,7 +61,7 @@ from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.records.slide import Slide, coarse_warning
 from ropewalk.sentences import counted
 from ropewalk.settings.command import arguments, takes
-from ropewalk.settings.measure import DataScoreSettings, GainSettings, ReadTwice
+from ropewalk.settings.measure import DataScoreSettings, GainSettings, ReadTwice, check_cuts
 
 _logger = logging.getLogger(__name__)
 #: Times the tokens of perplexity at the same window: more is said beforehand. Default strides stay below it where documents fill a window; tokens of a short
@@ -149,7 +149,7 @@ def _contexts(settings: GainSettings, own: int, original: int) -> Contexts:
         raise UserError(
             f"a document gains past the short context of {short} tokens alone, and --min-tokens is {least}; ask for more than {short}"
         )
-    check_cuts(settings.limit, settings.max_tokens, least)
+    check_cuts(settings.max_tokens, least)
     return contexts
 
 

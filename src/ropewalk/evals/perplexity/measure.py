@@ -42,8 +42,7 @@ import numpy as np
 import torch
 
 from ropewalk import records
-from ropewalk.data.select import TokenizedDocument, check_cuts, name_of, select_documents, texts_of
-from ropewalk.data.sliding import check
+from ropewalk.data.select import TokenizedDocument, name_of, select_documents, texts_of
 from ropewalk.distributed import ranks
 from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import documents_interval
@@ -61,7 +60,7 @@ from ropewalk.evals.perplexity import conventions, sampled
 from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
-from ropewalk.records.slide import Slide, coarse_warning, default_stride
+from ropewalk.records.slide import Slide, coarse_warning
 from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PerplexitySettings
@@ -88,30 +87,14 @@ def perplexity(settings: PerplexitySettings) -> records.Rows[records.Perplexity]
     Raises:
         UserError: an impossible window, stride or limit; documents that are all too short; logits that are NaN.
     """
-    if settings.windows:
-        _checked_stride(settings, settings.windows)  # before a model is loaded
     loaded = open_model(
         settings.model, tokenizer=settings.tokenizer, data=settings.data, **settings.loading, **settings.opening
     )
     windows = settings.windows or [loaded.info.window]
-    slide = Slide(min(windows), _checked_stride(settings, windows))
+    slide = Slide(min(windows), settings.stride_of(windows))
     if settings.stride is not None and slide.is_coarse and ranks.rank() == 0:
         _logger.warning(coarse_warning(slide))
     return records.Rows(measure(loaded, settings))
-
-
-def _checked_stride(settings: PerplexitySettings, windows: Sequence[int]) -> int:
-    """The stride of these windows; refuses windows that cannot be, or that the documents are cut below."""
-    stride = settings.stride or default_stride(windows)
-    for window in windows:
-        check(window, stride)
-    check_cuts(settings.limit, settings.max_tokens, _least(settings, windows))
-    return stride
-
-
-def _least(settings: PerplexitySettings, windows: Sequence[int]) -> int:
-    """The tokens that a document must have: two are the fewest in which one is predicted."""
-    return max(2, settings.min_tokens or max(windows))
 
 
 def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.Perplexity]:
@@ -119,13 +102,13 @@ def measure(loaded: LoadedModel, settings: PerplexitySettings) -> list[records.P
     windows = list(dict.fromkeys(settings.windows or [loaded.info.window]))
     if ranks.rank() == 0 and (question := forgotten_k("--windows", min(windows), loaded.info.window)):
         _logger.warning(question)
-    stride = _checked_stride(settings, windows)
+    stride = settings.stride_of(windows)
     for window in windows:
         check_window(loaded.model, window)
     documents, skipped = select_documents(
         loaded.tokenizer,
         settings.data,
-        min_tokens=_least(settings, windows),
+        min_tokens=settings.least(windows),
         refusal=_TOO_SHORT,
         limit=settings.limit,
         max_tokens=settings.max_tokens,
