@@ -75,6 +75,13 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("train hemp --window 1k --learning-rate x --data a --out o", 2, "ropewalk: learning-rate is a finite number"),
         ("train hemp --window 1k --budget 5x --data a --out o", 2, "as in 5, 0.5, 5m or 1h, got '5x'; leave it out"),
         ("perplexity hemp --data a --windows 1k 2kb", 2, "32k (32 x 1024) or 1M, got [1024, '2kb']"),
+        (
+            "plan 7b 8 H100 --window 32k",
+            2,
+            "no option that takes it; did you mean --gpus 8 H100? `ropewalk plan --help`",
+        ),
+        ("plan 7b 8xh100", 2, "did you mean --gpus 8xh100? "),
+        ("plan 7b books.jsonl", 2, "no option that takes it; `ropewalk plan --help`"),
         ("card hl hl.jsonl", 2, "ropewalk: ropewalk card has no place for hl.jsonl, which follows no option"),
         ("card", 2, "ropewalk: ropewalk card needs DIR; `ropewalk card --help` explains"),
         (

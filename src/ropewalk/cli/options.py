@@ -40,9 +40,21 @@ def read(name: str, settings: type, words: Sequence[str], registry: Any) -> Any:
         raise UserError(f"{_in_a_sentence(box.getvalue(), prog)}; `{prog} --help` explains the options") from None
     if left:
         raise UserError(
-            f"{prog} has no place for {shlex.join(left)}, which follows no option that takes it; `{prog} --help` lists the options, or take it out"
+            f"{prog} has no place for {shlex.join(left)}, which follows no option that takes it; {_meant(left, settings)}`{prog} --help` lists the options, or take it out"
         )
     return options
+
+
+def _meant(words: Sequence[str], settings: type) -> str:
+    """The option whose value the words are, where their form tells: so many of a chip."""
+    if "gpus" not in {field.name for field in fields(settings)}:
+        return ""
+    from ropewalk.planner.chip_names import parse  # not for --help
+
+    with contextlib.suppress(UserError):
+        parse(" ".join(words))
+        return f"did you mean --gpus {shlex.join(words)}? "
+    return ""
 
 
 def _in_a_sentence(box: str, prog: str) -> str:
