@@ -29,7 +29,7 @@ from bench.contestants import CONTESTANTS, SHAPES, Bench, Turn
 from ropewalk import records
 from ropewalk.attention_ops import kernels
 from ropewalk.planner.chip_names import named
-from ropewalk.planner.chips import Chip, mfu
+from ropewalk.planner.chips import Chip, Mfu, mfu
 from ropewalk.training import throughput
 
 
@@ -71,9 +71,9 @@ def trust_fastest(device: torch.device, tokens: int) -> bool:
 
 
 def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None, chip: Chip | None) -> str:
-    """One line a contestant and size: median tokens/s, MFU, spread, peak memory, losses."""
+    """One line a contestant and size: median tokens/s, shares of both peaks, spread, peak memory, losses."""
     lines = [
-        "| size | who | tokens/s | MFU of the run's rate | of the data sheet's | against transformers | against liger | peak GiB | spread | losses |",
+        f"| size | who | tokens/s | {Mfu.OF_SHEET} | {Mfu.OF_PRODUCT} | against transformers | against liger | peak GiB | spread | losses |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     sizes = list(dict.fromkeys((t.batch, t.tokens) for t in turns))
@@ -87,7 +87,7 @@ def table(turns: list[Turn], flops: Callable[[int], float], rate: float | None, 
                 f"{median / medians[other]:.3f}" if other in medians else "" for other in ("transformers", "liger")
             ]
             shares = mfu(median * flops(tokens), chip, rate)
-            told = " | ".join("" if share is None else f"{share:.3f}" for share in (shares.measured, shares.sheet))
+            told = " | ".join("" if share is None else f"{share:.3f}" for share in (shares.sheet, shares.measured))
             spread = (max(rates[who]) - min(rates[who])) / median
             losses = " ".join(f"{loss:.4f}" for loss in own_turns[0].losses)
             lines.append(

@@ -253,6 +253,46 @@ def test_an_old_directory_whose_replacement_was_killed_in_between_is_put_back(tm
     assert (out / "config").read_text() == "new" and os.listdir(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("place", [f".{MARK}", ".config.json", "checkpoints/.step-000003", "..final"])
+def test_what_a_killed_process_left_half_written_is_no_strangers_and_what_is_called_otherwise_is(tmp_path, place):
+    """Whatever a writer calls its own files in it: of a run's checkpoint and model, of a config that is mended, of the mark itself."""
+    out = made(tmp_path / "out")
+    (out / place).parent.mkdir(exist_ok=True)
+    left = _dead_name((out / place).with_name((out / place).name.removeprefix(".")))
+    left.mkdir()
+    (left / ".tmpa5018z").write_text("half")
+    guard.refuse_existing(out, overwrite=True)
+    left.rename(left.with_name(f"{left.name}.mine"))
+    with pytest.raises(UserError, match=r"did not make .*mine/\.tmpa5018z"):
+        guard.refuse_existing(out, overwrite=True)
+
+
+@pytest.mark.parametrize("written", ["", "half a"])
+def test_a_mark_that_a_kill_left_half_written_is_written_again(tmp_path, monkeypatch, written):
+    out, replace = made(tmp_path / "out"), os.replace
+    killed = KeyboardInterrupt("as a kill: nothing is tidied up")
+
+    def dies(source, target):
+        Path(source).write_text(written)
+        raise killed
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        guard.mark_again(out, "config")
+    monkeypatch.setattr(os, "replace", replace)
+    assert len(os.listdir(out)) == 3
+    guard.refuse_existing(out, overwrite=True)
+
+
+def test_a_replacement_that_was_killed_before_it_was_marked_is_begun_again(tmp_path):
+    out = made(tmp_path / "out")
+    (tmp_path / ".out.new").mkdir()
+    (tmp_path / ".out.new" / processes.LOCK).write_text("")
+    with run_directory(out, holds=HOLDS, signs=SIGNS, overwrite=True) as work:
+        (work / "records.jsonl").write_text("")
+    assert os.listdir(tmp_path) == ["out"] and "records.jsonl" in os.listdir(out)
+
+
 REPLACING = """
 import sys
 from pathlib import Path

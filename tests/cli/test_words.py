@@ -95,6 +95,13 @@ def said(capsys, *words: str) -> tuple[int, str]:
             "has no place for 1k, which follows no option that takes it (did you mean --window 1k?); ",
         ),
         ("extend hemp 32k --window 4k --out o", 2, "which follows no option that takes it; "),
+        (
+            "plan 7b 8 H100 --window 32k",
+            2,
+            "no option that takes it (did you mean --gpus 8 H100?); `ropewalk plan --help`",
+        ),
+        ("plan 7b 8xh100", 2, "(did you mean --gpus 8xh100?); "),
+        ("plan 7b books.jsonl", 2, "no option that takes it; `ropewalk plan --help`"),
         ("card hl hl.jsonl", 2, "ropewalk: ropewalk card has no place for hl.jsonl, which follows no option"),
         ("card", 2, "ropewalk: ropewalk card needs DIR; `ropewalk card --help` explains"),
         (
@@ -429,7 +436,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
         (["demo", "--out", out, "--dry-run"], "train it for 500 steps"),
     ):
         status, printed = said(capsys, *words)
-        assert status == 0 and sentence in printed and printed.endswith("nothing was written"), printed
+        assert status == 0 and sentence in printed and "a dry run: nothing was written" in printed, printed
     assert list(tmp_path.iterdir()) == []
 
 
@@ -451,7 +458,9 @@ def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys,
     status, printed = said(capsys, *words)
     assert status == 0, printed
     assert "long.txt: 25,600 tokens in 200 windows" in printed and "5% of them are read (estimated)" in printed
-    assert "estimated from a sample: tokenising all takes about" in printed and printed.endswith("nothing was written")
+    assert (
+        "estimated from a sample: tokenising all takes about" in printed and "a dry run: nothing was written" in printed
+    )
 
 
 def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_path, capsys, monkeypatch) -> None:

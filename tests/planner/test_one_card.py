@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -226,7 +227,15 @@ def test_mfu_is_told_on_both_scales(capsys) -> None:
     assert chips.mfu(2 * flops, chip_names.named("NVIDIA H100 80GB HBM3"), 795e12, 2) == found
     assert chips.mfu(flops, chip_names.named("cpu"), None) == chips.Mfu()
     cli.main(["plan", "7b", "--gpus", "1xH100", "--window", "32768", "--batch-size", "1"])
-    assert "of the data sheet)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (
+        re.search(r"of the data sheet's peak \(MFU\) +0\.\d{3} ", printed) and "of a matrix product's rate " in printed
+    )
+
+
+def test_no_share_is_told_without_what_it_is_of_and_only_the_data_sheets_is_called_mfu() -> None:
+    assert str(chips.Mfu(0.59, 0.469)) == "0.469 of the data sheet's peak (MFU), 0.590 of a matrix product's rate"
+    assert str(chips.Mfu(0.59)) == "0.590 of a matrix product's rate" and str(chips.Mfu()) == ""
 
 
 def test_full_checkpointing_is_honoured_on_a_cpu(monkeypatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 
-from ropewalk import testing
+from ropewalk import cli, testing
 from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.families import family_of
 from ropewalk.cli.tables.plan import show_plan
@@ -637,3 +637,16 @@ def test_a_way_that_takes_more_memory_says_why(capsys) -> None:
     assert shown.count("kept, since") == 1 and re.search(r"--mode pose \(all activations kept, since", shown)
     show_plan(roomy)
     assert "kept, since" not in capsys.readouterr().out
+
+
+def test_sentences_are_wrapped_at_words_on_a_terminal_and_whole_in_a_pipe(monkeypatch, capsys) -> None:
+    asked = ["plan", "7b", "--gpus", "8xH100", "--window", "32768"]
+    cli.main(asked)
+    whole = capsys.readouterr().out
+    assert any(line.startswith("it fits by ") and line.endswith("how much there is)") for line in whole.splitlines())
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # what rich takes for a terminal
+    cli.main(asked)
+    wrapped = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, wrapped.splitlines())) <= 80
+    assert next(line for line in whole.splitlines() if line.startswith("it fits by ")) in " ".join(wrapped.split())

@@ -13,6 +13,7 @@ import pytest
 from ropewalk import cli, testing
 from ropewalk.checkpoint.steps import Unfinished, at_stake, model_step, steps_left
 from ropewalk.errors import UserError
+from ropewalk.training import run
 from ropewalk.training.log import Log
 from short_run import DOCUMENTS, go, same, steps, weights
 
@@ -144,11 +145,73 @@ def test_killed_while_it_writes_its_model_a_run_is_unfinished(base, tmp_path, mo
     killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(steps(out)) == 4 and (out / "model.safetensors").exists() == (moment != "before")
-    with pytest.raises(UserError, match="holds an unfinished run, step 2 of 4; go on with --resume"):
+    with pytest.raises(
+        UserError, match="holds an unfinished run, 4 of 4 steps done, the first 2 of them saved; go on with --resume"
+    ):
         go(base, out, steps=4)
     go(base, out, steps=4, resume=True)
     go(base, tmp_path / "once", steps=4)
     assert same(weights(out), weights(tmp_path / "once")) and steps_left(out, 4) == 0
+
+
+_KILLED_SAVING = """
+import os, signal, sys
+from ropewalk.training import training_state
+from short_run import go
+def killed(tensors, path):
+    path.with_name(".tmpa5018z").write_bytes(b"half")  # as the writer of safetensors calls what it writes
+    os.kill(os.getpid(), signal.SIGKILL)
+training_state.save_file = killed
+go(sys.argv[1], sys.argv[2], steps=4, save_every=2)
+"""
+
+
+def test_killed_while_its_first_checkpoint_is_written_a_run_can_be_begun_anew(base, tmp_path):
+    """What the writer's own temporary file is called no mark can know; all that lies in a directory that is half written is the run's."""
+    out = tmp_path / "out"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ROPEWALK_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", _KILLED_SAVING, str(base), str(out)]
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(out.rglob(".tmpa5018z"))) == 1
+    with pytest.raises(
+        UserError, match="unfinished run, 2 of 4 steps done, none of them saved; --resume begins it again"
+    ):
+        go(base, out, steps=4)
+    (out / "checkpoints/mine.txt").write_text("")
+    with pytest.raises(UserError, match="did not make .*mine.txt"):
+        go(base, out, steps=4, overwrite=True, yes=True)
+    (out / "checkpoints/mine.txt").unlink()
+    go(base, out, steps=4, save_every=2, overwrite=True, yes=True)
+    assert len(steps(out)) == 4 and not list(out.rglob(".tmpa5018z"))
+
+
+def test_going_on_to_other_steps_is_said_and_what_it_does_to_the_learning_rate(base, tmp_path, monkeypatch, caplog):
+    out = tmp_path / "out"
+    interrupted(base, out, 4, monkeypatch, steps=12, warmup=None, save_every=2)
+    rates = [step.learning_rate for step in steps(out)]
+    caplog.clear()
+    with caplog.at_level("INFO", "ropewalk"):
+        go(base, out, steps=5, warmup=None, save_every=2, resume=True)
+    assert (
+        f"{out} goes on with --steps 5; on record is --steps 12; each step's learning rate stays as it was: 2 steps of warm-up, constant"
+        in caplog.text
+    )
+    assert [step.learning_rate for step in steps(out)][:4] == rates[:4] and steps(out)[-1].learning_rate == 1e-3
+    caplog.clear()
+    with caplog.at_level("INFO", "ropewalk"):
+        go(base, out, steps=5, warmup=None, save_every=2, resume=True)
+    assert "goes on with" not in caplog.text
+
+
+def test_options_that_contradict_a_checkpoint_are_refused_before_anything_is_read(base, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    interrupted(base, out, 2, monkeypatch, steps=4, save_every=2)
+    for name in ("batches_of", "starting_model"):
+        monkeypatch.setattr(run, name, lambda *_, **__: pytest.fail("went on"))
+    for changed in ({"batch_size": 2}, {"learning_rate": 2e-3}, {"seed": 5}):
+        with pytest.raises(UserError, match=f"was made with {next(iter(changed)).replace('_', '-')} "):
+            go(base, out, **{"steps": 4, "save_every": 2, "resume": True, **changed})
 
 
 def test_a_dry_run_of_a_finished_run_says_that_it_is_and_of_a_killed_one_what_is_left(base, tmp_path, capsys, books):

@@ -78,7 +78,7 @@ def mark(directory: Path, holds: Iterable[str] | None = None, *, digests: dict[s
     content: dict[str, Any] = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
     if digests := of_mark(directory, "digests") if digests is None else digests:
         content["digests"] = digests
-    written = directory / f"{MARK}.partial"  # renamed, since the mark of a copied directory may be a link to another's
+    written = beside(directory / MARK)  # renamed, since the mark of a copied directory may be a link to another's
     written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(written, directory / MARK)
 

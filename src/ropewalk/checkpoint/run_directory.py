@@ -112,7 +112,7 @@ def _work(
         guard.remove(begun)
     if guard.is_free(place):
         return place
-    if os.path.lexists(begun):
+    if not guard.is_free(begun):  # one that was killed before it was marked left no file
         raise UserError(f"a run that replaces {out} is written to {begun} first, which is taken; move that elsewhere")
     _logger.info(f"{out} is replaced when this run is finished; until then it is written to {begun}")
     return begun

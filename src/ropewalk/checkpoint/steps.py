@@ -6,6 +6,7 @@ out  directories by step; `Unfinished`, of a run that was interrupted
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -38,15 +39,20 @@ def steps_in(root: Path) -> dict[int, Path]:
 @dataclass(frozen=True)
 class Unfinished:
     """A training run that has steps left. step: that it came to, as a model or a checkpoint; 0 where nothing was saved. steps: that are asked for, if
-    known. last: its newest checkpoint.
+    known. last: its newest checkpoint. taken: steps on record, the unsaved ones among them.
     """
 
     step: int
     steps: int | None
     last: Path | None
+    taken: int = 0
 
     def __str__(self) -> str:
-        return f"step {self.step}" + ("" if self.steps is None else f" of {self.steps}")
+        asked = "" if self.steps is None else f" of {self.steps}"
+        if self.taken <= self.step:
+            return f"step {self.step}{asked}"
+        saved = f"the first {self.step} of them saved" if self.step else "none of them saved"
+        return f"{self.taken}{asked or ' steps'} {'steps ' * bool(asked)}done, {saved}"
 
     @classmethod
     def of(cls, run: Path) -> Unfinished | None:
@@ -62,7 +68,7 @@ class Unfinished:
         asked, step = asked_of(run), max(came.step, model_step(run))
         if asked.get(ENDED_BY) == WATCH_STOP and came.steps is not None and steps <= came.steps:
             return None  # what it watched for has ended it
-        return cls(step, steps, came.last) if step < steps else None
+        return cls(step, steps, came.last, came.taken) if step < steps else None
 
     @classmethod
     def _of(cls, run: Path) -> Unfinished | None:
@@ -71,7 +77,7 @@ class Unfinished:
             return None
         step, last = max(checkpoints.items(), default=(0, None))
         steps = asked.get("steps")
-        return cls(step, steps if isinstance(steps, int) else None, last)
+        return cls(step, steps if isinstance(steps, int) else None, last, taken(run))
 
 
 def model_step(run: Path) -> int:
@@ -128,11 +134,23 @@ def outrun(run: Path) -> str:
 
 def asked_of(run: Path) -> dict[str, Any]:
     """The settings of a training run by the last header of its records; empty if there is none."""
-    try:
-        lines = [
-            line for line in read_text(run / "records.jsonl", errors="replace").splitlines() if '"save_every"' in line
-        ]
-        settings = json.loads(lines[-1])["settings"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
+    headers = _on_record(run, "save_every")
+    settings = headers[-1].get("settings") if headers else None
     return settings if isinstance(settings, dict) else {}
+
+
+def taken(run: Path) -> int:
+    """How far the last training on record in a directory came, saved or not; 0 if there is none."""
+    steps = _on_record(run, "grad_norm")
+    return max((step["step"] for step in steps if step.get("run") == steps[-1].get("run")), default=0)
+
+
+def _on_record(run: Path, field: str) -> list[dict[str, Any]]:
+    """The lines of a run's records that have a field; none if there are no records. A line that a kill cut off is none."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in read_text(run / "records.jsonl", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                if f'"{field}"' in line and isinstance(content := json.loads(line), dict):
+                    found.append(content)
+    return found

@@ -23,6 +23,8 @@ from ropewalk.settings.written_numbers import read_or_not, tokens, typed
 
 #: A name or a word as tyro lists it, further in than a sentence.
 _LISTED = re.compile(r"^(?:│ |  ) {4}(\S.*?) *[│|]?$", re.MULTILINE)
+#: The options that take a number of tokens which somebody may put behind nothing.
+_WINDOWS = ("window", "windows")
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
@@ -48,14 +50,24 @@ def read(name: str, settings: type, words: Sequence[str], registry: Any) -> Any:
 
 
 def _no_place(strays: Sequence[str], settings: type, words: Sequence[str]) -> str:
-    """Of words that follow no option: that they do not belong there, and of numbers of tokens which option of windows may be meant, if that was not given."""
-    given = {word.partition("=")[0] for word in words}
-    option = next((name for name in ("window", "windows") if name in settings.__dataclass_fields__), None)
-    numbers = [word for word in strays if isinstance(read_or_not(tokens, word), int)]
-    meant = (
-        f" (did you mean --{option} {' '.join(numbers)}?)" if numbers and option and f"--{option}" not in given else ""
-    )
+    """Of words that follow no option: that they do not belong there, and which option may be meant where their form tells and it was not given."""
+    given = {word.partition("=")[0].removeprefix("--") for word in words}
+    absent = {field.name for field in fields(settings)} - given
+    meant = ""
+    if "gpus" in absent and _are_chips(strays):
+        meant = f" (did you mean --gpus {shlex.join(strays)}?)"
+    elif numbers := [word for word in strays if isinstance(read_or_not(tokens, word), int)]:
+        meant = next((f" (did you mean --{name} {' '.join(numbers)}?)" for name in _WINDOWS if name in absent), "")
     return f"has no place for {shlex.join(strays)}, which follows no option that takes it{meant}"
+
+
+def _are_chips(words: Sequence[str]) -> bool:
+    """Whether they are so many of a chip; a number alone may be of anything."""
+    from ropewalk.planner.chip_names import parse  # not for --help
+
+    with contextlib.suppress(UserError):
+        return not " ".join(words).isdigit() and bool(parse(" ".join(words)))
+    return False
 
 
 def _in_a_sentence(box: str, prog: str, no_place: Callable[[Sequence[str]], str]) -> str:

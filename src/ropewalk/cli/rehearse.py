@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ropewalk.cli.terminal import say
+from ropewalk.cli.terminal import say, tell
 from ropewalk.sentences import counted, joined
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
@@ -54,7 +54,7 @@ def train(options: Any) -> None:
         if settings.mode == "pose"
         else counted(settings.batch, "window")
     )
-    say(
+    tell(
         f"train {before.name}, {after.family}, {after.parameters / 1e6:,.1f} M weights, window {before.window} → {settings.window} tokens, "
         f"{after.method} factor {after.factor:g}\n"
         f"{done}{counted(left, 'step')} of {read}, {left * settings.batch * tokens:,} tokens in all:\n"
@@ -64,14 +64,14 @@ def train(options: Any) -> None:
     )
     asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**asked | {"steps": left})
-    say(in_short(planned))
+    tell(in_short(planned))
     show_plan(planned)
-    say(_disk(settings, checkpoint, planned, settings.steps - left))
+    tell(_disk(settings, checkpoint, planned, settings.steps - left))
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
         deadline.refuse_hopeless(planned.time.seconds, settings.batch)
     if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
-        say(sentence)
+        tell(sentence)
     say(_NOTHING)
 
 

@@ -32,6 +32,12 @@ def say(sentence: str) -> None:
         print(sentence)
 
 
+def tell(sentences: str) -> None:
+    """Sentences of a result, which are long: wrapped at words on a terminal, each on one line in a pipe."""
+    terminal = console()
+    terminal.print(sentences, markup=False, highlight=False, soft_wrap=not terminal.is_terminal)
+
+
 def say_rows(measured: Iterable[tuple[str, Any]]) -> None:
     """All rows that were measured as one list in JSON, each as a record file has it, with its model's name before it.
 

@@ -206,15 +206,24 @@ def datasheet_rates(chip: Chip) -> Rates:
 class Mfu:
     """Model FLOPs utilisation: operations of the model, nothing computed again counted, over what could have been done; on both scales.
 
-    measured: over the rate of a large matrix product, timed or planned. sheet: over the maker's dense bfloat16 rate. None where that is not known.
+    measured: over the rate of a large matrix product, timed or planned. sheet: over the maker's dense bfloat16 rate, which alone is what the
+    field quotes as MFU. None where that is not known.
     """
+
+    #: What each figure is a share of, wherever one is shown, so that none is quoted for the other.
+    OF_SHEET, OF_PRODUCT = "of the data sheet's peak (MFU)", "of a matrix product's rate"
 
     measured: float | None = None
     sheet: float | None = None
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of what → the share, as far as they are known."""
+        known = {self.OF_SHEET: self.sheet, self.OF_PRODUCT: self.measured}
+        return {of: share for of, share in known.items() if share is not None}
+
     def __str__(self) -> str:
-        on_sheet = "" if self.sheet is None else f" ({self.sheet:.3f} of the data sheet)"
-        return "" if self.measured is None else f"MFU {self.measured:.3f}{on_sheet}"
+        return ", ".join(f"{share:.3f} {of}" for of, share in self.shares.items())
 
 
 def mfu(flops: float, chip: Chip | None, matrix: float | None, count: int = 1) -> Mfu:

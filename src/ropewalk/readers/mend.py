@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ropewalk.checkpoint.digests import BEFORE_FIX, digest_now, note_again, note
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import Family
 from ropewalk.checkpoint.files import disk_errors, write_json
+from ropewalk.checkpoint.guard import beside
 from ropewalk.checkpoint.named_twice import named_twice
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.tokenizer_config import for_both
@@ -83,7 +83,7 @@ def _replace(path: Path, content: Config) -> str:
     """Write a file whole or not at all; the old one stays beside it under the first free name."""
     number = next(number for number in range(1, 10**6) if not os.path.lexists(f"{path}{BEFORE_FIX}{number}"))
     kept = Path(f"{path}{BEFORE_FIX}{number}")
-    new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    new = beside(path)
     try:
         write_json(new, content)
         new.chmod(path.stat().st_mode & 0o777)

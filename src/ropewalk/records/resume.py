@@ -16,7 +16,7 @@ from ropewalk.records.files import to_line
 from ropewalk.records.long_context import LongItem
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.reading import Records, read
-from ropewalk.records.rows import DocumentGain, DocumentScore, Run, Step
+from ropewalk.records.rows import DocumentGain, DocumentScore, Run
 
 R = TypeVar("R")
 K = TypeVar("K", Benchmark, DocumentGain, DocumentScore, DocumentSummary, LongItem)
@@ -25,12 +25,6 @@ K = TypeVar("K", Benchmark, DocumentGain, DocumentScore, DocumentSummary, LongIt
 def on_record(out: str | Path | None) -> Records:
     """What a record file holds; nothing if there is no file yet."""
     return read([out] if out is not None and Path(out).is_file() else [])
-
-
-def last_step_on_record(file: Path) -> int:
-    """How far the last training came that a file of records tells of; 0 if it has none."""
-    steps = on_record(file).of(Step)
-    return max((m.row.step for m in steps if m.run.id == steps[-1].run.id), default=0)
 
 
 def by_key(recorded: Records, kind: type[K]) -> dict[str, K]:

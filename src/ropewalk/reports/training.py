@@ -11,6 +11,7 @@ from typing import Any
 
 from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP
 from ropewalk.figures import measured, style
+from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing, is_same_place, is_training, place
@@ -21,6 +22,8 @@ from ropewalk.sentences import counted
 
 #: A share of the data that was left out above which the page says so.
 _MUCH = 0.2
+#: The head of a column whose share nobody is to quote as MFU.
+_OF_PRODUCT = "operations\nof a product's rate"
 
 
 @dataclass(frozen=True)
@@ -248,8 +251,8 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
             "loss\nlast tenth",
             "tokens",
             "tokens/s",
-            "MFU",
-            "MFU\ndata sheet",
+            "MFU\nof the data sheet",
+            _OF_PRODUCT,
             "peak memory",
             "time",
         ],  # fmt: skip
@@ -257,9 +260,9 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
         first="run",
         note="Loss: of the first step, and the mean of the last tenth.",
     ).filled
-    if not any(head.startswith("MFU") for head in table.head):
+    if _OF_PRODUCT not in table.head:
         return table
-    of_mfu = " MFU: share of the matrix rate that the run measured, and of the data sheet's."
+    of_mfu = f" Operations: {Mfu.OF_SHEET}, and {Mfu.OF_PRODUCT} as the run measured it."
     return replace(table, note=table.note + of_mfu)
 
 
@@ -278,7 +281,7 @@ def _names(runs: list[Training]) -> list[tuple[Training, str]]:
 def _line(clean: Clean, run: Training, name: str) -> Line:
     losses = [step.loss for step in run.steps if number_format.is_finite(step.loss)]
     tail = losses[-max(1, len(losses) // 10) :]
-    shares = [[getattr(step, name) for step in run.steps] for name in ("mfu", "mfu_of_data_sheet")]
+    shares = [[getattr(step, name) for step in run.steps] for name in ("mfu_of_data_sheet", "mfu")]
     first, last = (losses[0], sum(tail) / len(tail)) if losses else (math.nan, math.nan)
     speed = run.tokens / run.seconds if run.seconds else math.nan
     return Line(

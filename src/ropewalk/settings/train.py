@@ -179,7 +179,7 @@ class TrainSettings(Recipe, Checkpointed):
         out = Path(self.out)
         if came := Unfinished.of(out) or Unfinished.before(out, self.steps):
             refuse_locked(self.out)  # it is being written
-            way_on = "go on with --resume" if came.last else "of which nothing was saved: --resume begins it again"
+            way_on = "go on with --resume" if came.last else "--resume begins it again"
             raise UserError(
                 f"{self.out} holds an unfinished run, {came}; {way_on}, or begin anew with --overwrite --yes"
             )

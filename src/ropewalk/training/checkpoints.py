@@ -48,9 +48,8 @@ def write_checkpoint(
     Raises:
         UserError: on every process, if the disk refuses any of them.
     """
-    parts = snapshots.root / f".{snapshots.path(step).name}.parts.partial"
+    parts = ranks.first(lambda: guard.beside(snapshots.path(step)))
     weights = plain_weights(model, start, mesh)
-    ranks.first(lambda: shutil.rmtree(parts, ignore_errors=True))
 
     def write(directory: Path) -> None:
         _write_model(directory, step, weights, start)

@@ -67,11 +67,11 @@ class Log:
 
 
 def line(step: Step, steps: int) -> str:
-    """One step in one line: step, time left, loss, learning rate, gradient norm, tokens/s, MFU, peak memory; what a narrow terminal cuts off is last."""
-    mfu = Mfu(step.mfu, step.mfu_of_data_sheet)
+    """One step in one line: step, time left, loss, learning rate, gradient norm, tokens/s, peak memory, MFU; what a narrow terminal cuts off is last."""
+    mfu = str(Mfu(step.mfu, step.mfu_of_data_sheet))
     return (
         f"step {step.step}/{steps}  {clock(step.seconds_left)} left  loss {step.loss:.4f}  lr {step.learning_rate:.2e}  grad {step.grad_norm:.3f}  "
-        f"{step.tokens_per_second:,.0f} tokens/s  {mfu}{'  ' if step.mfu else ''}peak {step.peak_bytes / 2**30:.1f} GiB"
+        f"{step.tokens_per_second:,.0f} tokens/s  peak {step.peak_bytes / 2**30:.1f} GiB{mfu and f'  {mfu}'}"
     )
 
 

@@ -23,12 +23,11 @@ import torch
 
 from ropewalk.attention_ops.transformers import as_usual
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.steps import WATCH_STOP, asked_of, model_step
+from ropewalk.checkpoint.steps import WATCH_STOP, asked_of, model_step, taken
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.records import ModelInfo
-from ropewalk.records.resume import last_step_on_record
 from ropewalk.sentences import counted
 from ropewalk.settings import run_file
 from ropewalk.settings.train import CHANGEABLE, TrainSettings
@@ -42,7 +41,7 @@ from ropewalk.training.header import digests_of, header_of
 from ropewalk.training.log import Log
 from ropewalk.training.retry import shortage_told
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, RECORDS, Snapshot, Snapshots, refuse_other_run
+from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
 from ropewalk.training.step import Interrupted, TrainingStep, seed
 
 _logger = logging.getLogger(__name__)
@@ -192,7 +191,7 @@ class Loop:
 
     def _say_lost(self) -> None:
         """What a run that was killed before its first checkpoint had done, which is done again."""
-        if self.mesh.main and (steps := last_step_on_record(self.out / RECORDS)):
+        if self.mesh.main and (steps := taken(self.out)):
             self._say(
                 f"no checkpoint in {self.settings.out}: the run starts at step 1, and the {counted(steps, 'step')} on record are lost"
             )

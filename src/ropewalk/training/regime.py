@@ -6,18 +6,16 @@ out  the same settings with both named; one line that says which and why
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.errors import UserError, read_text
+from ropewalk.errors import UserError
 from ropewalk.planner import calibrate
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import FULL, NONE, Job
@@ -52,7 +50,8 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     Raises:
         UserError: what fits needs torchao, which is not installed.
     """
-    about = ranks.same(_before(out) if settings.resume and mesh.main else None)
+    before = ranks.same(Snapshots(out / CHECKPOINTS).newest() if settings.resume and mesh.main else None)
+    about = None if before is None else before.about
     if about is not None and settings.warmup is None:  # more steps would make it another
         settings = replace(settings, warmup=about["identity"].get("warmup"))
     if mesh.device.type != "cuda":
@@ -161,16 +160,3 @@ def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> li
         return ways_out(job, _card(mesh, _room(mesh)))
     except UserError:
         return []
-
-
-def _before(out: Path) -> dict[str, Any] | None:
-    """What the newest checkpoint that can be resumed from says of its run; soundness is looked at later."""
-    snapshots = Snapshots(out / CHECKPOINTS)
-    for step in reversed(snapshots.steps()):
-        try:
-            about: dict[str, Any] = json.loads(read_text(snapshots.manifest(step)))["about"]
-            if about["identity"]["optimizer"]:
-                return about
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return None

@@ -10,24 +10,32 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.run_directory import run_directory
-from ropewalk.checkpoint.steps import all_taken, model_step, steps_left
+from ropewalk.checkpoint.steps import all_taken, asked_of, model_step, steps_in, steps_left
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
 from ropewalk.rope.evidence import choice, evidence
+from ropewalk.sentences import counted
+from ropewalk.settings.command import option_name
 from ropewalk.settings.inputs import inputs_of
-from ropewalk.settings.train import TrainSettings
+from ropewalk.settings.train import CHANGEABLE, TrainSettings
 from ropewalk.training.batch import batches_of
 from ropewalk.training.deadline import Deadline
 from ropewalk.training.loop import Loop
 from ropewalk.training.optimizer import short_warmup
 from ropewalk.training.regime import settled
 from ropewalk.training.setup import mesh_for, settled_for, starting_model, trained_checkpoint
-from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS, Snapshots
+from ropewalk.training.snapshots import CHECKPOINTS, HOLDS, RECORDS, Snapshots, refuse_other_run
 
 _logger = logging.getLogger(__name__)
+#: Options that a resumed run may have otherwise unasked, and that a user looks for in what it does.
+_FREE = ("steps", "save_every", "keep_checkpoints", "cp", "replicas")
+#: What is settled by the checkpoint that a run goes on from, or by the devices, where it is not given.
+_SETTLED = ("precision", "optimizer", "warmup")
 
 
 def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = None) -> ModelInfo:
@@ -41,6 +49,8 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
     with contextlib.ExitStack() as stack:
         out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
         is_done = ranks.first(lambda: settings.resume and _is_done(out, settings))
+        if settings.resume and mesh.main and (changes := _changes(out, settings)):
+            _logger.info(changes)
         if is_done and mesh.main:
             _logger.info(f"{settings.out} has {all_taken(out, settings.steps)}")
         with _silent() if is_done else contextlib.nullcontext():
@@ -55,6 +65,39 @@ def _is_done(out: Path, settings: TrainSettings) -> bool:
         return True
     newest = Snapshots(out / CHECKPOINTS).latest()
     return newest is not None and newest.step >= settings.steps
+
+
+def _changes(out: Path, settings: TrainSettings) -> str:
+    """Which options that move no weight are others than on record, and what that does to the learning rate; empty if none is, or nothing was saved."""
+    asked = asked_of(out)
+    if not steps_in(out / CHECKPOINTS) and not model_step(out):
+        return ""
+    changed = [name for name in _FREE if name in asked and asked[name] != getattr(settings, name)]
+    if not changed:
+        return ""
+    here = ", ".join(_as_given(name, getattr(settings, name)) for name in changed)
+    there = ", ".join(_as_given(name, asked[name]) for name in changed)
+    warmup = counted(asked.get("warmup", 0) if settings.warmup is None else settings.warmup, "step")
+    rate = f"; each step's learning rate stays as it was: {warmup} of warm-up, constant after that"
+    return f"{settings.out} goes on with {here}; on record is {there}" + rate * ("steps" in changed)
+
+
+def _as_given(name: str, value: Any) -> str:
+    return f"no --{option_name(name)}" if value is None else f"--{option_name(name)} {value}"
+
+
+def _refuse_other_options(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Path) -> None:
+    """What the options alone contradict of the checkpoint that a run goes on from, before data are read and the model is loaded; hashes come later.
+
+    Raises:
+        UserError: see `refuse_other_run`.
+    """
+    newest = ranks.same(Snapshots(out / CHECKPOINTS).newest() if settings.resume and mesh.main else None)
+    if newest is not None:
+        identity = settings.identity() | {"learning_rate": settings.peak_rate(checkpoint.info.parameters)}
+        open_still = {name for name in _SETTLED if getattr(settings, name) in ("auto", None)}
+        known = {name: value for name, value in identity.items() if name not in open_still}
+        refuse_other_run(newest, known, allow=CHANGEABLE if settings.allow_changes else ())
 
 
 @contextlib.contextmanager
@@ -76,6 +119,7 @@ def _run(
     # The data before the model: what is wrong with it shows in seconds, and a large model takes minutes to load.
     checkpoint = trained_checkpoint(settings)
     settings = settled_for(settings, checkpoint, mesh)
+    _refuse_other_options(settings, checkpoint, mesh, out)
     with deadline.before_steps():
         batches = batches_of(settings, checkpoint, mesh)
     if mesh.main and (len(batches.readings) > 1 or any(reading.passes > 1 for reading in batches.readings)):

@@ -17,7 +17,7 @@ from ropewalk.cli.tables.plan_sentences import (
     recipe_line,
     verdict,
 )
-from ropewalk.cli.terminal import console
+from ropewalk.cli.terminal import console, tell
 from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import ASSUMED_FACTOR, Plan
@@ -59,25 +59,25 @@ def show_plan(plan: Plan) -> None:
         )
     if shape.assumed:
         lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
-    terminal.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    tell("\n".join(lines))
     # Before all tables where it is what a person can do; on one chip a run of days is one of nights.
     of_days = plan.timed and plan.hours > 24 and plan.job.gpus == 1
     at_once = of_days and (chip.on_cpu or plan.hours > MONTH)
     if at_once:
-        terminal.print(night_line(plan), markup=False, highlight=False, soft_wrap=True)
+        tell(night_line(plan))
     recipe = recipe_line(plan)
     if at_once and recipe:
-        terminal.print(recipe, markup=False, highlight=False, soft_wrap=True)
+        tell(recipe)
     if not plan.fits:  # before every table
-        terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
+        tell(verdict(plan))
     terminal.print(memory_table(plan))
     if plan.fits:
-        terminal.print(verdict(plan), markup=False, highlight=False, soft_wrap=True)
+        tell(verdict(plan))
         terminal.print(time_table(plan))
     if plan.others:
         terminal.print(others_table(plan))
     after = [night_line(plan)] * (of_days and not at_once) + [recipe] * (not at_once and bool(recipe))
-    terminal.print("\n".join([*after, measuring_line(plan)]), markup=False, highlight=False, soft_wrap=True)
+    tell("\n".join([*after, measuring_line(plan)]))
     terminal.print(serving_table(plan))
 
 
@@ -200,7 +200,7 @@ def _times(plan: Plan) -> dict[str, str]:
             map(part, (time.elementwise, time.update, time.idle + time.links))
         ),
         "tokens/s": f"{time.tokens_per_second:,.0f} ({time.tokens_per_second / job.gpus:,.0f} a chip)",
-        "MFU": str(plan.mfu).removeprefix("MFU "),
+        **{f"share {of}": f"{share:.3f}" for of, share in plan.mfu.shares.items()},
         f"{counted(job.recipe.steps, 'step')}{whose}": f"{count(plan.tokens)} tokens, {duration(3600 * plan.hours)}",
         "chip hours": f"{plan.gpu_hours:,.0f}" if plan.gpu_hours >= 10 else f"{plan.gpu_hours:.2g}",
     }
