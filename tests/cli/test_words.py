@@ -44,6 +44,11 @@ def said(capsys, *words: str) -> tuple[int, str]:
         ("help exten", 2, "did you mean extend?"),
         ("zzz hemp", 2, "there is no command 'zzz'; they are demo, extend"),
         ("extend hemp --windw 4k --out o --window 4k", 2, "there is no --windw; did you mean --window?"),
+        (
+            "doctor hemp --reader vllm",
+            2,
+            "did you mean --for (transformers, vllm, sglang, llama.cpp, mlx, ollama, peft)?",
+        ),
         ("train m --lr 1e-4", 2, "there is no --lr; did you mean --learning-rate?"),
         (
             "train m --dat a --max_seq_length=4k",

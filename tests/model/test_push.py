@@ -12,7 +12,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from ropewalk import UserError, export, extend, push, testing
+from ropewalk import UserError, doctor, export, extend, push, testing
+from ropewalk.checkpoint.guard import MARK
 from ropewalk.cli import main
 from ropewalk.model.push import Parcel
 from ropewalk.settings.export import PushSettings
@@ -185,6 +186,28 @@ def test_a_model_goes_to_a_private_repository_and_nothing_else_of_its_directory_
     assert all(content == (model / name).read_bytes() for name, content in there.items())
     push(model, "me/longer", also=["rec*.jsonl", "checkpoints/step-000002/model.safetensors"])
     assert set(there) - MODEL == {"records.jsonl", "checkpoints/step-000002/model.safetensors"}
+
+
+def test_who_downloads_it_can_tell_a_damaged_copy_and_learns_of_nothing_that_stays(
+    hub: Hub, tmp_path: Path, capsys
+) -> None:
+    longer, copy = tmp_path / "longer", tmp_path / "copy"
+    extend("hemp", window=1024, out=longer)
+    main(["push", str(longer), "me/longer", "--yes"])
+    assert MARK in capsys.readouterr().out.partition("not uploaded: ")[0]
+    there = hub.files["me/longer"]
+    assert str(tmp_path).encode() not in there[MARK] and "run.yaml" in json.loads((longer / MARK).read_text())["holds"]
+    content = json.loads(there[MARK])
+    assert {each.partition(" ")[0] for each in content["holds"]} == set(there) - {MARK}
+    assert set(content["digests"]) < set(there)
+    copy.mkdir()
+    for name, sent in there.items():
+        (copy / name).write_bytes(sent)
+    assert [each.verdict for each in doctor(copy).findings if each.number == 14] == ["ok"]
+    weights = bytearray(there["model.safetensors"])
+    weights[-100] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert [each.number for each in doctor(copy).wrong] == [14]
 
 
 def test_a_public_repository_is_asked_for(hub: Hub, model: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import ropewalk
 from ropewalk import cli, testing
@@ -342,3 +344,21 @@ def test_templates_and_adapters_are_among_what_decides(model: Path) -> None:
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text("{}", encoding="utf-8")
     assert {*names} <= {*digests.to_note(model)} and "held_out.json" not in digests.to_note(model)
+
+
+def test_the_last_line_says_that_nothing_confirms_weights_without_a_digest(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Noise of a matrix's own scale passes every reading of values, and a digest tells it."""
+    name, weights = "model.layers.1.self_attn.k_proj.weight", load_file(model / WEIGHTS)
+    cli_ends_with(0, ["doctor", str(model)])
+    assert "not confirmed" not in capsys.readouterr().out
+    noise = torch.randn(weights[name].shape, generator=torch.Generator().manual_seed(0)) * weights[name].float().std()
+    (model / WEIGHTS).unlink()
+    save_file(weights | {name: noise.to(weights[name].dtype)}, model / WEIGHTS, {"format": "pt"})
+    cli_ends_with(1, ["doctor", str(model)])
+    (model / MARK).unlink()
+    capsys.readouterr()
+    cli_ends_with(0, ["doctor", str(model)])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("sound") and "not confirmed: that the weights are those that were trained" in last

@@ -106,10 +106,50 @@ def test_a_linear_factor_that_contradicts_a_named_original_window_is_wrong(tmp_p
 
 @pytest.mark.parametrize("positions", [32768, 40960, 131072])
 def test_a_yarn_as_the_cards_of_qwen_ask_for_it_is_not_wrong(positions: int, tmp_path: Path) -> None:
-    """Qwen2.5's card leaves max_position_embeddings at 32768, Qwen3's at 40960, under factor 4 on 32768."""
-    diagnosis = examine(write(tmp_path / "m", yarn(32768, 4.0, positions)))
-    assert not diagnosis.wrong
-    assert bool(sentences(diagnosis, 4, "note")) == (positions != 131072)
+    """Qwen2.5's card leaves max_position_embeddings at 32768, Qwen3's at 40960, under factor 4 on 32768; their tokenizers have 131072."""
+    tokenizer = dict(model_max_length=131072)
+    diagnosis = examine(write(tmp_path / "m", yarn(32768, 4.0, positions), tokenizer_config=tokenizer))
+    assert not diagnosis.wrong and diagnosis.summary.endswith("window 131072")
+    assert any("raise it to 131072" in each for each in sentences(diagnosis, 4, "note")) == (positions != 131072)
+
+
+@pytest.mark.parametrize("kind", ["yarn", "linear"])
+def test_an_original_window_that_is_max_position_embeddings_too_is_asked_about(kind: str, tmp_path: Path) -> None:
+    """A model of 8192 tokens extended to 32768, whose original window somebody made 32768: the keys are those of Qwen2.5 with YaRN."""
+    config = yarn(32768, 4.0, 32768)
+    config["rope_scaling"]["rope_type"] = kind
+    model = write(tmp_path / "m", config, tokenizer_config=dict(model_max_length=32768))
+    diagnosis = examine(model)
+    assert diagnosis.verdict == "incomplete" and diagnosis.summary.endswith("window open")
+    assert sentences(diagnosis, 3, "not checked") and not any(row.window_differs for row in diagnosis.readers)
+    [said] = sentences(diagnosis, 4, "note")
+    assert "8192 belongs there" in said and "--current-window 131072 says so" in said and "raise it" not in said
+    assert exit_status(str(model)) == 3
+    answered = examine(model, answers=Answers(current_window=131072))
+    assert answered.summary.endswith("window 131072") and not sentences(answered, 3, "not checked")
+    mends = "the original window in the config is wrong, and 8192 belongs there" if kind == "yarn" else "does not fit"
+    with pytest.raises(UserError, match=mends):
+        examine(model, answers=Answers(current_window=32768))
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer"),
+    [
+        (yarn(32768, 4.0, 32768) | dict(max_sequence_length=131072), {}),
+        (yarn(262144, 4.0, 262144), dict(model_max_length=1010000)),  # as Qwen rounds a million
+        (
+            shelf.llama_2()
+            | dict(rope_scaling=dict(factor=4.0, type="dynamic", original_max_position_embeddings=4096)),
+            {},
+        ),
+        (shelf.llama_31(), {}),
+        (shelf.extended_yarn(), {}),
+    ],
+)
+def test_a_window_that_another_length_or_the_scaling_itself_settles_is_not_asked_about(
+    config: dict[str, Any], tokenizer: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "window open" not in examine(write(tmp_path / "m", config, tokenizer_config=tokenizer)).summary
 
 
 def test_a_config_without_scaling_says_what_it_cannot_tell(tmp_path: Path) -> None:

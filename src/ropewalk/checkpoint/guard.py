@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,24 @@ def mark(directory: Path, holds: Iterable[str] | None = None, *, digests: dict[s
     if holds is None:
         files = (path for path in directory.rglob("*") if path.is_symlink() or path.is_file())
         holds = (listed_as(path, path.relative_to(directory).as_posix()) for path in files)
-    content: dict[str, Any] = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
-    if digests := of_mark(directory, "digests") if digests is None else digests:
-        content["digests"] = digests
+    digests = of_mark(directory, "digests") if digests is None else digests
     written = beside(directory / MARK)  # renamed, since the mark of a copied directory may be a link to another's
-    written.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    written.write_text(_text(holds, digests), encoding="utf-8")
     os.replace(written, directory / MARK)
+
+
+def mark_of(directory: Path, names: Collection[str]) -> str:
+    """The text of a mark that knows these files of a directory and no others, as what was noted of them; empty where nothing was."""
+    holds, digests = marked(directory), of_mark(directory, "digests")
+    if holds is None or not isinstance(digests, dict):
+        return ""
+    of_these = {name: digest for name, digest in digests.items() if name in names}
+    return _text((each for each in holds if not {each, each.partition(" ")[0]}.isdisjoint(names)), of_these)
+
+
+def _text(holds: Iterable[str], digests: dict[str, str] | None) -> str:
+    content: dict[str, Any] = {"made_by": f"ropewalk {__version__}", "holds": sorted({*holds} - {MARK})}
+    return json.dumps(content | ({"digests": digests} if digests else {}), indent=1) + "\n"
 
 
 def mark_again(directory: Path, name: str) -> None:

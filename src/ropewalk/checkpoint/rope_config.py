@@ -23,8 +23,10 @@ from ropewalk.checkpoint.ropewalk_block import read_block
 from ropewalk.checkpoint.window import (
     NOTHING_SAID,
     Answers,
+    WindowDoubt,
     WindowQuestion,
     answered_by_keys,
+    doubt,
     readings,
     readings_of_block,
     second_lengths,
@@ -32,7 +34,7 @@ from ropewalk.checkpoint.window import (
 )
 from ropewalk.errors import Unsupported, UserError
 from ropewalk.rope.config_numbers import as_number, whole_number
-from ropewalk.rope.scaling import InvFreq, Ntk, Proportional, Rope, Scaling
+from ropewalk.rope.scaling import Dynamic, InvFreq, Ntk, Proportional, Rope, Scaling
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class RopeConfig:
         question: what the config leaves open of its windows; `rope.window` and `window` are then one reading of several.
         window_key: what settled which window the model has, where max_position_embeddings alone does not say it: a second length of
             the config, its class's default, or the factor on an original window that it names; else empty.
+        doubt: what the config says of its windows and may not mean, which `doctor` asks about; commands go by what it says.
         named_twice: what the config names in two places with two values, in a sentence; empty where it says one thing.
     """
 
@@ -60,6 +63,7 @@ class RopeConfig:
     block: dict[str, Any] = field(default_factory=dict)
     question: WindowQuestion | None = None
     window_key: str = ""
+    doubt: WindowDoubt | None = None
     named_twice: str = ""
 
     @property
@@ -161,6 +165,8 @@ def read_rope(
     if scaling.original_is_named and not block and windows.window != named:
         key = f"{scaling.method} factor {scaling.factor:g}"
     rope = Rope(head_dim, rope_theta, windows.original)
+    lengths = [*second_lengths(text, config_dict).values(), tokenizer_length or 0]
+    asks = not block and answers == NOTHING_SAID and not isinstance(scaling, Dynamic)  # of that, the two are one
     return RopeConfig(
         family=model_type,
         rope=rope,
@@ -173,6 +179,7 @@ def read_rope(
         block=block,
         question=WindowQuestion(scaling, open_question, candidates) if len(candidates) > 1 else None,
         window_key=key,
+        doubt=doubt(scaling, named, original, lengths) if asks else None,
         named_twice=named_twice(text_section(config_dict), model_type, block=bool(block)),
     )
 

@@ -10,7 +10,7 @@ original window x factor = window; two exceptions are known, Llama 3's scaling a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,22 @@ class WindowQuestion:
         )
 
 
+class WindowDoubt(WindowQuestion):
+    """What a config says, and what somebody may have written into it by mistake: one length stands there for both windows."""
+
+    def __str__(self) -> str:
+        after, before = self.readings
+        otherwise = ", and every token is rotated otherwise than in training" if self.scaling.original_is_named else ""
+        return (
+            f"its config has {before.original} both for the window before the scaling ({self.scaling.method}, factor {self.scaling.factor:g}) and "
+            f"for max_position_embeddings. Either that is meant, as Qwen2.5's cards switch YaRN on: then the window is {before.window}, most "
+            f"readers serve {before.original} of it, and --current-window {before.window} says so; or {after.window} is the window after the "
+            f"scaling: then the original window in its config is wrong, {after.original} belongs there{otherwise}. The config alone cannot tell "
+            f"which; that of the model it was made from does, whose max_position_embeddings is {before.original} or {after.original}, or a "
+            "perplexity of two copies, one with each"
+        )
+
+
 def agree(scaling: Scaling, windows: Windows, pretrained_window: int | None = None) -> bool:
     """Whether original window x factor = window, or the scaling or the family is a known exception.
 
@@ -137,6 +153,20 @@ def readings(
     return tuple(windows for windows in both if original == windows.original) or (both[:1] if after else both)
 
 
+def doubt(scaling: Scaling, named: int, original: int | None, lengths: Iterable[int]) -> WindowDoubt | None:
+    """The doubt where a config names one length as max_position_embeddings and as the window before its scaling, and no longer one.
+
+    What is computed goes by the config, so that no command but `doctor` asks. Any of the `lengths` beside it (tokens, the tokenizer's too)
+    that is longer, and within the scaling's reach, says that it is meant.
+    """
+    whole = round(named * scaling.factor)
+    ends_there = not any(named < each <= whole for each in lengths)
+    if original != named or whole <= named or not scaling.factor_is_ratio or not ends_there:
+        return None
+    both = Windows(max(1, round(named / scaling.factor)), named), Windows(named, whole)
+    return WindowDoubt(scaling, "", both)
+
+
 def readings_of_block(scaling: Scaling, block: Windows, pretrained_window: int | None = None) -> tuple[Windows, ...]:
     """What a `ropewalk` block means: what it says, or one of two readings where its windows and its factor disagree."""
     if agree(scaling, block, pretrained_window):
@@ -161,9 +191,13 @@ def settled(
     kept = not scaling.original_is_named or windows.original == found[0].original
     if kept and agree(scaling, windows, pretrained_window):
         return (windows,)
+    mend = ""
+    if scaling.original_is_named and answers.current_window:
+        belongs = max(1, round(answers.current_window / scaling.factor))
+        mend = f"; if it is so all the same, the original window in the config is wrong, and {belongs} belongs there"
     raise UserError(
         f"original window x factor = window, and {answers} does not fit the config's {scaling.method} scaling with factor "
-        f"{scaling.factor:g}; say " + " or ".join(map(str, found))
+        f"{scaling.factor:g}; say {' or '.join(map(str, found))}{mend}"
     )
 
 

@@ -136,7 +136,9 @@ def _is_option(word: str, known: Mapping[str, Option]) -> bool:
 
 def _shown(option: Option) -> str:
     """An option as it is typed."""
-    return f"{option.name.upper()}, without a name before it" if option.positional else f"--{option.name}"
+    if option.positional:
+        return f"{option.name.upper()}, without a name before it"
+    return f"--{option.name}" + (f" ({', '.join(option.choices)})" if option.choices else "")
 
 
 def _without_config(words: list[str]) -> tuple[list[str], str | None]:

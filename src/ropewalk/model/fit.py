@@ -86,6 +86,13 @@ def left_out(model: nn.Module, checkpoint: Checkpoint) -> set[str]:
     return {name for name in stored - there if not _COMPUTED.search(name) and is_aside(name)}
 
 
+def computed_buffers(checkpoint: Checkpoint) -> list[str]:
+    """Tensors of a checkpoint that every model computes, and older programs stored."""
+    return sorted(
+        name for header in checkpoint.headers.values() for name, _ in tensors(header) if _COMPUTED.search(name)
+    )
+
+
 def _on_purpose(model: nn.Module, checkpoint: Checkpoint) -> Callable[[str], bool]:
     """Whether a tensor without a place is left out on purpose.
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import Unsupported, UserError, first_sentence
+from ropewalk.model.fit import computed_buffers
 from ropewalk.model.load import encodes_only, laid_out, refuse_unknown_code
 from ropewalk.model.verify import verify_directory
 from ropewalk.readers.diagnosis import Finding
@@ -46,7 +48,9 @@ def tensors_fit(path: Path, number: int, opening: Opening) -> list[Finding]:
     except Exception as error:  # whatever transformers makes of a config that it cannot build a model from
         return [Finding(number, "not checked", f"whether each tensor has a place: {_why(error)}")]
     findings = [Finding(number, "wrong" if problem.stops else "note", problem.sentence) for problem in problems]
-    return findings or [Finding(number, "ok", "none is missing, and each has its place in transformers' model")]
+    computed = [] if findings else computed_buffers(checkpoint)
+    but = f", but for {several(computed)} that it computes itself ({listed(computed)})" if computed else ""
+    return findings or [Finding(number, "ok", f"none is missing, and each has its place in transformers' model{but}")]
 
 
 def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:

@@ -4,7 +4,8 @@ in   a directory with a checkpoint, an adapter or a GGUF file; owner/name
 out  what would be uploaded and what stays, and then a commit, whole or absent
 
 What goes is what readers of models open, by name. Records, a run's checkpoints, optimiser states, pickles and whatever else lies there
-stay, unless they are asked for by name: they tell of one machine, or belong to no model.
+stay, unless they are asked for by name: they tell of one machine, or belong to no model. The mark goes along with the digests and names of
+what is uploaded, so that `doctor` can tell a damaged copy, and with nothing of what stays.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.guard import MARK, mark_of
 from ropewalk.checkpoint.licence import NOTICE_FILES
 from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.model_card import front_matter_of
@@ -67,6 +68,7 @@ class Parcel:
         public: of the repository, if it is there.
         replaced: its files that are replaced; its history keeps them.
         is_unlicensed: whether its card says that nobody knows its licence.
+        mark: the text of the mark that goes along, of what is uploaded alone; empty where there is none, or it was asked for as it lies there.
     """
 
     sizes: dict[str, int]
@@ -77,6 +79,7 @@ class Parcel:
     replaced: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict)
     is_unlicensed: bool = False
+    mark: str = ""
 
     @classmethod
     def of(cls, settings: PushSettings) -> Parcel:
@@ -105,7 +108,10 @@ class Parcel:
         named = [f"{AUTO_MAP} of {name}" for name in configs_with_code(directory)]
         code = (*(name for name in names if name.endswith(".py")), *named)
         unlicensed = front_matter_of(directory / "README.md").get("license") == "unknown"
-        return cls(sizes, [_staying(path) for path in rest], places, code, links=links, is_unlicensed=unlicensed)
+        mark = "" if MARK in names else mark_of(directory, names)
+        sizes |= {MARK: len(mark.encode())} if mark else {}
+        stays = [_staying(path) for path in rest]
+        return cls(sizes, stays, places, code, links=links, is_unlicensed=unlicensed, mark=mark)
 
     @property
     def says_of_code(self) -> str:
@@ -155,7 +161,11 @@ def upload(parcel: Parcel, settings: PushSettings) -> str:
         )
     with _hub(settings.repository) as api:
         api.create_repo(settings.repository, private=not settings.public, exist_ok=True)
-        files = [CommitOperationAdd(name, os.fspath(Path(settings.model, name))) for name in parcel.sizes]
+        from_memory = {MARK: parcel.mark.encode()} if parcel.mark else {}
+        files = [
+            CommitOperationAdd(name, from_memory.get(name, os.fspath(Path(settings.model, name))))
+            for name in parcel.sizes
+        ]
         api.create_commit(settings.repository, files, commit_message=f"Uploaded by ropewalk {__version__}")
         return f"{api.endpoint}/{settings.repository}"
 

@@ -21,6 +21,8 @@ _LATER_ON = 11
 _ODD = 16
 #: What check 14 says of a file beside the weights, after its name: the model may be another one now, which the last line says too.
 CHANGED = "was changed after ropewalk wrote it"
+#: What it begins with where nothing tells whether weights are those that were trained: the last line says that as well.
+NO_DIGEST = "no digest was noted when"
 _REFERS = "not before what check"
 
 #: The checks, by number, as docs/doctor.md lists them.
@@ -139,6 +141,11 @@ class Diagnosis:
     def edited(self) -> list[str]:
         """The files beside the weights that are not as ropewalk wrote them."""
         return [finding.sentence.partition(f" {CHANGED}")[0] for finding in self.findings if finding.is_edit]
+
+    @property
+    def undigested(self) -> bool:
+        """Whether no digest was noted of some weights, whose values every check may pass and which may be those of another model."""
+        return any(finding.sentence.startswith(NO_DIGEST) for finding in self.noted)
 
     @property
     def verdict(self) -> Overall:

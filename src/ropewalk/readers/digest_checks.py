@@ -3,8 +3,7 @@
 in   a directory, or one GGUF file
 out  findings, a sentence each: rule, value, way out; the mark, where a change is accepted
 
-A mark lies beside a model on one machine and is not uploaded with it, and other programs write none: their weights have nothing to be
-compared with, which is said. Weights that changed are wrong; a config or a tokenizer is edited on purpose too, and noted.
+`push` uploads a mark with a model. Other programs write none: their weights have nothing to be compared with, which is said. Weights that changed are wrong; a config or a tokenizer is edited on purpose too, and noted.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.model_card import README, base_in, is_theirs
 from ropewalk.errors import UserError
-from ropewalk.readers.diagnosis import CHANGED, Finding
+from ropewalk.readers.diagnosis import CHANGED, NO_DIGEST, Finding
 
 _logger = logging.getLogger(__name__)
 _GB = 10**9
@@ -68,7 +67,7 @@ def unchanged(place: Path, *, full: bool) -> Iterator[Finding]:
         yield Finding(
             14,
             "note",
-            f"no digest was noted when {_some(unknown)} came to be, so that nobody would notice a bit that changed there{_lost_record(directory)}",
+            f"{NO_DIGEST} {_some(unknown)} came to be, so that nobody would notice a bit that changed there{_lost_record(directory)}",
         )
     size = sum(files[name].stat().st_size for name in noted)
     if size > READ_UNASKED and not full:

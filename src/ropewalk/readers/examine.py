@@ -21,6 +21,7 @@ from ropewalk.readers.gguf_checks import examine_gguf
 from ropewalk.readers.mend import mend
 from ropewalk.readers.rules import readers_called
 from ropewalk.readers.spelling_checks import same
+from ropewalk.readers.stored_rotation import stored_rotation
 from ropewalk.readers.subject import Subject
 from ropewalk.readers.value_checks import finite
 
@@ -34,6 +35,7 @@ _CHECKS: tuple[tuple[int, Check, str], ...] = (
     (5, file_checks.tokenizer, "transformers 4.57 knows the tokenizer's class"),
     (6, config_checks.reach, "every layer sees the whole window"),
     (7, config_checks.rotate_otherwise, "every reader computes the closed form, or refuses"),
+    (7, stored_rotation, ""),
     (8, file_checks.adapter, ""),
     (10, file_checks.files_and_dtype, "one set of weights, as its headers and the config say"),
     (10, file_checks.links, ""),

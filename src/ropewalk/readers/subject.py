@@ -161,8 +161,8 @@ class Subject:
 
     @property
     def question(self) -> WindowQuestion | None:
-        """What the config leaves open of its windows."""
-        return self.rope.question if self.rope else None
+        """What the config leaves open of its windows, or says and may not mean."""
+        return (self.rope.question or self.rope.doubt) if self.rope else None
 
     @property
     def scaled(self) -> bool:

@@ -132,7 +132,7 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
 
 def warn_of_window(checkpoint: Checkpoint) -> None:
     """Say before a model is served what check 4 says of the window that its config claims."""
-    for finding in other_tools_scaling(Subject(checkpoint, {}, {})):
+    for finding in other_tools_scaling(Subject.of(checkpoint)):
         _logger.warning("%s: %s", checkpoint.name, finding.sentence)
 
 
@@ -162,7 +162,7 @@ def _window_contradiction(subject: Subject) -> Finding | None:
     if reach == positions or reach <= original:
         return None
     if original <= positions < min(reach, 2 * original):
-        if keys.rope_type != "yarn":  # readers of others multiply, and were asked about in check 3
+        if keys.rope_type != "yarn" or subject.question:  # readers of others multiply, and were asked about in check 3
             return None
         advice = f"raise it to {reach} for the whole window"
         return Finding(4, "note", f"{scaling}, and {POSITIONS} {positions} is what most readers serve; {advice}")

@@ -17,7 +17,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -58,13 +58,17 @@ class _OnlyInPython(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option of a command line. field: of the settings. positional: its words stand without its name. is_flag: it has no words. names_files: of paths."""
+    """One option of a command line. field: of the settings. positional: its words stand without its name. is_flag: it has no words. names_files: of paths.
+
+    choices: its words, where they are among a few.
+    """
 
     name: str
     field: str
     positional: bool
     is_flag: bool
     names_files: bool
+    choices: tuple[str, ...] = ()
 
     def words(self, value: Any) -> list[str]:
         """What is typed for a value of a file."""
@@ -93,6 +97,7 @@ def _option(field: str, parts: list[Any]) -> Option | None:
         positional=tyro.conf.Positional in parts,
         is_flag=bool in parts,
         names_files=any(part is each for part in parts for each in _NAMES_OF_FILES),
+        choices=tuple(str(word) for part in parts if get_origin(part) is Literal for word in get_args(part)),
     )
 
 

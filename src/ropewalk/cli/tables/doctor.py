@@ -54,9 +54,12 @@ def verdict(diagnosis: Diagnosis) -> str:
     doubts += [f"{diagnosis.unconfirmed} is the model's own"] if diagnosis.unconfirmed else []
     doubt = f", if {joined(doubts)}" if doubts else ""
     edits = f", but changed since ropewalk wrote it: {joined(diagnosis.edited)} (check 14)" if diagnosis.edited else ""
-    return f"sound{edits}{doubt}" + (
-        f"; of the readers, {', '.join(starred)} would make something else of it ({_MARK})" if starred else ""
+    stars = f"; of the readers, {', '.join(starred)} would make something else of it ({_MARK})" if starred else ""
+    unseen = (
+        "; not confirmed: that the weights are those that were trained, of which no digest is on record (check 14): measure them, or compare them "
+        "with where they come from"
     )
+    return f"sound{edits}{doubt}{stars}{unseen if diagnosis.undigested else ''}"
 
 
 def readers_table(diagnosis: Diagnosis) -> Table:
