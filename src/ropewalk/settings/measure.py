@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ropewalk.data.sliding import check
 from ropewalk.errors import UserError
-from ropewalk.records.slide import default_stride
 from ropewalk.sentences import joined
 from ropewalk.settings.options import (
     Batched,
@@ -75,10 +73,13 @@ class PerplexitySettings(MeasuringOptions, Batched):
                 f"a budget estimates ropewalk's own perplexity, not that of {self.convention}; leave out --budget or --as"
             )
         if self.windows:
-            self.stride_of(self.windows)  # before anything is imported or loaded
+            self.stride_of(self.windows)  # before a model is looked for
 
     def stride_of(self, windows: Sequence[int]) -> int:
         """The stride of these windows. Raises UserError for windows that cannot be, or that the documents are cut below."""
+        from ropewalk.data.sliding import check  # these bring numpy, which is not for --help
+        from ropewalk.records.slide import default_stride
+
         stride = self.stride or default_stride(windows)
         for window in windows:
             check(window, stride)
