@@ -6,7 +6,7 @@ in   lab/records/LEVEL/MODEL/ROW.jsonl
 out  docs/results.md between its two marks; docs/figures/lab-*.svg; src/ropewalk/rope/evidence.json
 """
 
-from __future__ import annotations
+from __future__ import argparse
 
 import json
 import math
@@ -289,6 +289,7 @@ def _redraw(path: Path, text: str) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     EVIDENCE.write_text(json.dumps(evidence(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     _redraw(PAGE, page())
     _redraw(README, choice())

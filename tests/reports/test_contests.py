@@ -141,7 +141,9 @@ def test_the_lab_is_compared_on_its_test_text():
     assert {(v.window, v.factor, v.recipe.tokens) for each in compared.contenders for v in each.variants} == {(32768, 4.0, 5 * 2**20)}  # fmt: skip
     page = render(records.read([LAB / "smollm2-135m"]))
     heading = page.split("</h1>")[0].rpartition("<h1>")[2]
-    assert "then passkeys found at 32768 tokens" in heading and "books" not in heading, "passkeys are of no text"
+    assert "wins by passkeys found among those level by k_max at 32768 tokens" in heading and "books" not in heading, (
+        "passkeys are of no text"
+    )
     assert "Perplexity is of books/test" in page
 
 

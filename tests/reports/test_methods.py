@@ -240,7 +240,7 @@ def test_a_measure_that_decides_among_those_an_earlier_one_left_is_named_with_it
     page = page_of(tmp_path / "r.jsonl", *(with_keys(state, share) for state, share in few))
     text = made_up.words(page).replace("\u202f", " ")
     label = re.search(r"hemp: (NTK ×4|ABF ×4)", text)[1]
-    heading = f"{label} wins by k_max, then perplexity at 1024 tokens of held-out"
+    heading = f"{label} wins by perplexity among those level by k_max at 1024 tokens of held-out"
     assert f"hemp: {heading}" in text
     assert (
         f"Of 4 methods at 1024 tokens of held-out after 1M training tokens, {label} wins by k_max, level with YaRN ×4, and of these 2 by perplexity: "

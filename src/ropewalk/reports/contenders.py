@@ -19,6 +19,7 @@ from ropewalk.reports.comparable import ByWindow
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
 from ropewalk.reports.passkey import k_max_interval, summaries
 from ropewalk.reports.rows import Clean, once
+from ropewalk.sentences import joined
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
 MEASURES: dict[str, Callable[[float], str]] = {
@@ -116,17 +117,21 @@ class Ranking:
 
     @property
     def briefly(self) -> str:
-        """By what the best won, for a heading: "passkeys found, then perplexity"."""
-        return ", then ".join(dict.fromkeys([*(measure for measure, _ in self.rounds), self.measure]))
+        """By what the best won, for a heading: "perplexity among those level by passkeys found"."""
+        before = [measure for measure in dict.fromkeys(each for each, _ in self.rounds) if measure != self.measure]
+        return f"{self.measure} among those level by {joined(before)}" if before else self.measure
 
     @property
     def by(self) -> str:
-        """By what the best won, in words: "passkeys found, level with YaRN ×4, and of these 2 by perplexity"."""
-        words = ""
+        """By what the best won, in words: "passkeys found, level with YaRN ×4, and of these 2 by perplexity". Of who found more than the best, if not surely, the figures are told."""
+        words, best = "", self.level[0]
         for (measure, _), (_, left) in itertools.pairwise(self.rounds):
-            others = [each.label for each in left if each is not self.level[0]]
+            others = [each.label for each in left if each is not best]
             told = others[0] if len(others) == 1 else f"{len(others)} others"
-            words += f"{measure}, level with {told}, and of these {len(left)} by "
+            most = max(left, key=lambda contender, measure=measure: contender.score(measure))
+            more = most.score(measure) > best.score(measure)
+            figures = f" ({most.label}: {most.told(measure)}; {best.label}: {best.told(measure)})" if more else ""
+            words += f"{measure}, level with {told}{figures}, and of these {len(left)} by "
         return words + self.measure
 
 
