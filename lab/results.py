@@ -6,8 +6,9 @@ in   lab/records/LEVEL/MODEL/ROW.jsonl
 out  docs/results.md between its two marks; docs/figures/lab-*.svg; src/ropewalk/rope/evidence.json
 """
 
-from __future__ import argparse
+from __future__ import annotations
 
+import argparse
 import json
 import math
 import statistics
