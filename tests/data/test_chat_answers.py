@@ -236,6 +236,18 @@ def test_silent_answers_are_counted_over_all_batches(tmp_path, monkeypatch, recw
     assert len(rows.lengths) == 5 and not rows.omitted.cut and rows.omitted.conversations == 5
 
 
+@pytest.mark.parametrize("asked", ["document", "article", "dialogue"])
+def test_lists_of_lines_on_both_sides_are_a_pair_and_no_turns(tmp_path, asked):
+    """They were read as turns that alternate: every second line of a document was scored."""
+    row = {asked: ["One.", "", "Two."], "summary": ["Fine day.", "Very."]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    (talk,) = read_texts(tmp_path / "a.jsonl", Reading(conversations="first"))
+    assert [turn["content"] for turn in talk.messages] == [f"{HEAD}One.\n\nTwo.{TAIL}", "Fine day.\nVery."]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": ["One.", "Two."], "completion": ["Three."]}))
+    with pytest.raises(UserError, match="text is a list"):
+        list(read_texts(tmp_path / "a.jsonl", Reading(conversations="first")))
+
+
 @pytest.mark.parametrize("field", ["document", "summary"])
 def test_a_document_or_a_summary_that_is_a_list_is_its_lines_wherever_pairs_are_read(tmp_path, field):
     row = {"document": "A day.", "summary": "Fine."}

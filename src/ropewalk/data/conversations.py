@@ -91,11 +91,18 @@ def is_conversation(row: Mapping[str, Any], named: str | None = None) -> bool:
 
 def columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns that a conversation in this row is read from; none where it holds none. A column that was not read counts by its name."""
-    named = [name for name in TURNS if name in row and not isinstance(row[name], str)]
+    named = [name for name in TURNS if name in row and not isinstance(row[name], str) and not _is_summarised(row, name)]
     turns = next((name for name in named if row[name] is not None), None)
     if turns or (pair := _pair_in(row)) is None:
         return (turns,) if turns else tuple(named[:1])
     return tuple(name for name in pair if name in row)
+
+
+def _is_summarised(row: Mapping[str, Any], name: str) -> bool:
+    """Whether a list is of the lines of a text that stands beside its summary, and not of turns."""
+    lines = row[name]
+    has_summary = name in SUMMARISED and any(summary in row for summary in SUMMARIES)
+    return has_summary and isinstance(lines, list) and all(isinstance(line, str) for line in lines)
 
 
 def conversation_of(row: Mapping[str, Any], name: str, place: str, named: str | None = None) -> Conversation:
@@ -123,14 +130,16 @@ class _Wrong(ValueError):
 
 
 def _messages(row: Mapping[str, Any], named: str | None) -> list[dict[str, Any]]:
-    turns = next((name for name in columns_of(row) if name in TURNS), None) if named is None else named
+    own = (name for name in columns_of(row) if name in TURNS and not _is_summarised(row, name))
+    turns = next(own, None) if named is None else named
     if turns is not None and (named or not isinstance(row[turns], str)):
         return _system(row) + _turns(row.get(turns))
     if (pair := _pair_in(row)) is None:
         raise _Wrong("it has no turns")
     asked, context, answered = pair
-    if isinstance(row[asked], list) and isinstance(row[answered], list):
-        return _turns(row[asked] + row[answered])
+    halves = row[asked], row[answered]
+    if all(isinstance(half, list) and any(isinstance(turn, dict) for turn in half) for half in halves):
+        return _turns(halves[0] + halves[1])
     if answered in SUMMARIES:
         question = f"{SUMMARY_HEAD}{_said(joined_lines(row[asked]))}{SUMMARY_TAIL}"
         answer = joined_lines(row[answered])
