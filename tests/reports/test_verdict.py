@@ -141,6 +141,18 @@ def test_nothing_is_said_of_what_was_not_measured(tmp_path):
     assert "of the paper" not in page  # which has no figures of what nobody extended
 
 
+def test_a_model_that_was_trained_on_in_its_own_window_is_told_by_its_own_figure(tmp_path):
+    """The base's perplexity stood in its place, and that the model itself was not measured."""
+    tuned = dataclasses.replace(made_up.BASE, name="runs/tuned", steps=10)
+    rows = [(made_up.BASE, made_up.row(math.log(20.0))), (tuned, made_up.row(math.log(10.0)))]
+    page = made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", *rows)])))
+    sentence = "Nothing was extended: hemp was trained for 10 steps more in its own window of 256 tokens. Its perplexity at 256 tokens is 10.00"
+    assert f"{sentence}, before it 20.00: −50.0 %" in page.replace("\u202f", " ")
+    assert "Only the base model" not in page and "not measured yet" not in page
+    alone = made_up.words(render(records.read([made_up.record_rows(tmp_path / "a.jsonl", rows[1])])))
+    assert f"{sentence.replace('hemp', 'the model')}." in alone and "No extended model" not in alone
+
+
 def test_a_model_as_it_was_published_holds_to_what_was_measured_of_it(tmp_path):
     recorder = records.Recorder(tmp_path / "r.jsonl", made_up.run(made_up.BASE, "ropewalk passkey hemp"))
     made_up.passkey(recorder, 256, 224)

@@ -30,6 +30,7 @@ from ropewalk.reports.content import Tile, Verdict
 from ropewalk.reports.contests import contest, not_comparable
 from ropewalk.reports.helped import in_short
 from ropewalk.reports.inside import compared, extensions, only_inside
+from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.reports.seeds import spread, told
 from ropewalk.sentences import counted, joined
@@ -64,7 +65,11 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         verdict.sentences.append(fair.sentence)
     seeds = next((row for row in seeds_of_rows([v for v in variants if v in measured]) if target in row), [])
     seeds = sorted(seeds, key=lambda seed: seed.recipe.seed or 0)
-    if target is None:
+    tuned = [v for v in variants if v.role == "base" and v.steps and v in measured]
+    if target is None and tuned:
+        seeds = tuned[-1:]
+        verdict.sentences += [_trained_on(base, variant, alike) for variant in tuned]
+    elif target is None:
         runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
         verdict.sentences.append(
             "Nothing was measured: what follows is theory, from the model's config alone."
@@ -90,7 +95,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         known = [seed for seed in seeds if seed in near.variants()] if near else []
         priced = damage.sentence(near, known, training.trainings(clean)) if near else ""
         verdict.sentences += [priced] if priced else []
-    if group is not None:
+    if group is not None and (target or not tuned):
         two_windows.tell(verdict, group, near or group, base, seeds)
     _beside(verdict, gain.sentence(clean, seeds))
     _passkey(verdict, clean, base, seeds)
@@ -99,6 +104,20 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
+
+
+def _trained_on(base: Variant | None, variant: Variant, alike: Sequence[comparable.Group]) -> str:
+    """Of a model that was trained on in the window that it had: what it is, and its perplexity against that before."""
+    model = base.base_name if base else variant.base or "the model"
+    sentence = f"Nothing was extended: {model} was trained for {counted(variant.steps, 'step')} more in its own window of {variant.original_window} tokens."
+    rows = next((group.variants() for group in alike if variant in group.variants()), {})
+    if not (own := rows.get(variant, {})):
+        return f"{sentence} Its perplexity was not measured."
+    window = variant.original_window if variant.original_window in own else max(own)
+    before = rows.get(base, {}).get(window) if base else None
+    change = ratio(before, own[window]) if before else None
+    was = f", before it {number_format.perplexity(before.perplexity)}: {change}" if before and change else ""
+    return f"{sentence} Its perplexity at {window} tokens is {number_format.perplexity(own[window].perplexity)}{was}."
 
 
 def _of_window(alike: Sequence[comparable.Group], target: Variant | None) -> comparable.Group | None:
