@@ -433,7 +433,9 @@ def test_the_run_that_is_replaced_stays_until_the_new_one_is_finished(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(out, overwrite=True, fails=True)
     assert tree(out) == first and sorted(os.listdir(tmp_path)) == [".out.new", "out"]
-    with pytest.raises(UserError, match=r"\.out\.new holds a run that was to replace .* go on with it .--resume."):
+    with pytest.raises(
+        UserError, match=r"\.out\.new holds a run that is to replace .* train --resume goes on with that one"
+    ):
         run(out)
     assert run(out, go_on=True) == tmp_path / ".out.new"
     assert os.listdir(tmp_path) == ["out"] and sorted(os.listdir(out)) == [MARK, "records.jsonl"]

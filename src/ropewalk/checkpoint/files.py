@@ -25,7 +25,7 @@ from ropewalk.checkpoint import digests, guard
 from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
 from ropewalk.checkpoint.processes import one_at_a_time
-from ropewalk.checkpoint.steps import refuse_unfinished
+from ropewalk.checkpoint.replacement import refuse_unfinished
 from ropewalk.errors import UserError, read_text, told
 
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write

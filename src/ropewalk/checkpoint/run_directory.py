@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import guard, replacement
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
 from ropewalk.checkpoint.processes import locked, refuse_locked
 from ropewalk.errors import UserError
@@ -79,34 +79,22 @@ def _held(directory: Path, signs: Sequence[str]) -> Iterator[None]:
             guard.remove(directory)
 
 
-def goes_on_in(out: str | Path) -> Path:
-    """Where a run that is resumed into `out` lies: a replacement of it that was begun comes first."""
-    place = Path(os.path.realpath(out))
-    begun = _replacement(place)
-    return place if guard.marked(begun) is None else begun
-
-
-def _replacement(place: Path) -> Path:
-    return place.with_name(f".{place.name}.new")
-
-
 def _work(
     out: str | Path, place: Path, signs: Sequence[str], *, overwrite: bool, go_on: bool, inputs: Iterable[str | Path]
 ) -> Path:
     """Where the run is written; a replacement that is begun anew is empty."""
-    begun = _replacement(place)
-    pending = guard.marked(begun) is not None
+    begun = replacement.place_beside(place)
+    pending = replacement.begun(place) is not None
     if pending:
         refuse_locked(begun)
     if go_on:
         if not pending:
             refuse_unlike(out, signs)
-        return begun if pending else place
+            return place
+        _logger.info(replacement.taken_up(begun, out))
+        return begun
     if pending and not overwrite:
-        raise UserError(
-            f"{begun} holds a run that was to replace {out} and was not finished; go on with it (--resume), begin it anew (--overwrite), "
-            "or delete it"
-        )
+        raise UserError(replacement.both(out))
     guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
     if pending:
         guard.remove(begun)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ropewalk.errors import UserError, read_text
+from ropewalk.errors import read_text
 from ropewalk.sentences import counted
 
 #: The directory of a run's checkpoints, in the run's own.
@@ -112,16 +112,6 @@ def at_stake(run: Path) -> str:
     if not trained or (found and model_step(run) <= found[-1]):
         return checkpoints
     return f"the model that the run in {run} ended with" + (f", and {checkpoints}" if found else "")
-
-
-def refuse_unfinished(run: Path) -> None:
-    """Raises UserError if a directory that is to be read as a model holds a run that has not written its model yet."""
-    if (found := Unfinished.of(run)) is None:
-        return
-    way_out = f"name its last checkpoint, {found.last}, or go on" if found.last else "go on"
-    raise UserError(
-        f"{run} holds an unfinished run, {found}, and no model yet; {way_out} with `ropewalk train … --resume`"
-    )
 
 
 def outrun(run: Path) -> str:

@@ -20,7 +20,7 @@ _NOTHING = "a dry run: nothing was written"
 
 def train(options: Any) -> None:
     """The run, what it reads (which is tokenised for it where that is quick, else estimated), and the plan for this machine."""
-    from ropewalk.checkpoint.run_directory import goes_on_in
+    from ropewalk.checkpoint.replacement import begun, goes_on_in, taken_up
     from ropewalk.checkpoint.steps import all_taken, steps_left
     from ropewalk.cli.tables.plan import show_plan
     from ropewalk.cli.tables.plan_sentences import ends_early, in_short
@@ -37,6 +37,8 @@ def train(options: Any) -> None:
     mesh = mesh_for(settings)
     settings = settled_for(settings, checkpoint, mesh)
     run = goes_on_in(settings.out)
+    if settings.resume and (beside := begun(settings.out)):
+        tell(taken_up(beside, settings.out))
     left = steps_left(run, settings.steps) if settings.resume else settings.steps
     if not left:
         return say(f"{settings.out} has {all_taken(run, settings.steps)}\n{_NOTHING}")
@@ -87,7 +89,7 @@ def _unread(seconds: float) -> str:
 
 def _disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> str:
     """What the run will write and what there is room for; the states are the plan's, since no weight is loaded."""
-    from ropewalk.checkpoint.run_directory import goes_on_in
+    from ropewalk.checkpoint.replacement import goes_on_in
     from ropewalk.training import disk
     from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 

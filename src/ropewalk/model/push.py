@@ -27,7 +27,7 @@ from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.own_code import AUTO_MAP, carried_code, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked
-from ropewalk.checkpoint.steps import refuse_unfinished
+from ropewalk.checkpoint.replacement import refuse_unfinished
 from ropewalk.errors import UserError, read_text, refuse_irregular, told
 from ropewalk.model.own_files import is_of_a_run
 from ropewalk.readers.refusals import refuse_damaged

@@ -20,7 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.checkpoint.model_card import README, ModelCard, base_in, is_theirs, not_measured
 from ropewalk.checkpoint.processes import refuse_locked
-from ropewalk.checkpoint.steps import refuse_unfinished
+from ropewalk.checkpoint.replacement import refuse_unfinished
 from ropewalk.errors import UserError
 from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.records import BOOKKEEPING, Records, Run, Step, read

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ropewalk.checkpoint.processes import refuse_locked
-from ropewalk.checkpoint.steps import at_stake
+from ropewalk.checkpoint.replacement import at_stake_with
 from ropewalk.errors import UserError
 from ropewalk.settings import values
 from ropewalk.settings.command import Settings
@@ -160,7 +160,11 @@ class Overwriting(Settings):
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
         out = getattr(self, "out", None)
-        at_risk = at_stake(Path(out)) if self.overwrite and not self.yes and out is not None else ""
+        at_risk = (
+            at_stake_with(Path(out), begins=hasattr(self, "resume"))
+            if self.overwrite and not self.yes and out is not None
+            else ""
+        )
         if at_risk and out is not None:
             refuse_locked(out)  # they are being written
             raise UserError(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from ropewalk.checkpoint.files import refuse_to_lose
 from ropewalk.checkpoint.processes import refuse_locked
+from ropewalk.checkpoint.replacement import both
 from ropewalk.checkpoint.steps import Unfinished
 from ropewalk.errors import UserError
 from ropewalk.settings.command import option_name
@@ -177,6 +178,9 @@ class TrainSettings(Recipe, Checkpointed):
         if self.resume or self.overwrite:
             return
         out = Path(self.out)
+        if sentence := both(out):
+            refuse_locked(self.out)
+            raise UserError(sentence)
         if came := Unfinished.of(out) or Unfinished.before(out, self.steps):
             refuse_locked(self.out)  # it is being written
             way_on = "go on with --resume" if came.last else "--resume begins it again"
