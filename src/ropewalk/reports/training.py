@@ -7,10 +7,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP, Unfinished
+from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP
 from ropewalk.figures import measured, style
 from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
@@ -61,12 +60,6 @@ class Training:
         """Whether all of them are on record, or whoever watched the run ended it."""
         watched = self.run.settings.get(ENDED_BY) == WATCH_STOP
         return watched or self.asked is None or self.steps[-1].step >= self.asked
-
-    @property
-    def lacks_model(self) -> bool:
-        """Whether it took all its steps and was killed before its model was written, as far as its directory is here to be looked into."""
-        found = Unfinished.of(Path(str(self.run.settings["out"]))) if self.is_finished else None
-        return found is not None and found.taken == self.steps[-1].step
 
     @property
     def ended(self) -> str:
@@ -198,8 +191,7 @@ def not_measured(clean: Clean) -> list[str]:
     return gone + [
         f"No row of these records measured {place(str(run.run.settings['out']))}, "
         + (
-            f"which was trained for {number_format.steps(run.steps[-1].step)}"
-            + ("; its model is not written yet: go on with `ropewalk train … --resume`." if run.lacks_model else ".")
+            f"which was trained for {number_format.steps(run.steps[-1].step)}."
             if run.is_finished
             else f"whose training is unfinished: {run.ended} steps."
         )
