@@ -58,11 +58,11 @@ ONE = torch.ones(64)
 REFUSED = {
     "truth values for weights": (
         add(**{f"{LAYER}mlp.up_proj.weight": torch.ones(128, 64, dtype=torch.bool)}),
-        "weights are fractions, but 1 tensor of .* is stored as BOOL",
+        "weights are fractions, but 1 tensor is stored in .* as BOOL",
     ),
     "whole numbers for a norm": (
         add(**{"model.norm.weight": torch.ones(64, dtype=torch.int64)}),
-        "weights are fractions, but 1 tensor of .* is stored as I64",
+        "weights are fractions, but 1 tensor is stored in .* as I64",
     ),
     "a bias that the config drops": (
         add(**{f"{LAYER}self_attn.q_proj.bias": ONE}),

@@ -71,6 +71,14 @@ def test_the_unscaled_one_is_noted_and_another_number_of_pairs_is_wrong(extended
     assert verdict == "wrong" and f"it has {len(linear) - 1} pairs, and the config {len(linear)}" in sentence
 
 
+def test_a_float32_inv_freq_beside_other_weights_is_no_sign_of_another_checkpoint(extended: Path) -> None:
+    weights = load_file(extended / "model.safetensors")
+    store(extended, rotation(extended))
+    assert load_file(extended / "model.safetensors")[NAME].dtype == torch.float32
+    assert not {torch.float32} & {each.dtype for each in weights.values()}  # the note would be due
+    assert not [each for each in ropewalk.doctor(extended).findings if "several dtypes" in each.sentence]
+
+
 def test_an_encoder_of_images_has_an_inv_freq_of_its_own(extended: Path) -> None:
     weights = load_file(extended / "model.safetensors")
     (extended / "model.safetensors").unlink()

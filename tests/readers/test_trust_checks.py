@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import ropewalk
 import shelf
 from ropewalk.checkpoint.hub import locate
+from ropewalk.cli.tables.doctor import show_diagnosis, verdict
 from ropewalk.readers.examine import examine
 
 
@@ -84,3 +86,22 @@ def test_what_ropewalk_wrote_is_on_record_until_it_is_edited(tmp_path: Path) -> 
     # The record was left behind.
     elsewhere = shutil.copytree(longer, tmp_path / "elsewhere", ignore=shutil.ignore_patterns(".ropewalk.json"))
     assert on_trust(Path(elsewhere))[0] == "note"
+
+
+@pytest.mark.parametrize(("named", "unusual"), [(5.0, True), (0.5, True), (1.0, False), (1.2079, False), (None, False)])
+def test_an_attention_factor_far_from_yarns_own_is_unusual_and_who_ignores_it_is_starred(
+    named: float | None, unusual: bool, foreign: Path, capsys
+) -> None:
+    """1.2079 is published beside factor 4 and is YaRN's own of factor 8; vLLM takes what is named, SGLang and MLX compute it (1.13863)."""
+    yarn = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=256, attention_factor=named)
+    theta = json.loads((foreign / "config.json").read_text(encoding="utf-8"))["rope_parameters"]
+    changed(foreign, max_position_embeddings=1024, rope_parameters=theta | yarn, rope_scaling=yarn)
+    diagnosis = examine(foreign)
+    notes = [each.sentence for each in diagnosis.findings if each.number == 17 and "unusual" in each.sentence]
+    assert [f"is {named:g}, which" in note and "= 1.13863." in note for note in notes] == [True] * unusual
+    differing = {row.reader for row in diagnosis.readers if row.scores_differ}
+    assert differing == ({"sglang", "mlx"} if named else set())
+    show_diagnosis(diagnosis)
+    shown = capsys.readouterr().out
+    assert ("sglang*" in shown) == ("mlx*" in shown) == bool(named) and "vllm*" not in shown
+    assert ("of the readers, sglang, mlx" in verdict(replace(diagnosis, findings=()))) == bool(named)

@@ -87,6 +87,8 @@ def test_an_open_checkpoint_brings_its_answers(tmp_path: Path) -> None:
         (8192, 16.0, 32768, "the factor is too large (applied twice: it is the square of that)", 32768),
         # Too large in another way.
         (8192, 8.0, 32768, "Either the factor is too large: then", 32768),
+        # A factor that was lost: the rotation is that before the extension.
+        (8192, 1.0, 32768, "by a rotation without scaling, and max_position_embeddings is 32768, which would be factor 4", 8192),
     ],
 )  # fmt: skip
 def test_a_factor_that_contradicts_the_window_is_wrong_with_both_explanations(
@@ -102,6 +104,19 @@ def test_a_factor_that_contradicts_the_window_is_wrong_with_both_explanations(
 def test_a_linear_factor_that_contradicts_a_named_original_window_is_wrong(tmp_path: Path) -> None:
     config = LINEAR | dict(max_position_embeddings=131072, original_max_position_embeddings=8192)
     assert sentences(examine(write(tmp_path / "m", config)), 4, "wrong")
+
+
+def test_a_factor_of_1_scales_nothing_whatever_the_method(tmp_path: Path) -> None:
+    """Llama 3's scaling may have a window beyond factor x original (8 x 8192 under 131072), and not with factor 1, which is no scaling."""
+    config = shelf.llama_31()
+    config["rope_scaling"] = config["rope_scaling"] | dict(factor=1.0)
+    [sentence] = sentences(examine(write(tmp_path / "llama3", config)), 4, "wrong")
+    assert "max_position_embeddings is 131072, which is 16 times as many" in sentence
+    linear = LINEAR | dict(rope_scaling=dict(type="linear", factor=1.0))  # names no window that 8192 could contradict
+    for name, config in (("linear", linear), ("yarn", yarn(8192, 1.0, 8192)), ("qwen3", yarn(32768, 1.0, 40960))):
+        diagnosis = examine(write(tmp_path / name, config))
+        [note] = sentences(diagnosis, 4, "note")
+        assert "has factor 1, which leaves the rotation unscaled, and a config alone cannot tell" in note
 
 
 @pytest.mark.parametrize("positions", [32768, 40960, 131072])

@@ -310,6 +310,11 @@ def several(tensors: Sized) -> str:
     return counted(len(tensors), "tensor")
 
 
+def several_are(tensors: Sized) -> str:
+    """The same with its verb."""
+    return f"{several(tensors)} {'is' if len(tensors) == 1 else 'are'}"
+
+
 def listed(names: list[str]) -> str:
     """The first few of some names, for a sentence."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

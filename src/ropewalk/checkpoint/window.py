@@ -141,7 +141,7 @@ def readings(
         after: the family is known to name the window after scaling.
     """
     factor = scaling.factor
-    if factor == 1:
+    if factor == 1 and not (scaling.original_is_named and original):
         return (Windows(named, named),)
     if not scaling.factor_is_ratio:
         return (Windows(min(original or named, named), named),)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.headers import tensors
-from ropewalk.checkpoint.tensor_problems import Problem, listed, quantisation_said, several
+from ropewalk.checkpoint.tensor_problems import Problem, listed, quantisation_said, several, several_are
 from ropewalk.errors import UserError
 
 #: Buffers that older checkpoints hold and every model computes: rotary tables and causal masks. Beside transformers' own list, which it
@@ -73,7 +73,7 @@ def _no_weights(model: nn.Module, checkpoint: Checkpoint) -> list[Problem]:
     if not odd:
         return []
     sentence = (
-        f"weights are fractions, but {several(odd)} of {checkpoint} is stored as {stored[odd[0]]} ({listed(odd)}), and its config does not say what they "
+        f"weights are fractions, but {several_are(odd)} stored in {checkpoint} as {stored[odd[0]]} ({listed(odd)}), and its config does not say what they "
         "stand for; fetch the config that they were quantised with, or the model they were made from"
     )
     return [Problem("whole numbers for weights", sentence, stops=True)]

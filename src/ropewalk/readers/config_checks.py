@@ -15,7 +15,7 @@ from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.objections import silent_fault
-from ropewalk.readers.reader import BAD_VALUES, POSITIONS
+from ropewalk.readers.reader import BAD_VALUES, POSITIONS, Reader
 from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.subject import Subject
@@ -107,16 +107,14 @@ def rotate_otherwise(subject: Subject) -> Iterator[Finding]:
     for name, reader in subject.readers.items():
         if subject.named_readers and (refusal := reader.refusal(subject.config)):
             how.setdefault(f"it is refused: {refusal}", []).append(f"{name} ({reader.version})")
-        if fault := silent_fault(reader, subject.config):
+        for fault in scored_otherwise(subject, reader):
             how.setdefault(fault, []).append(f"{name} ({reader.version})")
         computed = reader.inv_freq(subject.config)
         if computed is None or (name in _BY_TRANSFORMERS and not reader.scaling_is_ignored(subject.config)):
             continue
-        if same(computed, closed_form):
-            if wrong := _other_attention(subject, name):
-                how.setdefault(wrong, []).append(f"{name} ({reader.version})")
-            continue
-        how.setdefault(_how_it_differs(subject, name, computed, closed_form), []).append(f"{name} ({reader.version})")
+        if not same(computed, closed_form):
+            sentence = _how_it_differs(subject, name, computed, closed_form)
+            how.setdefault(sentence, []).append(f"{name} ({reader.version})")
     yield from (Finding(7, "note", f"{', '.join(names)}: {sentence}") for sentence, names in how.items())
 
 
@@ -135,9 +133,18 @@ def _how_it_differs(subject: Subject, name: str, computed: np.ndarray, closed_fo
     )
 
 
-def _other_attention(subject: Subject, name: str) -> str:
+def scored_otherwise(subject: Subject, reader: Reader) -> list[str]:
+    """What a reader gets wrong beside the rotation, a sentence each: in code of its own, or by what it multiplies queries and keys by."""
+    fault, computed = silent_fault(reader, subject.config), reader.inv_freq(subject.config)
+    attention, closed_form = "", subject.closed_form
+    if not (computed is None or closed_form is None or reader.name in _BY_TRANSFORMERS) and same(computed, closed_form):
+        attention = _other_attention(subject, reader)
+    return [sentence for sentence in (fault, attention) if sentence]
+
+
+def _other_attention(subject: Subject, reader: Reader) -> str:
     """How much a reader that rotates rightly multiplies queries and keys by, if not by what the config says; else empty."""
-    reads, rope = READERS[name].attention_factor(subject.config), subject.rope
+    reads, rope = reader.attention_factor(subject.config), subject.rope
     wanted = rope.attention_factor(rope.scaled_layers) if rope else None
     if reads is None or wanted is None or math.isclose(reads, wanted, rel_tol=1e-5):
         return ""

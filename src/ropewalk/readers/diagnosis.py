@@ -80,6 +80,7 @@ class ReaderRow:
         window: tokens it would serve by default; None if it finds no length or refuses the model.
         first, last: inv_freq of the first and the last pair, radians a token.
         window_differs, inv_freq_differs: from what the model is meant for, from the closed form.
+        scores_differ: whether check 7 says that it gets something else wrong: what queries and keys are multiplied by.
         refusal: why it would not load the model.
     """
 
@@ -90,7 +91,13 @@ class ReaderRow:
     last: float | None = None
     window_differs: bool = False
     inv_freq_differs: bool = False
+    scores_differ: bool = False
     refusal: str | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether it would make something else of the model than it is meant for."""
+        return self.window_differs or self.inv_freq_differs or self.scores_differ
 
 
 @dataclass(frozen=True)

@@ -155,5 +155,6 @@ def _rows(subject: Subject) -> Iterator[ReaderRow]:
             None if computed is None else float(computed[-1]),
             window_differs=None not in (window, subject.window) and window != subject.window,
             inv_freq_differs=computed is not None and closed_form is not None and not same(computed, closed_form),
+            scores_differ=not refusal and bool(config_checks.scored_otherwise(subject, reader)),
             refusal=refusal,
         )

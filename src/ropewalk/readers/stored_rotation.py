@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.headers import tensors
-from ropewalk.checkpoint.tensor_problems import listed, several
+from ropewalk.checkpoint.tensor_problems import listed, several_are
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.spelling_checks import TOLERANCE
 from ropewalk.readers.subject import Subject
 
 #: Of a language model's layers, or of all of them at once; one of an encoder of images or sound is none of its config's.
-_STORED = re.compile(r"^(?!.*(vision|visual|audio)).*rotary_emb\.inv_freq$")
+STORED = re.compile(r"^(?!.*(vision|visual|audio)).*rotary_emb\.inv_freq$")
 #: Of each dtype: how it is read, and how far rounding to it moves a value: a part of it, and of what float16 holds last, radians a token.
 _DTYPES = {
     "F64": ("<f8", TOLERANCE, 0.0),
@@ -40,7 +40,9 @@ _WHO = (
 
 def stored_rotation(subject: Subject) -> Iterator[Finding]:
     """7. An inv_freq in the files is the config's, or its unscaled one."""
-    if subject.rope is None or subject.fetched:
+    if (
+        subject.rope is None or subject.fetched or subject.closed_form is None
+    ):  # check 7's other half, or 9, says why there is none
         return
     rope = subject.rope
     plain = [rope.rope.inv_freq(), *(each.inv_freq() for each in rope.unscaled.values())]
@@ -59,14 +61,14 @@ def stored_rotation(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             7,
             "wrong",
-            f"an inv_freq that lies among the weights is that of the config, scaled or unscaled, and {several([*other])} is neither "
+            f"an inv_freq that lies among the weights is that of the config, scaled or unscaled, and {several_are([*other])} neither "
             f"({listed([*other])}; {other[name]}): {_WHO}. Delete it from the file: every reader of today computes the right one",
         )
     if unscaled:
         yield Finding(
             7,
             "note",
-            f"{several(unscaled)} among the weights is the unscaled inv_freq ({listed(unscaled)}): {_WHO}; the former rotate without the "
+            f"among the weights {several_are(unscaled)} the unscaled inv_freq ({listed(unscaled)}): {_WHO}; the former rotate without the "
             f"{rope.scaling.method} scaling, unless they divide positions by its factor",
         )
 
@@ -78,7 +80,7 @@ def _stored(subject: Subject) -> Iterator[tuple[Path, str, dict[str, Any]]]:
         return
     for file, header in headers.items():
         for name, entry in tensors(header):
-            if _STORED.search(name) and entry["dtype"] in _DTYPES:
+            if STORED.search(name) and entry["dtype"] in _DTYPES:
                 yield subject.path / file, name, entry
 
 

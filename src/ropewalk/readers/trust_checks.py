@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ropewalk.checkpoint.digests import BEFORE_FIX, digest_now, noted_digests
@@ -23,10 +24,13 @@ from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
 from ropewalk.readers.reader import default_rope
 from ropewalk.readers.subject import Subject
+from ropewalk.rope.by_parts import Yarn
 
 _CONFIG = "config.json"
 #: The rope_theta of readers that find none.
 _TAKEN = 10000.0
+#: Published attention factors are rounded to a few digits.
+_ROUNDED = 1e-3
 #: What every model has one of, by the names that configs have for it: where none is named, readers take their class's.
 _OF_EVERY_MODEL = (
     ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
@@ -47,6 +51,7 @@ def on_trust(subject: Subject) -> Iterator[Finding]:
             17, "ok", "config.json is as ropewalk wrote it (check 14), with the values of the model that it was made of"
         )
         return
+    yield from _unusual_attention(subject)
     if values := [*_theta(subject), *_values(subject)]:
         windows = " ".join(str(each) for each in ((subject.window or 0) // 8, subject.window) if each)
         yield Finding(
@@ -55,6 +60,22 @@ def on_trust(subject: Subject) -> Iterator[Finding]:
             f"{', '.join(values)}: no weight's shape depends on these, so that nothing here can confirm them, and with a wrong one the model loads "
             "and computes something else. Hold them against the config.json of whoever trained it, or the perplexity against what such a model has: "
             f"ropewalk perplexity {shlex.quote(subject.checkpoint.name)} --data TEXT --windows {windows or 'TOKENS…'}",
+        )
+
+
+def _unusual_attention(subject: Subject) -> Iterator[Finding]:
+    """An attention_factor below 1, or more than twice as far above it as YaRN's own: some are that of another factor than theirs."""
+    rope = subject.rope
+    if rope is None or not isinstance(rope.scaling, Yarn) or rope.scaling.temperature is None:
+        return
+    named, own = rope.attention_factor(rope.scaled_layers), replace(rope.scaling, temperature=None, mscale=None)
+    usual = own.attention_factor(rope.rope)
+    if not 1 - _ROUNDED <= named <= 2 * usual - 1 + _ROUNDED:
+        yield Finding(
+            17,
+            "note",
+            f"attention_factor is {named:g}, which is unusual: YaRN's own for factor {own.factor:g} is 0.1 ln(factor) + 1 = {usual:.6g}. By it queries and "
+            "keys are each multiplied; hold it against the config.json of whoever trained the model, and delete the key if it is not theirs",
         )
 
 

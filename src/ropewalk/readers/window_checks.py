@@ -26,6 +26,8 @@ _logger = logging.getLogger(__name__)
 LENGTH_KEYS = tuple(dict.fromkeys(key for reader in READERS.values() for key in reader.lengths))
 #: Scalings in which original window × factor is the window, by their names in a config.
 _FACTOR_IS_RATIO = ("yarn", "linear")
+#: Those whose factor of 1 leaves the rotation as it was before.
+_BY_FACTOR_ALONE = (*_FACTOR_IS_RATIO, "llama3")
 #: How a reader is told to serve less than it would.
 _LENGTH_OPTIONS = {"vllm": "--max-model-len", "sglang": "--context-length"}
 
@@ -127,7 +129,10 @@ def other_tools_scaling(subject: Subject) -> Iterator[Finding]:
     elif subject.question is not None:
         yield Finding(4, "note", str(subject.question))
     elif not subject.scaled:
-        yield Finding(4, "note", _unscaled(subject.checkpoint.name, subject.rope.window))
+        yield Finding(4, "note", f"no scaling is named, {_unscaled(subject.checkpoint.name, subject.rope.window)}")
+    elif (scaling := subject.rope.scaling).method in _BY_FACTOR_ALONE and scaling.factor == 1:
+        named = f"its {scaling.method} scaling has factor 1, which leaves the rotation unscaled"
+        yield Finding(4, "note", f"{named}, {_unscaled(subject.checkpoint.name, subject.rope.window)}")
 
 
 def warn_of_window(checkpoint: Checkpoint) -> None:
@@ -141,7 +146,7 @@ def _unscaled(name: str, window: int) -> str:
     # A claim may be many times what was trained: two long windows alone would read equally badly.
     ladder = " ".join(str(each) for each in (window // 64, window // 16, window // 4, window) if each >= 64)
     return (
-        f"no scaling is named, and a config alone cannot tell whether {window} tokens were trained or only written into {POSITIONS}: "
+        f"and a config alone cannot tell whether {window} tokens were trained or only written into {POSITIONS}: "
         f"measure it by ropewalk perplexity {shlex.quote(name)} --data TEXT --windows {ladder} (perplexity falls from "
         "window to window as far as it was trained, and rises beyond)"
     )
@@ -151,15 +156,18 @@ def _window_contradiction(subject: Subject) -> Finding | None:
     """A max_position_embeddings that is neither end of original × factor = window.
 
     One below the whole window is no fault where it is the window before scaling, as Qwen2.5's cards leave it, or that and room for an
-    answer, as Qwen3 has it (40960 of 32768 × 4). A length of twice the original and more claims a factor of its own.
+    answer, as Qwen3 has it (40960 of 32768 × 4). A length of twice the original and more claims a factor of its own, beside a factor of 1
+    too, which leaves the rotation unscaled: of Llama 3's scaling no other factor can contradict its windows.
     """
     keys = READERS["transformers 5"].keys(subject.config)
     factor, original, positions = keys.entry.get("factor"), keys.original, keys.positions
-    if keys.rope_type not in _FACTOR_IS_RATIO or not isinstance(factor, int | float) or not (original and positions):
+    if not isinstance(factor, int | float) or not (original and positions):
+        return None
+    if keys.rope_type not in (_BY_FACTOR_ALONE if factor == 1 else _FACTOR_IS_RATIO):
         return None
     reach = round(original * factor)
     scaling = f"this {keys.rope_type} scaling is for {original} × {factor:g} = {reach} tokens"
-    if reach == positions or reach <= original:
+    if reach == positions or (reach <= original and positions < 2 * original):
         return None
     if original <= positions < min(reach, 2 * original):
         if keys.rope_type != "yarn" or subject.question:  # readers of others multiply, and were asked about in check 3
@@ -167,10 +175,12 @@ def _window_contradiction(subject: Subject) -> Finding | None:
         advice = f"raise it to {reach} for the whole window"
         return Finding(4, "note", f"{scaling}, and {POSITIONS} {positions} is what most readers serve; {advice}")
     other = positions / original
+    claim = f"would be factor {other:.4g}" if keys.rope_type in _FACTOR_IS_RATIO else f"is {other:.4g} times as many"
+    unscaled = ", by a rotation without scaling" if factor == 1 else ""
     return Finding(
         4,
         "wrong",
-        f"{scaling}, and {POSITIONS} is {positions}, which would be factor {other:.4g}. "
+        f"{scaling}{unscaled}, and {POSITIONS} is {positions}, which {claim}. "
         + (_served_too_long(reach, positions) if reach < positions else _factor_too_large(factor, other, positions))
         + f" The config alone cannot tell which: until its maker's card does, serve at most {min(reach, positions)} tokens, and hold both "
         f"against each other by ropewalk perplexity, on two copies of the model",

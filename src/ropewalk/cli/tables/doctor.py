@@ -49,7 +49,7 @@ def verdict(diagnosis: Diagnosis) -> str:
         return "nothing is wrong, and noted is " + ", ".join(
             dict.fromkeys(finding.check for finding in diagnosis.noted)
         )
-    starred = [row.reader for row in diagnosis.readers if row.window_differs or row.inv_freq_differs]
+    starred = [row.reader for row in diagnosis.readers if row.differs]
     doubts = [f"what check {odd.number} notes was meant" for odd in diagnosis.odd[:1]]
     doubts += [f"{diagnosis.unconfirmed} is the model's own"] if diagnosis.unconfirmed else []
     doubt = f", if {joined(doubts)}" if doubts else ""
@@ -64,7 +64,7 @@ def verdict(diagnosis: Diagnosis) -> str:
 
 def readers_table(diagnosis: Diagnosis) -> Table:
     """A row a reader; what differs from the model's own window or closed form is marked."""
-    marked = any(row.window_differs or row.inv_freq_differs for row in diagnosis.readers)
+    marked = any(row.differs for row in diagnosis.readers)
     caption = f"{_MARK} not what the model is meant for" if marked else None
     table = Table(
         title="What each reader would compute",
@@ -81,7 +81,7 @@ def readers_table(diagnosis: Diagnosis) -> Table:
     ):
         table.add_column(heading, justify=side)  # pyrefly: ignore[bad-argument-type]
     for row in diagnosis.readers:
-        table.add_row(row.reader, *_cells(row))
+        table.add_row(row.reader + _MARK * row.scores_differ, *_cells(row))
     return table
 
 
