@@ -82,7 +82,7 @@ def test_how_much_of_the_file_is_written_is_shown(tmp_path, monkeypatch, caplog)
     _convert(program(tmp_path / "llama", _WRITES), tmp_path / "x.gguf")
     shown = [record.progress.done for record in caplog.records if hasattr(record, "progress")]
     assert shown == sorted(shown) and {0, 1, 2, 3} <= {*shown}
-    assert "MiB of the GGUF file: 2 of 3" in caplog.text
+    assert "MiB of the GGUF file, about: 2 of 3" in caplog.text
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -49,7 +49,7 @@ def run(settings: TrainSettings, watch: Callable[[Loop], str | None] | None = No
     with contextlib.ExitStack() as stack:
         out = ranks.first(lambda: stack.enter_context(directory_of(settings)))
         is_done = ranks.first(lambda: settings.resume and _is_done(out, settings))
-        if settings.resume and mesh.main and (changes := _changes(out, settings)):
+        if settings.resume and not is_done and mesh.main and (changes := _changes(out, settings)):
             _logger.info(changes)
         if is_done and mesh.main:
             _logger.info(f"{settings.out} has {all_taken(out, settings.steps)}")
