@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from ropewalk import testing
+from chat_tokenizer import tokenizer
 from ropewalk.data import chat_template
 from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, encode_conversations
@@ -48,13 +48,6 @@ THOUGHT = {"role": "assistant", "content": "", "reasoning_content": "hm"}
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
-
-
-def tokenizer(template=None):
-    made = testing.byte_tokenizer(4096)
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    made.chat_template = template
-    return made
 
 
 def by_hand(made, messages):

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from chat_tokenizer import tokenizer
 from ropewalk import testing
 from ropewalk.data.best_fit import FittedBlocks
 from ropewalk.data.chat_tokens import MAY_CUT, SCORED, encode_conversations
@@ -46,13 +47,6 @@ THINKING = CHATML.replace(
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
-
-
-def tokenizer(template=None):
-    made = testing.byte_tokenizer(4096)
-    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    made.chat_template = template
-    return made
 
 
 @pytest.mark.parametrize(
