@@ -105,3 +105,24 @@ def test_an_attention_factor_far_from_yarns_own_is_unusual_and_who_ignores_it_is
     shown = capsys.readouterr().out
     assert ("sglang*" in shown) == ("mlx*" in shown) == bool(named) and "vllm*" not in shown
     assert ("of the readers, sglang, mlx" in verdict(replace(diagnosis, findings=()))) == bool(named)
+
+
+def test_a_tokenizer_of_another_model_is_noted_with_the_values(foreign: Path) -> None:
+    """That of hemp, whose first and last tokens are its own, beside a config of more rows and other ids."""
+
+    def notes() -> list[str]:
+        return [each.sentence for each in examine(foreign).findings if (each.number, each.verdict) == (5, "note")]
+
+    config = json.loads((foreign / "config.json").read_text(encoding="utf-8"))
+    (foreign / "generation_config.json").unlink(missing_ok=True)
+    assert not notes()
+    changed(foreign, eos_token_id=[config["eos_token_id"], 7])  # one of several is enough
+    assert not notes()
+    changed(foreign, eos_token_id=7)
+    [note] = notes()
+    assert f"is {config['eos_token_id']} and the config's eos_token_id 7;" in note and "rows" not in note
+    for file in foreign.glob("*.safetensors"):
+        file.unlink()
+    changed(foreign, vocab_size=49152)
+    [note] = notes()
+    assert "it has 2048 tokens and the embedding 49152 rows" in note

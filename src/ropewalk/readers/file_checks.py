@@ -6,6 +6,7 @@ out  findings, a sentence each: rule, value, way out
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
+from ropewalk.checkpoint.tensor_problems import embedding_rows, tokens_of
 from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer, tokenizer_elsewhere
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
@@ -24,6 +27,7 @@ from ropewalk.readers.small_files import template_faults, tokenizer_faults, unre
 from ropewalk.readers.spelling_checks import same
 from ropewalk.readers.stored_rotation import STORED
 from ropewalk.readers.subject import Subject
+from ropewalk.sentences import joined
 
 #: Problems of the tensors that other tools may be at ease with: they are said, and are no fault of the files.
 _NO_FAULT = ("quantised weights", "pickles")
@@ -61,6 +65,42 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
             "wrong",
             "extra_special_tokens is a list, as transformers 5 writes it; version 4 takes an object there: ropewalk doctor --fix names the "
             "key additional_special_tokens, which both read",
+        )
+    yield from _of_another_model(subject)
+
+
+def _of_another_model(subject: Subject) -> Iterator[Finding]:
+    """5. Signs that the tokenizer is another model's: far fewer tokens than rows, and a first or last token that the config has elsewhere."""
+    tokens, rows, signs = tokens_of(subject.path), embedding_rows(subject.checkpoint) or 0, list[str]()
+    if not tokens or not subject.config:
+        return
+    if len(tokens) < rows / 2:
+        signs.append(f"it has {len(tokens)} tokens and the embedding {rows} rows")
+    generation = subject.path / "generation_config.json"
+    configs = [subject.config, subject.text]
+    with contextlib.suppress(UserError):  # there is none, or check 10 says it
+        configs.append(read_json(generation, what="a generation config is a JSON file"))
+    for key in ("bos_token", "eos_token"):
+        token = subject.tokenizer_config.get(key)
+        spelled = token.get("content") if isinstance(token, dict) else token
+        number = tokens.get(spelled) if isinstance(spelled, str) else None
+        values = [config.get(f"{key}_id") for config in configs]
+        named = {
+            each
+            for value in values
+            for each in (value if isinstance(value, list) else [value])
+            if isinstance(each, int)
+        }
+        if number is not None and named and number not in named:
+            signs.append(
+                f"its {key} {spelled!r} is {number} and the config's {key}_id {joined([str(each) for each in sorted(named)])}"
+            )
+    if signs:
+        yield Finding(
+            5,
+            "note",
+            f"the tokenizer may be another model's: {joined(signs)}; hold it against the files of the model that this was made from, and put theirs "
+            "here, or the tokenizer's own ids into the config where it was changed on purpose",
         )
 
 
