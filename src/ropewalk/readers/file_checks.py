@@ -71,14 +71,16 @@ def tokenizer(subject: Subject) -> Iterator[Finding]:
 
 def _of_another_model(subject: Subject) -> Iterator[Finding]:
     """5. Signs that the tokenizer is another model's: far fewer tokens than rows, and a first or last token that the config has elsewhere."""
-    tokens, rows, signs = tokens_of(subject.path), embedding_rows(subject.checkpoint) or 0, list[str]()
+    tokens, rows, signs = tokens_of(subject.path), 0, list[str]()
     if not tokens or not subject.config:
         return
+    with contextlib.suppress(UserError):  # weights that cannot be read are said by check 10
+        rows = embedding_rows(subject.checkpoint) or 0
     if len(tokens) < rows / 2:
         signs.append(f"it has {len(tokens)} tokens and the embedding {rows} rows")
     generation = subject.path / "generation_config.json"
     configs = [subject.config, subject.text]
-    with contextlib.suppress(UserError):  # there is none, or check 10 says it
+    with contextlib.suppress(UserError):  # there is none, or it is none, which check 10 says
         configs.append(read_json(generation, what="a generation config is a JSON file"))
     for key in ("bos_token", "eos_token"):
         token = subject.tokenizer_config.get(key)
