@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.checkpoint.digests import by_threads
-from ropewalk.checkpoint.headers import check_safetensors, tensors
+from ropewalk.checkpoint.headers import begin_of_data, check_safetensors, tensors
 from ropewalk.checkpoint.outliers import Outlier, bits_of_one, is_large, outlier, shift
 from ropewalk.checkpoint.tensor_problems import is_by_token
 
@@ -126,7 +126,7 @@ def damage(
         OSError: it cannot be read.
     """
     header = check_safetensors(file) if header is None else header
-    pieces = list(_pieces(header, _begin_of_data(file)))
+    pieces = list(_pieces(header, begin_of_data(file)))
     read: dict[str, list[_Read]] = {}
     for result in by_threads(lambda piece: _read(file, piece, compare), pieces):
         read.setdefault(result.piece.name, []).append(result)
@@ -233,8 +233,3 @@ def _is_matrix(name: str, shape: list[int]) -> bool:
     """Of weights that are trained: scales of norms may well be all 1, or all 0 where 1 is added, and biases 0."""
     sizes = [size for size in shape if size > 1]
     return len(sizes) > 1 and not any(word in name for word in _MAY_BE_ZERO)
-
-
-def _begin_of_data(file: Path) -> int:
-    with open(file, "rb") as stream:
-        return 8 + int.from_bytes(stream.read(8), "little")

@@ -164,6 +164,12 @@ def _header(file: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length + max(ends, default=0)
 
 
+def begin_of_data(file: Path) -> int:
+    """Where in a file the tensors begin, from which `data_offsets` count, in bytes."""
+    with open(file, "rb") as stream:
+        return 8 + int.from_bytes(stream.read(8), "little")
+
+
 def tensors(header: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, {"dtype", "shape", "data_offsets"}) of each tensor in a header."""
     return ((name, entry) for name, entry in header.items() if name != "__metadata__")

@@ -9,15 +9,16 @@ What transformers makes of the tensors, which have no place in its model and whi
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.checkpoint.files import read_json
-from ropewalk.checkpoint.headers import PICKLES, tensors
+from ropewalk.checkpoint.headers import PICKLES, begin_of_data, tensors
 from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import UserError, read_text
 from ropewalk.sentences import counted
@@ -184,7 +185,7 @@ def _beginning(checkpoint: Checkpoint, file: str, entry: dict[str, Any]) -> byte
     """The first megabyte of a tensor: two heads that were trained apart differ everywhere."""
     begin, end = entry["data_offsets"]
     with (checkpoint.path / file).open("rb") as opened:
-        opened.seek(8 + int.from_bytes(opened.read(8), "little") + begin)
+        opened.seek(begin_of_data(checkpoint.path / file) + begin)
         return opened.read(min(end - begin, 1 << 20))
 
 
@@ -213,21 +214,9 @@ def _ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
 
 
 def _special_ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
-    """Below 0 stands for none, in configs of LLaMA's first."""
-    rows, generation = embedding_rows(checkpoint) or 0, checkpoint.path / "generation_config.json"
-    places = {"config.json": checkpoint.config}
-    if checkpoint.text_config is not checkpoint.config:
-        places["the text section of config.json"] = checkpoint.text_config
-    with contextlib.suppress(UserError):  # there is none, or check 10 of doctor says it
-        places[generation.name] = read_json(generation, what="a generation config is a JSON file")
-    beyond = [
-        f"{place} names {key} {each}"
-        for place, content in places.items()
-        for key in _SPECIAL_IDS
-        for value in [content.get(key)]
-        for each in (value if isinstance(value, list) else [value])
-        if rows and isinstance(each, int) and each >= rows
-    ]
+    rows = embedding_rows(checkpoint) or 0
+    named = special_ids(checkpoint)
+    beyond = [f"{place} names {key} {number}" for place, key, number in named if rows and number >= rows]
     if not beyond:
         return None
     return Problem(
@@ -236,6 +225,19 @@ def _special_ids_beyond_the_embedding(checkpoint: Checkpoint) -> Problem | None:
         "such token is ever written or read; write the tokenizer's own id there",
         stops=True,
     )
+
+
+def special_ids(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int]]:
+    """(place, key, id) of each special token that a config names by its number; below 0 stands for none, in configs of LLaMA's first."""
+    generation, places = checkpoint.path / "generation_config.json", {"config.json": checkpoint.config}
+    if checkpoint.text_config is not checkpoint.config:
+        places["the text section of config.json"] = checkpoint.text_config
+    with contextlib.suppress(UserError):  # there is none, or check 10 of doctor says it
+        places[generation.name] = read_json(generation, what="a generation config is a JSON file")
+    for (place, content), key in itertools.product(places.items(), _SPECIAL_IDS):
+        value = content.get(key)
+        numbers = value if isinstance(value, list) else [value]
+        yield from ((place, key, number) for number in numbers if isinstance(number, int) and number >= 0)
 
 
 def quantised(checkpoint: Checkpoint) -> Problem | None:

@@ -15,7 +15,6 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.files import is_adapter, read_config, refuse_unwritable
 from ropewalk.checkpoint.headers import weight_files
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.replacement import at_stake_with
 from ropewalk.cli.commands import Command
 from ropewalk.cli.terminal import agreed
 from ropewalk.errors import UserError
@@ -29,7 +28,7 @@ from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.extras import refuse_lacking
 from ropewalk.settings.inputs import inputs_of, refuse_missing_files
 from ropewalk.settings.mixture import sources_of
-from ropewalk.settings.options import Checkpointed, MeasuringOptions
+from ropewalk.settings.options import Checkpointed, MeasuringOptions, unasked
 from ropewalk.settings.pages import DemoSettings
 from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.settings.search import SearchSettings
@@ -98,13 +97,7 @@ def _look_at_out(settings: Any) -> None:
 
 def _ask(options: Any) -> None:
     """At a terminal, whether --overwrite may delete what was trained; elsewhere the settings refuse it without --yes."""
-    wanted = getattr(options, "overwrite", False) and not getattr(options, "yes", True)
-    at_risk = (
-        at_stake_with(Path(options.out), begins=hasattr(options, "resume"))
-        if wanted and options.out is not None
-        else ""
-    )
-    if at_risk and agreed(f"Delete {at_risk}?"):
+    if (at_risk := unasked(options)) and agreed(f"Delete {at_risk}?"):
         object.__setattr__(options, "yes", True)
 
 

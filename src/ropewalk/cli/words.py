@@ -223,22 +223,17 @@ def _lists() -> frozenset[str]:
 @functools.cache
 def _lists_of_tokens() -> frozenset[str]:
     """Those of `_lists` that count tokens: seeds go by commas, and are no thousands."""
+    from ropewalk.settings.run_file import parts_of  # not for --help
+
     hints = (get_type_hints(command.settings, include_extras=True).items() for command in COMMANDS.values())
     return (
         frozenset(
             option_name(name)
             for name, hint in itertools.chain.from_iterable(hints)
-            if any(each in (Tokens, TokensInAll) for each in _within(hint))
+            if any(each in (Tokens, TokensInAll) for each in parts_of(hint))
         )
         & _lists()
     )
-
-
-def _within(hint: Any) -> Iterator[Any]:
-    """A type and those that it is made of."""
-    yield hint
-    for part in get_args(hint):
-        yield from _within(part)
 
 
 def _is_list(hint: Any) -> bool:

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import read_json
 from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
-from ropewalk.checkpoint.tensor_problems import embedding_rows, tokens_of
+from ropewalk.checkpoint.tensor_problems import embedding_rows, special_ids, tokens_of
 from ropewalk.checkpoint.tokenizer_config import ONLY_V5, has_tokenizer, tokenizer_elsewhere
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
@@ -78,21 +77,12 @@ def _of_another_model(subject: Subject) -> Iterator[Finding]:
         rows = embedding_rows(subject.checkpoint) or 0
     if len(tokens) < rows / 2:
         signs.append(f"it has {len(tokens)} tokens and the embedding {rows} rows")
-    generation = subject.path / "generation_config.json"
-    configs = [subject.config, subject.text]
-    with contextlib.suppress(UserError):  # there is none, or it is none, which check 10 says
-        configs.append(read_json(generation, what="a generation config is a JSON file"))
+    ids = list(special_ids(subject.checkpoint))
     for key in ("bos_token", "eos_token"):
         token = subject.tokenizer_config.get(key)
         spelled = token.get("content") if isinstance(token, dict) else token
         number = tokens.get(spelled) if isinstance(spelled, str) else None
-        values = [config.get(f"{key}_id") for config in configs]
-        named = {
-            each
-            for value in values
-            for each in (value if isinstance(value, list) else [value])
-            if isinstance(each, int)
-        }
+        named = {each for _, of, each in ids if of == f"{key}_id"}
         if number is not None and named and number not in named:
             signs.append(
                 f"its {key} {spelled!r} is {number} and the config's {key}_id {joined([str(each) for each in sorted(named)])}"

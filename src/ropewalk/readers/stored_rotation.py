@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.checkpoint.headers import tensors
+from ropewalk.checkpoint.headers import begin_of_data, tensors
 from ropewalk.checkpoint.tensor_problems import listed, several_are
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import Finding
@@ -87,9 +87,8 @@ def _stored(subject: Subject) -> Iterator[tuple[Path, str, dict[str, Any]]]:
 def _read(file: Path, entry: dict[str, Any]) -> np.ndarray:
     """The values of a tensor, shape (n,), float64."""
     begin, end = entry["data_offsets"]
-    with file.open("rb") as opened:
-        opened.seek(8 + int.from_bytes(opened.read(8), "little") + begin)
-        values = np.frombuffer(opened.read(end - begin), _DTYPES[entry["dtype"]][0])
+    dtype = np.dtype(_DTYPES[entry["dtype"]][0])
+    values = np.fromfile(file, dtype, (end - begin) // dtype.itemsize, offset=begin_of_data(file) + begin)
     if entry["dtype"] == "BF16":  # the upper half of a float32
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float64)

@@ -148,6 +148,15 @@ class Batched(Settings):
     """Tokens of one forward pass; for speed and memory, figures change by rounding only."""
 
 
+def unasked(options: Any) -> str:
+    """What --overwrite would delete of what was trained while --yes is not given; empty for nothing. options: of any command."""
+    out, asks = (
+        getattr(options, "out", None),
+        getattr(options, "overwrite", False) and not getattr(options, "yes", True),
+    )
+    return at_stake_with(Path(out), begins=hasattr(options, "resume")) if asks and out is not None else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Overwriting(Settings):
     """A result that may replace an earlier one."""
@@ -159,14 +168,8 @@ class Overwriting(Settings):
 
     def refuse_at_start(self) -> None:
         super().refuse_at_start()
-        out = getattr(self, "out", None)
-        at_risk = (
-            at_stake_with(Path(out), begins=hasattr(self, "resume"))
-            if self.overwrite and not self.yes and out is not None
-            else ""
-        )
-        if at_risk and out is not None:
-            refuse_locked(out)  # they are being written
+        if at_risk := unasked(self):
+            refuse_locked(vars(self)["out"])  # they are being written
             raise UserError(
                 f"--overwrite would delete {at_risk}; add --yes to have that deleted, go on with it (train --resume), or choose another --out"
             )

@@ -83,7 +83,7 @@ class Option:
 def options_of(settings: type) -> dict[str, Option]:
     """Option's name → the option, for all that a command line can say of these settings."""
     hints = get_type_hints(settings, include_extras=True)
-    options = (_option(field.name, list(_parts(hints[field.name]))) for field in fields(settings))
+    options = (_option(field.name, list(parts_of(hints[field.name]))) for field in fields(settings))
     return {option.name: option for option in options if option is not None}
 
 
@@ -101,13 +101,13 @@ def _option(field: str, parts: list[Any]) -> Option | None:
     )
 
 
-def _parts(hint: Any) -> Iterator[Any]:
+def parts_of(hint: Any) -> Iterator[Any]:
     """A type, all types that it is made of, and what stands beside them."""
     yield hint
     if get_origin(hint) is Annotated:
         yield from hint.__metadata__
     for part in get_args(hint):
-        yield from _parts(part)
+        yield from parts_of(part)
 
 
 def command_of(settings: Settings) -> str:

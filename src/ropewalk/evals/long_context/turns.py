@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import random
 import string
-from collections.abc import Iterable
 
 from ropewalk.data.recall import ADJECTIVES, ADVERBS, NOUNS, PEOPLE, VERBS
 from ropewalk.evals.long_context import words
@@ -78,16 +77,17 @@ class Turns:
 def _sentences() -> list[str]:
     """Made-up sentences, all different, the same ones in every conversation."""
     drawn, different = random.Random(0), dict[str, None]()
+    kinds = {"n": NOUNS, "a": ADJECTIVES, "p": PEOPLE, "v": VERBS, "d": ADVERBS}
+    once_each = {kind: list(dict.fromkeys(words)) for kind, words in kinds.items()}
     while len(different) < 4096:
         form = drawn.choice(_SENTENCES)
-        many = {"n": NOUNS, "a": ADJECTIVES, "p": PEOPLE, "v": VERBS, "d": ADVERBS}
-        words = {f"{name}{at}": word for name, all_of in many.items() for at, word in enumerate(_two(drawn, all_of), 1)}
-        different[form.format(**words)] = None
+        two_of_each = {
+            f"{kind}{at}": word
+            for kind, words in once_each.items()
+            for at, word in enumerate(drawn.sample(words, 2), 1)
+        }
+        different[form.format(**two_of_each)] = None
     return list(different)
-
-
-def _two(drawn: random.Random, words: Iterable[str]) -> list[str]:
-    return drawn.sample(list(dict.fromkeys(words)), 2)
 
 
 def _answer(drawn: random.Random) -> str:
