@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ropewalk.planner.choice import NOTHING, Candidate, Choice, Kept, Layer, Room, choose, seconds
+from ropewalk.planner.choice import NOTHING, Candidate, Choice, Kept, Layer, Room, Settled, choose, seconds
 
 LAYERS = 16
 
@@ -84,3 +84,24 @@ def test_where_not_even_inputs_fit_the_host_has_them_all() -> None:
     choice = choose(LAYER, LAYERS, Room(-10_000, input=5, host=16 * 5, matrix=1.0, link=1.0))
     assert choice == Choice((NOTHING,) * LAYERS, frozenset(range(LAYERS)))
     assert not choose(LAYER, LAYERS, Room(-10_000, input=5, host=16 * 5 - 1)).hosted
+
+
+@pytest.mark.parametrize("under_way", [0, 1, 3])
+def test_what_a_step_left_free_is_used_and_no_more_however_much_was_under_way_at_its_peak(under_way: int) -> None:
+    """Llama-3-8B on one H200 ran out of memory in its second step: three layers' results were reckoned under way and were not, so they were given out twice."""
+
+    def peak(choice: Choice, room: Room) -> int:
+        sizes = [room.input + sum(SIZES[index] for index in keep or ()) for keep in choice.kept]
+        return on_card(choice, room) + min(under_way, len(choice.hosted)) * max(
+            (sizes[number] for number in choice.hosted), default=0
+        )
+
+    changed = 0
+    for card in range(0, 900, 13):
+        for beyond in range(0, 400, 37):  # what there is beyond what was reckoned
+            room = Room(card, input=5, host=2000, matrix=100.0, link=100.0)
+            settled, memory = Settled(LAYER, LAYERS, room), card + LAYERS * room.input + beyond
+            before = peak(settled.choice, room)
+            changed += settled.spare(memory - before)
+            assert peak(settled.choice, room) <= memory
+    assert changed > 100

@@ -51,6 +51,7 @@ class Room:
         card: bytes on the GPU, beyond every layer's input; below 0 if not even these fit. input: bytes of one layer's input.
         gradients: bytes that the backward pass makes beside what it frees. host: bytes of host memory; 0 for none.
         matrix: FLOP/s of the arithmetic. link: bytes/s between GPU and host, one way at a time.
+        passing: those of `card` that were only shown to be there for results on their way to the host.
     """
 
     card: int
@@ -59,6 +60,7 @@ class Room:
     host: int = 0
     matrix: float = 1.0
     link: float = 1.0
+    passing: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class Layer:
 
 def choose(layer: Layer, count: int, room: Room) -> Choice:
     """The choice for `count` layers that takes the fewest seconds within the room."""
-    choices = [_on_the_card(layer, count, room.card)] if room.card >= 0 or not room.host else []
+    card = room.card - room.passing
+    choices = [_on_the_card(layer, count, card)] if card >= 0 or not room.host else []
     if room.host and not (choices and None in choices[0].kept):
         choices += _with_the_host(layer, count, room)
     if not choices:  # the least there is: nothing but the layers' inputs, and these on the host if it holds them
@@ -190,16 +193,31 @@ class Settled:
         tried: how often this was not enough for the same step. Each time twice as much is given up, for every try costs a pass.
         """
         while self._room.card > -self._count * self._room.input:
-            if self._more(-self._step << tried):
+            if self._changed(replace(self._room, card=self._room.card - (self._step << tried))):
                 return True
         return False
 
     def spare(self, size: int) -> bool:
-        """Keep more, or more of it on the GPU: a whole step left `size` bytes free there. Only where the host is in use: else the choice was tried to the limit."""
-        return bool(self.choice.hosted) and size > 0 and self._more(size)
+        """Keep more, or more of it on the GPU: a whole step left `size` bytes free there. Only where the host is in use: else the choice was tried to the limit.
 
-    def _more(self, size: int) -> bool:
-        """Whether so much more room makes another choice."""
-        before, self._room = self.choice, replace(self._room, card=self._room.card + size)
-        self.choice = choose(self._layer, self._count, self._room)
+        What was reckoned for results on their way to the host may have been free at the step's peak, and be among `size`: that much is for such results alone.
+        """
+        if not self.choice.hosted or size <= 0:
+            return False
+        layers = range(self._count)
+        passing = ON_THE_WAY * max(self._bytes(number) for number in self.choice.hosted)
+        stayed = sum(self._bytes(number) for number in layers if number not in self.choice.hosted)
+        card = stayed - self._count * self._room.input + passing + size
+        return self._changed(replace(self._room, card=max(card, self._room.card), passing=passing))
+
+    def _bytes(self, number: int) -> int:
+        """What a layer keeps, its input included."""
+        kept = self.choice.kept[number]
+        results = self._layer.everything if kept is None else sum(c.size for c in self._layer.candidates if c.index in kept)
+        return self._room.input + results
+
+    def _changed(self, room: Room) -> bool:
+        """Whether another room makes another choice."""
+        before, self._room = self.choice, room
+        self.choice = choose(self._layer, self._count, room)
         return self.choice != before
