@@ -374,7 +374,7 @@ def test_the_default_recipe_is_said_to_be_the_papers_and_a_measured_one_stands_b
     assert beside.cost == pytest.approx(planned.cost * beside.tokens / planned.tokens)
     show_plan(planned)
     printed = capsys.readouterr().out
-    assert "1000 steps of 128 windows (6.4 days) are the recipe of Chen et al." in printed
+    assert "1000 steps of 128 windows (6.5 days) are the recipe of Chen et al." in printed
     assert "--steps 160 --batch-size 4, 21 million tokens, about" in printed and "88\u202f%" in printed
     assert f", which cost {beside.cost:.2f} by the price given (" in printed and beside.cost < 10
     dear = plan("llama-7b", **{**options, "price": 250.0})
