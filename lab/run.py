@@ -72,19 +72,20 @@ def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, 
 
     from ropewalk import UserError
     from ropewalk.sentences import joined
+    from ropewalk.suite.row import NONE
 
     level = options.pop("from", options["out"].parent.name)
     if options.get("learning_rates") != "chosen":
         return [options]
     here, committed = (root / level / options["out"].name for root in (records, Path(os.path.relpath(LAB / "records"))))
     tried = chosen_rates(here)
-    rates = chosen_rates(committed) | tried
+    rates = {NONE: 1e-4} | chosen_rates(committed) | tried  # the base is not trained, at whatever rate
     if unknown := [method for method in options["methods"] if method not in rates]:
         raise UserError(
             f"a learning rate is chosen of two or more, and {here} has no two of {joined(unknown)}; run the levels a, rates and other-rates first, with "
             "the same --records"
         )
-    if borrowed := [method for method in options["methods"] if method not in tried]:
+    if borrowed := [method for method in options["methods"] if method not in (NONE, *tried)]:
         print(
             f"{here} has no two learning rates of {joined(borrowed)}: those chosen in {committed} are taken", flush=True
         )

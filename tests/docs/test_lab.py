@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ import cheaper  # noqa: E402
 import claims  # noqa: E402
 import conversations  # noqa: E402
 import explain  # noqa: E402
+import never  # noqa: E402
 import results  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
@@ -83,9 +85,14 @@ def test_rates_that_a_new_directory_cannot_choose_are_those_of_the_committed_row
     """The rates of docs/results.md: of Position Interpolation 1e-3 was best on both models, of YaRN 3e-4."""
 
     def parts(model: str) -> dict[str, float]:
-        grid = {"out": tmp_path / "c" / model, "from": "a", "methods": ["linear", "yarn"], "learning_rates": "chosen"}
+        grid = {
+            "out": tmp_path / "c" / model,
+            "from": "a",
+            "methods": ["none", "linear", "yarn"],
+            "learning_rates": "chosen",
+        }
         found = run.with_chosen_rates(grid, tmp_path)
-        return {part["methods"][0]: part["learning_rates"][0] for part in found}
+        return {part["methods"][-1]: part["learning_rates"][0] for part in found if part["methods"] != ["none"]}
 
     for model in ("lab-2k", "smollm2-135m"):
         assert parts(model) == {"linear": 1e-3, "yarn": 3e-4}
@@ -279,6 +286,43 @@ def test_brackets_of_a_column_are_intervals_of_one_kind():
 
 def test_what_was_never_run_is_larger_than_the_largest_record():
     assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
+
+
+def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one():
+    (said,) = re.findall(r"^\*\*Never run:\*\* .*", _page(), re.MULTILINE)
+    for words in (
+        "×32",
+        "1000 steps",
+        "table 6",
+        "any row of gemma-3-270m",
+        "PoSE",
+        "LoRA",
+        "two steps",
+        "penalty on |h_j|",
+    ):
+        assert words in said
+    assert "a, lab-2k: 13 of 19 (without `ntk-x4-5M-1e-4-s0`, `abf-x4-5M-1e-4-s0`, " in said
+    assert "smollm2-135m: 8 of 11 (without `direct-x4-100M-1e-3-s0`" in said
+    kinds = [SimpleNamespace(of=lambda kind: ["a summary"])]
+    asked = {"factor": 32.0, "tokens": 2**29, "mode": "full", "current_window": 512, "original_window": 256}
+    there = [
+        SimpleNamespace(name="gemma-3-270m", records=kinds[0], asked=asked | {"mode": mode})
+        for mode in ("full", "lora", "pose")
+    ]
+    there += [SimpleNamespace(name=name, records=kinds[0], asked=asked) for name in ("smollm2-135m", "lab-2k", "hemp")]
+    assert list(never._absent(there)) == []
+    assert list(never._absent([each for each in there if each.asked["mode"] != "pose"])) == ["PoSE"]
+
+
+def test_what_is_said_of_the_mixtures_retrieval_is_the_verdict_over_its_seeds():
+    """The figure of the table's own line, and a verdict that its interval bears out."""
+    said = re.search(
+        r"Of four fifths whole.* it is open whether retrieval is more than a point below the plain rows' over 4 seeds: (.+) \((.+) to (.+)\) points\.",
+        _page(),
+    )
+    assert said and f"| 4 seeds |  |  | open: {said[1]} ({said[2]} to {said[3]}) |" in _page()
+    low, high = (float(end.replace("−", "-")) for end in said.groups()[1:])
+    assert low < -1 < high
 
 
 def test_the_theory_is_said_to_have_told_what_the_records_bear_out(capsys):
