@@ -21,6 +21,7 @@ import cheaper
 import claims
 import explain
 import measures
+import never
 import reading
 import trained_states
 import tuning
@@ -75,43 +76,6 @@ def cliff(grids: dict[str, list[Row]]):
     right.set_visible(bool(right.lines))
     style.legend(figure, left)
     return figure
-
-
-def missing() -> str:
-    """Which rows of the grids are not there, by level and model."""
-    import sys
-
-    sys.path.insert(0, str(ROOT / "lab"))
-    from run import grids
-
-    from ropewalk.settings.ablate import AblateSettings
-    from ropewalk.settings.written_numbers import tokens
-    from ropewalk.suite.row import rows_of
-
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for options in grids([]) + grids(["cpu"]):
-        if options.get("learning_rates") == "chosen":
-            if (
-                "from" not in options
-            ):  # which rows are still to be measured in full follows from those that it chooses among
-                continue
-            options["learning_rates"] = (1e-4,)
-        known = {
-            key: options[key] for key in ("model", "methods", "learning_rates", "seeds", "factors") if key in options
-        }
-        settings = AblateSettings(
-            **known, tokens=[tokens(word) for word in options["tokens"]], test="t", data="d", out="o"
-        )
-        level = options["level"]
-        there = {(r.asked["method"], r.asked["factor"], r.asked["tokens"], r.asked["seed"], r.asked["learning_rate"] if level.endswith("rates") else 0)
-                 for r in rows_in(RECORDS / options.get("into", level) / options["model"])}  # fmt: skip
-        rows = rows_of(settings)
-        counts[f"{level}, {options['model']}"][0] += len(rows)
-        counts[f"{level}, {options['model']}"][1] += sum(
-            (r.method, r.factor, r.tokens, r.seed, r.rate if level.endswith("rates") else 0) in there for r in rows
-        )
-    words = [f"{name}: {there} of {rows}" for name, (rows, there) in counts.items() if there < rows]
-    return "; ".join(words)
 
 
 def sections() -> Iterable[str]:
@@ -228,23 +192,7 @@ def page() -> str:
         "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
-    left = missing()
-    tail = (
-        f"**Never run:** {_larger()}; a 7B with real weights least of all, so that what this says of one is an extrapolation. One seed where no other number is given."
-        + (
-            f" Rows of [grids.toml](../lab/grids.toml) that are there, where not all are (level, model): {left}."
-            if left
-            else ""
-        )
-    )
-    return "\n\n".join([head, *sections(), tail])
-
-
-def _larger() -> str:
-    """What is larger than the largest model on record."""
-    rows = [row for directory in RECORDS.glob("*/*") for row in rows_in(directory)[:1]]
-    size, name = max((row.parameters, row.name) for row in rows)
-    return f"models of more than {size / 1e6:.0f} million parameters ({name}, the largest of the records)"
+    return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
 
 
 def evidence() -> dict[str, Any]:

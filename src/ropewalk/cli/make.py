@@ -81,15 +81,20 @@ def search(options: Any) -> None:
 def train(options: Any) -> None:
     if options.dry_run:
         return rehearse.train(options)
+    from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP, asked_of
     from ropewalk.suite.watch import train
 
     info = train(**arguments(TrainSettings, options))
-    windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
+    out, windows = _typed(options.out), " ".join(str(window) for window in sorted({info.original_window, info.window}))
+    is_worse = asked_of(options.out).get(ENDED_BY) == WATCH_STOP
     _made(
         options,
-        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}; "
-        f"the loss of every step is in {options.out}/records.jsonl",
-        f"now: ropewalk perplexity {_typed(options.out)} --data … --windows {windows}",
+        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}"
+        + f", ended by {WATCH_STOP}: worse at {info.original_window} tokens than before" * is_worse
+        + f"; the loss of every step is in {options.out}/records.jsonl",
+        f"now: ropewalk report {out}/watch.jsonl {out}/records.jsonl --out watch.html"
+        if is_worse
+        else f"now: ropewalk perplexity {out} --data … --windows {windows}",
     )
 
 

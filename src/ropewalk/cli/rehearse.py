@@ -26,11 +26,13 @@ def train(options: Any) -> None:
     from ropewalk.cli.tables.plan_sentences import ends_early, in_short
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
+    from ropewalk.suite.digests import warn_of_trained_texts
     from ropewalk.training.batch import batches_of, estimates_of
     from ropewalk.training.deadline import BY_TIME, Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
     settings = TrainSettings(**arguments(TrainSettings, options))
+    warn_of_trained_texts("watch-data", settings.watch_data, settings.data)
     deadline = Deadline(settings.budget, settings.mode)
     checkpoint = trained_checkpoint(settings)
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
