@@ -30,7 +30,7 @@ def train(options: Any) -> None:
     from ropewalk.training.deadline import BY_TIME, Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
-    settings = TrainSettings(**arguments(TrainSettings, options))
+    settings = asked = TrainSettings(**arguments(TrainSettings, options))
     deadline = Deadline(settings.budget, settings.mode)
     checkpoint = trained_checkpoint(settings)
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
@@ -64,8 +64,9 @@ def train(options: Any) -> None:
         + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
-    asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
-    planned = plan(**asked | {"steps": left})
+    # As asked for, since what is proposed is typed beside that.
+    given = {name: value for name, value in vars(asked).items() if name in PlanSettings.__dataclass_fields__}
+    planned = plan(**given | {"steps": left})
     tell(in_short(planned))
     show_plan(planned)
     tell(_disk(settings, checkpoint, planned, settings.steps - left))

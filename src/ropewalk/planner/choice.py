@@ -213,7 +213,9 @@ class Settled:
     def _bytes(self, number: int) -> int:
         """What a layer keeps, its input included."""
         kept = self.choice.kept[number]
-        results = self._layer.everything if kept is None else sum(c.size for c in self._layer.candidates if c.index in kept)
+        results = (
+            self._layer.everything if kept is None else sum(c.size for c in self._layer.candidates if c.index in kept)
+        )
         return self._room.input + results
 
     def _changed(self, room: Room) -> bool:
