@@ -69,7 +69,7 @@ def train(options: Any) -> None:
     planned = plan(**given | {"steps": left})
     tell(in_short(planned))
     show_plan(planned)
-    tell(_disk(settings, checkpoint, planned, settings.steps - left))
+    _ask_disk(settings, checkpoint, planned, settings.steps - left)
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
         deadline.refuse_hopeless(planned.time.seconds, settings.batch)
@@ -88,17 +88,20 @@ def _unread(seconds: float) -> str:
     )
 
 
-def _disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> str:
-    """What the run will write and what there is room for; the states are the plan's, since no weight is loaded."""
+def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> None:
+    """Say what the run will write, and refuse it as the run itself does where there is no room; the states are the plan's, since no weight is loaded."""
+    from ropewalk.checkpoint import file_limit
     from ropewalk.checkpoint.replacement import goes_on_in
     from ropewalk.training import disk
     from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 
-    # Adapters are float32, with two moments of the same; else all weights are trained.
-    memory, shards = planned.memory, planned.job.shards
-    state = shards * (1.5 * memory.states if settings.mode == "lora" else memory.weights + memory.states)
+    memory, job = planned.memory, planned.job
+    weights = 4 * job.trained if settings.mode == "lora" else job.shards * memory.weights  # adapters are float32
+    state = int(weights + job.shards * memory.states + job.trained * job.regime.host)
     there = len(Snapshots(goes_on_in(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
-    return str(disk.writes(settings, disk.model_bytes(checkpoint), int(state), done=done, there=there))
+    written = disk.writes(settings, disk.model_bytes(checkpoint), state, done=done, there=there)
+    tell(f"{written}; {file_limit.size_in_words(disk.free(Path(settings.out)))} are free there")
+    disk.ask(Path(settings.out), settings, checkpoint, state, done=done, there=there)
 
 
 def search(options: Any) -> None:
