@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -485,7 +487,7 @@ def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_pat
     # Both have a size of their own; a checkpoint of step 5 is not written, and the final model is.
     assert re.search(r"on the disk: ([\d.]+ MiB); 1 model of \1 ", printed)
     assert "of the optimiser" not in printed
-    printed = said(capsys, *words, "--steps", "10000000", "--resume", "--budget", "1")[1]
+    printed = said(capsys, *words, "--steps", "10000000", "--save-every", "0", "--resume", "--budget", "1")[1]
     steps = int(re.search(r"--budget 1 ends it after about (\d+) of 9999996 steps", printed)[1])
     assert 0 < steps < 9999996
     assert "ends it after" not in said(capsys, *words, "--steps", "5", "--resume", "--budget", "1000")[1]
@@ -493,6 +495,17 @@ def test_a_dry_run_counts_what_is_done_and_what_a_budget_leaves(trained, tmp_pat
     monkeypatch.setattr(calibrate, "present", lambda job: (chip, replace(datasheet_rates(chip), matrix=1.0)))
     status, printed = said(capsys, *words, "--steps", "5", "--resume", "--budget", "1")
     assert status == 2 and "ends it after" not in printed
+
+
+def test_a_dry_run_asks_the_disk_as_the_run_does(trained, tmp_path, capsys, monkeypatch) -> None:
+    words = ["train", str(trained / "a"), "--window", "128", "--batch-size", "2", "--data", str(trained / "book.txt")]
+    words += ["--steps", "2", "--save-every", "1", "--out", str(tmp_path / "deep/o"), "--quiet"]
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, 2**16) if place.exists() else None)
+    rehearsed, run = said(capsys, *words, "--dry-run"), said(capsys, *words)
+    assert (rehearsed[0], run[0]) == (2, 2) and "; 0.1 MiB are free there" in rehearsed[1]
+    refusals = [printed.partition("what this run will write")[2] for _, printed in (rehearsed, run)]
+    assert refusals[0] == refusals[1] and "has 0.1 MiB free; make room, or choose another --out" in refusals[0]
 
 
 def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:

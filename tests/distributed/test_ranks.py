@@ -27,7 +27,7 @@ measured.show_gain(gain(model, data=[data], window=64, short=16, out=out))
 measured.show_gain(gain(model, data=[data], window=48, short=16, budget=10, tolerance=0, out=out))
 measured.show_passkey(*passkey(model, window=300, depths=5, trials=2, out=out))
 measured.show_retrieval(retrieval(model, window=2200, families=["keys"], trials=3, out=out))
-measured.show_ruler(*ruler(model, windows=[800], tasks=["niah_single_1"], items=3, out=out))
+measured.show_ruler(*ruler(model, windows=[800], tasks=["niah_single_1", "cwe"], items=3, out=out))
 """
 
 
@@ -55,11 +55,14 @@ def test_ranks_change_nothing(tmp_path):
     gain(model, data=[data], window=48, short=16, budget=10, tolerance=0, out=tmp_path / "one.jsonl")
     passkey(model, window=300, depths=5, trials=2, out=tmp_path / "one.jsonl")
     retrieval(model, window=2200, families=["keys"], trials=3, out=tmp_path / "one.jsonl")
-    ruler(model, windows=[800], tasks=["niah_single_1"], items=3, out=tmp_path / "one.jsonl")
+    ruler(model, windows=[800], tasks=["niah_single_1", "cwe"], items=3, out=tmp_path / "one.jsonl")
     one, two = records.read([tmp_path / "one.jsonl"]), records.read([tmp_path / "two.jsonl"])
     alike = (records.Perplexity, records.Passkey, records.PasskeySummary, records.Retrieval, records.LongTask)
     for kind in (*alike, records.EffectiveLength):
         assert plain(two.of(kind)) == plain(one.of(kind)) != []
+    assert [each["task"] for each in one.of(records.EffectiveLength)[0].row.unfit] == [
+        "cwe"
+    ]  # items take 1193 and 1198 tokens
     # A model without key tokens has no LongPPL, and NaN is not equal to itself.
     gains = [
         [{k: v for k, v in row.items() if k[:7] != "longppl"} for row in plain(each.of(records.ContextGain))]

@@ -10,6 +10,7 @@ import pytest
 
 from ropewalk import testing
 from ropewalk.checkpoint import file_limit
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.training import TrainSettings, disk, train
@@ -55,7 +56,9 @@ def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> Non
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", full)
-        with pytest.raises(UserError, match=r"2 models of .* MiB, 2 states of .*--save-every.*--keep-checkpoints"):
+        with pytest.raises(
+            UserError, match=r"2 models of .* MiB, 2 states of .* free; make room, or choose another --out$"
+        ):
             train(base, out=tmp_path / "full", **shared)
     with monkeypatch.context() as patch:
         patch.setattr(file_limit.resource, "getrlimit", lambda _: (2**18, 2**18))
@@ -72,6 +75,31 @@ def test_a_run_is_refused_by_what_it_really_writes(tmp_path, monkeypatch) -> Non
     assert (checkpoint / "model.safetensors").stat().st_size == pytest.approx(model, rel=0.05)
     assert state == pytest.approx(disk.state_bytes(testing.tiny(window=64).parameters(), "adamw"), rel=0.05)
     assert asked.total >= 2 * model + state
+
+
+@pytest.mark.parametrize(
+    ("options", "room", "ways"),
+    [
+        (dict(save_every=0), 5, []),
+        (dict(save_every=100), 5, []),  # the final model alone takes more
+        (dict(save_every=100), 100, ["save less often", "keep fewer states"]),
+        (dict(save_every=100, keep_checkpoints=1), 80, ["save less often"]),
+        (dict(save_every=900), 20, ["save less often"]),  # there is one state
+        (dict(save_every=100, done=0, there=2), 80, ["save less often", "keep fewer states"]),
+    ],
+)
+def test_advice_on_a_full_disk_is_what_would_take_less(tmp_path, monkeypatch, options, room, ways) -> None:
+    """A model takes 7 MiB and a state 11."""
+    base, size = testing.tiny_directory(tmp_path / "base", window=64), 2**20
+    there = {name: options.pop(name, 0) for name in ("done", "there")}
+    monkeypatch.setattr(disk, "model_bytes", lambda source: 7 * size)
+    monkeypatch.setattr(disk, "free", lambda out: room * size)
+    with pytest.raises(UserError) as refused:
+        disk.ask(tmp_path, settings(tmp_path, **options), Checkpoint.open(base), 11 * size, **there)
+    advice = str(refused.value).partition(" free; ")[2]
+    assert [way for way in ("save less often", "keep fewer states") if way in advice] == ways
+    assert advice.endswith("make room, or choose another --out")
+    assert ("(0 writes 7.0 MiB)" in advice) == bool(ways)
 
 
 def test_an_idle_resume_says_that_it_is_done_and_leaves_the_runs_file_as_it_is(tmp_path, monkeypatch, caplog) -> None:

@@ -100,10 +100,28 @@ def test_what_a_host_without_memory_says_is_a_shortage_too(base, tmp_path, monke
 def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tmp_path, monkeypatch, activations):
     fail_at(monkeypatch, *range(2, 1000))
     with pytest.raises(
-        UserError, match=r"step 2 takes more memory than there is \(CUDA out of memory.*2.00 GiB\).*--resume"
+        UserError,
+        match=r"step 2 takes more memory than there is \(CUDA out of memory.*2.00 GiB\).*--resume goes on from the checkpoint of step 1 ",
     ):
         train(base, out=tmp_path / "out", activations=activations, **SHARED | {"save_every": 1})
     assert [path.name for path in (tmp_path / "out/checkpoints").iterdir()] == ["step-000001"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept", "ways"),
+    [
+        ({}, "as little kept as can be", "a smaller --micro-batch; or a smaller --window; or more devices"),
+        ({"micro_batch": 1}, "as little kept as can be", "a smaller --window; or more devices"),
+        ({"activations": "full", "micro_batch": 1, "mode": "pose"}, "as little kept as can be", "a smaller --chunk-window; or"),
+        ({"activations": "none"}, "every activation kept, as --activations none says", "--activations full; or a smaller"),
+    ],
+)  # fmt: skip
+def test_no_more_is_advised_than_would_change_something(base, tmp_path, monkeypatch, options, kept, ways):
+    fail_at(monkeypatch, *range(1000))
+    with pytest.raises(UserError, match="step 1 takes more memory") as refused:
+        train(base, out=tmp_path / "out", **SHARED | options)
+    assert f"with {kept}; what takes less: {ways}" in str(refused.value)
+    assert "--resume" not in str(refused.value)  # there is no checkpoint
 
 
 def test_windows_at_a_time_are_given_up_last(place, tmp_path, monkeypatch):

@@ -316,6 +316,8 @@ def test_nan_stops_before_the_optimiser_step_and_names_what_to_look_at(base, tmp
     step = int(message.split()[1])
     assert step >= first and "the loss is nan" in message and "rank 0" in message and "the bad one" in message
     latest = Snapshots(tmp_path / "out/checkpoints").latest()
+    as_it_was = f"the checkpoint of step {latest.step} is as it was" if latest else "no checkpoint was written before"
+    assert as_it_was in str(stopped.value)
     assert (latest.step if latest else 0) == step - 1 == len(steps(tmp_path / "out"))
     assert not (tmp_path / "out/config.json").exists()
     if latest:

@@ -31,7 +31,7 @@ def train(options: Any) -> None:
     from ropewalk.training.deadline import BY_TIME, Deadline
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
-    settings = TrainSettings(**arguments(TrainSettings, options))
+    settings = asked = TrainSettings(**arguments(TrainSettings, options))
     warn_of_trained_texts("watch-data", settings.watch_data, settings.data)
     deadline = Deadline(settings.budget, settings.mode)
     checkpoint = trained_checkpoint(settings)
@@ -66,11 +66,12 @@ def train(options: Any) -> None:
         + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
-    asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
-    planned = plan(**asked | {"steps": left})
+    # As asked for, since what is proposed is typed beside that.
+    given = {name: value for name, value in vars(asked).items() if name in PlanSettings.__dataclass_fields__}
+    planned = plan(**given | {"steps": left})
     tell(in_short(planned))
     show_plan(planned)
-    tell(_disk(settings, checkpoint, planned, settings.steps - left))
+    _ask_disk(settings, checkpoint, planned, settings.steps - left)
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
         deadline.refuse_hopeless(planned.time.seconds, settings.batch)
@@ -89,17 +90,20 @@ def _unread(seconds: float) -> str:
     )
 
 
-def _disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> str:
-    """What the run will write and what there is room for; the states are the plan's, since no weight is loaded."""
+def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> None:
+    """Say what the run will write, and refuse it as the run itself does where there is no room; the states are the plan's, since no weight is loaded."""
+    from ropewalk.checkpoint import file_limit
     from ropewalk.checkpoint.replacement import goes_on_in
     from ropewalk.training import disk
     from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 
-    # Adapters are float32, with two moments of the same; else all weights are trained.
-    memory, shards = planned.memory, planned.job.shards
-    state = shards * (1.5 * memory.states if settings.mode == "lora" else memory.weights + memory.states)
+    memory, job = planned.memory, planned.job
+    weights = 4 * job.trained if settings.mode == "lora" else job.shards * memory.weights  # adapters are float32
+    state = int(weights + job.shards * memory.states + job.trained * job.regime.host)
     there = len(Snapshots(goes_on_in(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
-    return str(disk.writes(settings, disk.model_bytes(checkpoint), int(state), done=done, there=there))
+    written = disk.writes(settings, disk.model_bytes(checkpoint), state, done=done, there=there)
+    tell(f"{written}; {file_limit.size_in_words(disk.free(Path(settings.out)))} are free there")
+    disk.ask(Path(settings.out), settings, checkpoint, state, done=done, there=there)
 
 
 def search(options: Any) -> None:

@@ -69,7 +69,9 @@ def save_model(
     else:
         weights = {name: _cast(value, dtype) for name, value in weights.items()}
     refuse_not_finite(
-        weights.items(), "the model", "nothing was written; train again from the last checkpoint, at a lower rate"
+        weights.items(),
+        "the model",
+        "nothing was written; train again, from the last checkpoint if there is one, at a lower rate",
     )
     with whole_directory(out, overwrite=overwrite) as beside:
         with without_bars():

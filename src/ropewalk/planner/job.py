@@ -111,8 +111,8 @@ class Job:
     tiled: bool = False
 
     def with_recipe(self, recipe: Recipe) -> Job:
-        """The same job by another recipe."""
-        return replace(self, recipe=recipe)
+        """The same job by another recipe, whose batch is the paper's if it leaves that open."""
+        return replace(self, recipe=recipe.for_model(self.shape.parameters))
 
     def with_micro(self, micro: int) -> Job:
         """The same job with so many windows at a time."""

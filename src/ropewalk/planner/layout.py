@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ropewalk.errors import UserError
+from ropewalk.planner import machines
 from ropewalk.planner.chips import Chip, Rates
 from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
 from ropewalk.planner.kept import kept_by_rule, least_by_rule
@@ -59,13 +60,18 @@ def _least_kept(job: Job) -> ActivationChoice:
     return NONE if job.recipe.activations == "none" else FULL
 
 
+def is_divided(job: Job, cp: int | None) -> bool:
+    """Whether a step's windows can be dealt out as training does it: as many to each group, each split evenly."""
+    return next(_cp_sizes(job, cp), None) is not None
+
+
 def refuse_undivided(job: Job, cp: int | None) -> None:
-    """Refuse a step whose windows cannot be dealt out as training does it: as many to each group, each split evenly.
+    """Refuse a step that is not divided.
 
     Raises:
         UserError: with what would be divisible.
     """
-    if next(_cp_sizes(job, cp), None) is not None:
+    if is_divided(job, cp):
         return
     if cp is None:
         raise UserError(
@@ -194,13 +200,14 @@ def ways_on_a_cpu(job: Job) -> Iterator[Way]:
             yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS), asked)
 
 
-def shorter_windows_on_a_cpu(job: Job) -> Iterator[Way]:
-    """The job at half the window, a quarter and so on, in its own mode and then with adapters."""
+def shorter_windows_on_a_cpu(job: Job, batch_size: int | None) -> Iterator[Way]:
+    """The job at half the window, a quarter and so on, in its own mode and then with adapters. batch_size: as asked for."""
     asked, window = job.recipe, job.recipe.window // 2
     modes: tuple[Mode, ...] = (asked.mode, "lora")
     while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
         for mode in dict.fromkeys(modes):
-            yield _way(job, replace(asked, window=window, mode=mode, activations=AUTO), asked)
+            shorter = replace(asked, window=window, mode=mode, activations=AUTO, batch_size=batch_size)
+            yield _way(job, shorter, asked)
         window //= 2
 
 
@@ -216,10 +223,10 @@ def ways_with_a_shorter_window(job: Job, asked: Recipe) -> Iterator[Way]:
     # Positions that are skipped take the memory of their chunks alone, and LongCE's short context stays short.
     while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
         shorter = replace(asked, window=window)
+        settled = replace(job.recipe, window=window, batch_size=asked.batch_size)
         yield from (_way(job, recipe, asked) for recipe in allowed(shorter, gpus=job.gpus))
         yield from (
-            _way(job, way.job.recipe, asked)
-            for way in ways_on_the_same_chips(job.with_recipe(replace(job.recipe, window=window)), shorter)
+            _way(job, way.job.recipe, asked) for way in ways_on_the_same_chips(job.with_recipe(settled), shorter)
         )
         window //= 2
 
@@ -235,14 +242,13 @@ def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[Way]:
 
 def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[Way]:
     """The job on twice as many chips and more, in its own mode: as asked, by each regime that this leaves open; then by every other."""
-    for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128) if not job.recipe.base_bits):
+    for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128)):
         more = replace(job, gpus=count, replicas=1)
         # The first of these that fits is the one that is chosen there, and so needs no name.
-        # adamw-offload is one process's.
-        as_asked = [recipe for recipe in allowed(asked, gpus=count) if recipe.optimizer != "adamw-offload"]
+        as_asked = [more.with_recipe(recipe) for recipe in allowed(asked, gpus=count)]
         same_mode = [way for way in ways_on_the_same_chips(more, asked) if way.job.recipe.mode == job.recipe.mode]
-        others = [way for way in same_mode if way.job.recipe not in as_asked]
-        for way in [*(Way(more.with_recipe(recipe), ()) for recipe in as_asked), *others]:
+        others = [way for way in same_mode if way.job not in as_asked]
+        for way in [*(Way(job, ()) for job in as_asked), *others]:
             chips = f"{count}x{chip.name}" if chip.matrix else str(count)  # of which the memory alone was given
             yield Way(way.job, (("gpus", chips), *way.options))
 
@@ -259,5 +265,5 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
 
 
 def _fits_somewhere(job: Job, chip: Chip) -> bool:
-    """Whether the job fits in any layout with one window at a time and as little kept as can be."""
-    return any(least(other, chip)[1] for other in _candidates(job, None, 1))
+    """Whether the job is taken, and fits in any layout with one window at a time and as little kept as can be."""
+    return machines.takes(job) and any(least(other, chip)[1] for other in _candidates(job, None, 1))

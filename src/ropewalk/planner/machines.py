@@ -9,16 +9,44 @@ from __future__ import annotations
 from ropewalk.errors import UserError
 from ropewalk.planner.chip_names import gibibytes
 from ropewalk.planner.chips import Chip
+from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.settings.budget import HOST_SHARE, host_room
 from ropewalk.settings.plan import PlanSettings
+from ropewalk.settings.recipe import Recipe
 
 #: The host's memory for each chip, where nobody says: what machines of this kind have at least.
 _HOST = "128GiB"
 
 
-def refuse_undivided(settings: PlanSettings, gpus: int) -> None:
-    cp, replicas, micro = settings.cp, settings.replicas, settings.micro_batch
+def refuse_untaken(recipe: Recipe, gpus: int, *, cp: int | None = None, replicas: int | None = None) -> None:
+    """Refuse what training would not take on so many chips, 0 for a CPU; what is proposed is held against it too.
+
+    Raises:
+        UserError: with what would be taken.
+    """
+    _refuse_undivided(recipe, max(gpus, 1), cp, replicas)
+    if recipe.optimizer == "adamw-offload" and gpus != 1:  # training/optimizer.py
+        raise UserError(
+            "adamw-offload keeps states in the host's memory while one GPU trains, and this plan has "
+            f"{f'{gpus} chips' if gpus else 'no GPU'}; plan for one GPU, or with adamw or adamw-8bit"
+        )
+    if recipe.base_bits and gpus > 1:
+        raise UserError(
+            f"--base-bits {recipe.base_bits} trains on one chip, and there are {gpus}; leave it out, or plan for one"
+        )
+
+
+def takes(job: Job, *, cp: int | None = None, replicas: int | None = None) -> bool:
+    """Whether training takes a job, by `refuse_untaken`."""
+    try:
+        refuse_untaken(job.recipe, job.gpus, cp=cp, replicas=replicas)
+    except UserError:
+        return False
+    return True
+
+
+def _refuse_undivided(recipe: Recipe, gpus: int, cp: int | None, replicas: int | None) -> None:
     if cp is not None and (cp < 1 or gpus % cp):
         raise UserError(f"cp divides the number of chips, and {cp} does not divide {gpus}; choose a divisor")
     if replicas is not None and (replicas < 1 or gpus % (replicas * (cp or 1))):
@@ -26,9 +54,9 @@ def refuse_undivided(settings: PlanSettings, gpus: int) -> None:
             f"each of {replicas} copies of the weights has as many chips{f', a multiple of --cp {cp}' if cp else ''}, and {gpus} chips do not "
             "divide so; choose another --replicas"
         )
-    if micro is not None and micro > settings.batch:
+    if (micro := recipe.micro_batch) is not None and micro > recipe.batch:
         raise UserError(
-            f"a micro batch holds between 1 window and the batch size {settings.batch}, got {micro}; leave it out to have it chosen"
+            f"a micro batch holds between 1 window and the batch size {recipe.batch}, got {micro}; leave it out to have it chosen"
         )
 
 
@@ -41,15 +69,6 @@ def refuse_beside_unified(settings: PlanSettings, count: int, chip: Chip) -> Non
     if chip.on_cpu and settings.host_memory is not None:
         raise UserError(
             f"the memory of {chip.name} is the host's as well, and --host-memory counts it twice; leave it out"
-        )
-
-
-def refuse_offload(settings: PlanSettings, count: int, on_gpu: bool) -> None:
-    """As training does (training/optimizer.py)."""
-    if settings.optimizer == "adamw-offload" and (count > 1 or not on_gpu):
-        raise UserError(
-            "adamw-offload keeps states in the host's memory while one GPU trains, and this plan has "
-            f"{f'{count} chips' if on_gpu else 'no GPU'}; plan for one GPU, or with adamw or adamw-8bit"
         )
 
 

@@ -49,7 +49,7 @@ class Plan:
         fits: whether chip and host have that memory.
         price: of a chip and hour, in whatever currency it was given; None if it was not.
         options: what differs from what was asked for, as on the command line.
-        cp, replicas: as the user fixed them. asked: the recipe, with precision and optimiser as the user left them.
+        cp, replicas: as the user fixed them. asked: the recipe, with precision, optimiser and batch size as the user left them.
         assumed_window: whether nobody asked for the window, so that it is `ASSUMED_FACTOR` times the model's own.
         assumed_host: the host's memory for each chip, as it is typed, where nobody said; empty where it was said or is this machine's.
     """
@@ -125,11 +125,11 @@ class Plan:
         Where the run's own mode fits in none of them: with more host memory, with every weight trained in place of adapters, on as few more
         chips as do it, and at the longest window that is a half, a quarter and so on.
         """
+        asked = self.asked or self.job.recipe
         if self.chip.on_cpu:
             same = [other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits]
-            shorter = map(self._on_the_same_cpu, layout.shorter_windows_on_a_cpu(self.job))
+            shorter = map(self._on_the_same_cpu, layout.shorter_windows_on_a_cpu(self.job, asked.batch_size))
             return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
-        asked = self.asked or self.job.recipe
         same = [other for way in layout.ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
@@ -144,7 +144,7 @@ class Plan:
     def _on_the_same_cpu(self, way: layout.Way) -> Plan:
         job = regimes.on_cpu(way.job, self.chip.memory * GIB)
         memory, time = step_memory(job, cpu=True), step_time(job, self.rates, self.chip)
-        fits = memory.total <= self.chip.memory * GIB
+        fits = memory.total <= self.chip.memory * GIB and machines.takes(job)
         return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
 
     def _first_that_fits(self, ways: Iterator[layout.Way]) -> Iterator[Plan]:
@@ -157,9 +157,7 @@ class Plan:
 
     def _by(self, way: layout.Way) -> Plan:
         start = _compiled(way.job)
-        try:
-            layout.refuse_undivided(start, self.cp)
-        except UserError:
+        if not (machines.takes(start, cp=self.cp, replicas=self.replicas) and layout.is_divided(start, self.cp)):
             return replace(self, fits=False)
         job, fits = layout.choose(start, self.chip, self.rates, cp=self.cp, replicas=self.replicas)
         memory, options = step_memory(job), [str(way)]
@@ -215,22 +213,17 @@ def plan(settings: PlanSettings) -> Plan:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}{perhaps_thousands(settings.window, shape.window)}; plan for {shape.window} or more"
         )
-    settings = settings.for_model(shape.parameters)
+    asked, settings = settings, settings.for_model(shape.parameters)
     count, chip = _chips(settings)
     on_gpu = count > 0 if chip is None else not chip.on_cpu
-    machines.refuse_undivided(settings, max(count, 1))
-    machines.refuse_offload(settings, count, on_gpu)
-    if settings.base_bits and count > 1:
-        raise UserError(
-            f"--base-bits {settings.base_bits} trains on one chip, and there are {count}; leave it out, or plan for one"
-        )
+    machines.refuse_untaken(settings, count if on_gpu else 0, cp=settings.cp, replicas=settings.replicas)
     job = _job(settings, shape, count, on_gpu)
     if not on_gpu:
         job, chip, rates = _on_cpu(job, chip)
         need = step_memory(job, cpu=True)
         fits = need.total <= chip.memory * GIB
         time = step_time(job, rates, chip)
-        return Plan(job, chip, rates, need, time, fits, settings.price, assumed_window=assumed_window)
+        return Plan(job, chip, rates, need, time, fits, settings.price, asked=asked, assumed_window=assumed_window)
     layout.refuse_undivided(job, settings.cp)
     first = job.with_recipe(regimes.allowed(settings, gpus=job.gpus)[0])
     if chip is None:
@@ -243,7 +236,7 @@ def plan(settings: PlanSettings) -> Plan:
         lambda job: step_memory(job).total,
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
-    fixed = settings.cp, settings.replicas, settings
+    fixed = settings.cp, settings.replicas, asked
     assumed_host = machines.assumed_host(settings)
     return Plan(job, chip, rates, memory, time, fits, settings.price, "", *fixed, assumed_host, assumed_window)
 

@@ -75,7 +75,7 @@ class LengthScore(TypedDict):
 
 
 class Unfit(TypedDict):
-    """A task that was left out at one length, since an item takes more tokens: at least so many."""
+    """A task that was left out at one length, since an item takes more tokens: `least` is what the first that does not fit takes, and others may take more."""
 
     task: str
     window: Whole

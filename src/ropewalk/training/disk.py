@@ -77,33 +77,30 @@ def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, th
     return Writes(saves + final, max(0, at_once - there), model, state, by_time)
 
 
-def refuse_too_full(out: Path, settings: TrainSettings, planned: Writes) -> None:
-    """Refuse a run whose checkpoints its disk has no room for.
+def ask(out: Path, settings: TrainSettings, source: Checkpoint, state: int, *, done: int, there: int) -> None:
+    """Refuse a run that stands at step `done`, `there` states of so many bytes being kept already, if the disk is too full for the rest of it, or a file too large.
 
     Raises:
-        UserError: with what they take, what there is, and what would do with less.
-    """
-    there = free(out)
-    if planned.total <= there:
-        return
-    ends = planned.model  # of the final model alone
-    raise UserError(
-        f"what this run will write takes {size_in_words(planned.total)} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}, {counted(planned.states, 'state')} of "
-        f"{size_in_words(planned.state)} at once), and the disk of {settings.out} has {size_in_words(there)} free; save less often with a larger --save-every (0 "
-        f"writes the final model alone, {size_in_words(ends)}), keep fewer states with a smaller --keep-checkpoints, or choose another --out"
-    )
-
-
-def ask(
-    out: Path, settings: TrainSettings, source: Checkpoint, parameters: Sequence[nn.Parameter], *, done: int, there: int
-) -> None:
-    """Refuse a run that stands at step `done`, `there` states being kept already, if the disk is too full for the rest of it, or a file too large.
-
-    Raises:
-        UserError: see `refuse_too_full`; the process may not write a file of the model's size.
+        UserError: with what its checkpoints take, what there is, and what would do with less; the process may not write a file of the model's size.
     """
     refuse_above_limit("the model's largest file", max(file.stat().st_size for file in source.weight_files))
-    refuse_too_full(out, settings, still(settings, source, parameters, done=done, there=there))
+    room = free(out)
+
+    def reckoned(**options: int) -> Writes:
+        return writes(replace(settings, **options), model_bytes(source), state, done=done, there=there)
+
+    if (planned := reckoned()).total <= room:
+        return
+    seldom, few = reckoned(save_every=0).total, reckoned(keep_checkpoints=1).total
+    ways = [
+        f"save less often with a larger --save-every (0 writes {size_in_words(seldom)})" * (seldom < planned.total),
+        f"keep fewer states with a smaller --keep-checkpoints (1 writes {size_in_words(few)})" * (few < planned.total),
+    ]
+    ways = [way for way in ways if way and seldom <= room]  # else neither would do
+    raise UserError(
+        f"what this run will write takes {size_in_words(planned.total)} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}, {counted(planned.states, 'state')} of "
+        f"{size_in_words(planned.state)} at once), and the disk of {settings.out} has {size_in_words(room)} free; {', or '.join([*ways, 'make room', 'choose another --out'])}"
+    )
 
 
 def still(
@@ -115,8 +112,8 @@ def still(
 
 
 def free(out: Path) -> int:
-    """Bytes that the disk of a directory has room for."""
-    return shutil.disk_usage(out).free
+    """Bytes that the disk of a directory has room for, which need not be there yet."""
+    return shutil.disk_usage(next(place for place in (out, *out.absolute().parents) if place.exists())).free
 
 
 def model_bytes(source: Checkpoint) -> int:

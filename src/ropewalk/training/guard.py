@@ -59,7 +59,9 @@ class Guard:
         median = statistics.median(self._recent)
         return max(3 * median, median + 3)
 
-    def check(self, step: int, loss: float, grad_norm: float, blame: Callable[[], str]) -> None:
+    def check(
+        self, step: int, loss: float, grad_norm: float, blame: Callable[[], str], saved: int | None = None
+    ) -> None:
         """Let a sound step pass; stop at any other.
 
         Args:
@@ -67,6 +69,7 @@ class Guard:
             loss: nats a token.
             grad_norm: before clipping.
             blame: says which rank and documents, asked only when needed.
+            saved: the step of the last checkpoint.
 
         Raises:
             Diverged: naming step, rank and documents.
@@ -81,9 +84,10 @@ class Guard:
             what = f"the loss is {loss:.4g} but the gradient's norm is {grad_norm}"
         else:
             what = f"the loss is {loss:.4g}, after {statistics.median(self._recent):.4g} in the steps before"
+        as_it_was = f"the checkpoint of step {saved} is as it was" if saved else "no checkpoint was written before"
+        way_on = "go on with --resume --allow-changes" if saved else "begin again with --resume"
         raise Diverged(
-            f"step {step} was not taken: {what} ({blame()}); the last checkpoint is as it was: look at these documents, lower "
-            "--learning-rate, then go on with --resume --allow-changes"
+            f"step {step} was not taken: {what} ({blame()}); {as_it_was}: look at these documents, lower --learning-rate, then {way_on}"
         )
 
 

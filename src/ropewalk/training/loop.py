@@ -86,7 +86,6 @@ class Loop:
         if keep:  # weights, and as much again for what the state leaves out
             self.deadline.will_save(2 * disk.state_bytes(self.step.parameters, settings.optimizer))
         self.threads = torch.get_num_threads()
-        self._saved: int | None = None
         rate = throughput.matrix_rate(mesh.device, start.compute)
         self._pace = throughput.Pace(mesh.device, self.step.flops, rate, settings.steps, mesh.world)
 
@@ -145,7 +144,8 @@ class Loop:
     def _ask_disk(self) -> None:
         if self.mesh.main and self.keep:
             there = len(self.snapshots.steps()) if self.settings.resume else 0
-            disk.ask(self.out, self.settings, self.start.source, self.step.parameters, done=self.done, there=there)
+            state = disk.state_bytes(self.step.parameters, self.settings.optimizer)
+            disk.ask(self.out, self.settings, self.start.source, state, done=self.done, there=there)
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""
@@ -181,7 +181,7 @@ class Loop:
                 self._say(f"from step {snapshot.step} on: {change}")
             with ranks.nobody_waits():  # what is read is shared out at once
                 training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
-            self.done = self._saved = snapshot.step
+            self.done = self.step.saved = snapshot.step
             if reached > self.done:
                 self._say(
                     f"the model in {self.settings.out} has {reached} steps, but nothing to go on from was saved after step {self.done}: those between "
@@ -272,7 +272,9 @@ class Loop:
             return True
         self._say(
             f"no checkpoint after step {self.done}: the disk of {self.settings.out} has no room for one beside what the run writes to its end; a kill "
-            f"loses the steps since {f'step {self._saved}' if self._saved else 'the first'}; make room, or give a smaller --keep-checkpoints"
+            f"loses the steps since {f'step {self.step.saved}' if self.step.saved else 'the first'}; make room"
+            + ", or give a smaller --keep-checkpoints"
+            * (self.settings.keep_checkpoints > 1)
         )
         return False
 
@@ -314,7 +316,7 @@ class Loop:
         return bool(reason)
 
     def _save(self, run: str, *, by_time: bool = False) -> None:
-        if self.keep and self._saved != self.done:
+        if self.keep and self.step.saved != self.done:
             about = {
                 "identity": self._identity(),
                 "run": run,
@@ -326,7 +328,7 @@ class Loop:
                 write_checkpoint(
                     self.snapshots, self.done, about, self.model, self.step.optimizer, self.start, self.mesh
                 )
-            self._saved = self.done
+            self.step.saved = self.done
 
     def _stopped(self, run: str, signals: Signals) -> BaseException:
         """Save what is done; what to leave with: SIGTERM with 143, SIGINT as an interrupt."""
@@ -350,5 +352,5 @@ class Loop:
     def _finish(self) -> None:
         if not self.keep:
             return
-        last = self.snapshots.path(self.done) if self._saved == self.done else None
+        last = self.snapshots.path(self.done) if self.step.saved == self.done else None
         write_final(self.out, self.done, self.model, self.start, self.mesh, same_as=last)

@@ -53,18 +53,18 @@ def shortage_told(sentence: Callable[[str], str]) -> Iterator[None]:
         raise kind(sentence(shortage(error))) from error
 
 
-def too_little(step: int, asked: str, tried: list[str], *, together: bool = False) -> str:
+def too_little(step: int, asked: str, ways: list[str], *, everything: bool, together: bool, saved: int | None) -> str:
     """What a user can do where nothing is left to be given up.
 
-    tried: options with which the model would fit, by the planner; none if it cannot tell. together: several devices, which cannot begin a step again
-    with less, and keep as much as was reckoned to fit.
+    ways: options that take less. everything: whether all activations are kept, as asked for. together: several devices, which cannot begin a step again
+    with less, and keep as much as was reckoned to fit. saved: the step of the last checkpoint.
     """
-    if not tried:
-        tried = ["--activations full, a smaller --micro-batch or --window, or more devices (--cp shares a window)"]
-    elif together:
-        tried = ["--activations full", *tried]
-    kept = "and devices that wait for each other cannot begin it again" if together else "with as little kept as can be"
+    kept = "with as little kept as can be"
+    if together:
+        kept = "and devices that wait for each other cannot begin it again"
+    if everything:
+        kept = "with every activation kept, as --activations none says"
+    goes_on = f". --resume goes on from the checkpoint of step {saved} where the optimizer stays" if saved else ""
     return (
-        f"step {step} takes more memory than there is ({asked}), {kept}; what takes less: {'; or '.join(tried)}. "
-        "--resume goes on from the last checkpoint where the optimizer stays"
+        f"step {step} takes more memory than there is ({asked}), {kept}; what takes less: {'; or '.join(ways)}{goes_on}"
     )

@@ -94,6 +94,8 @@ class TrainingStep:
         self.optimizer = optimizers.build(self.parameters, settings, self.peak_rate)
         self._guard = Guard()
         self._number = self._retries = self._tight = 0  # of the step that is being taken, from 1
+        #: The step of the last checkpoint, which a run that ends can go on from.
+        self.saved: int | None = None
 
     def _activation_memory(self) -> ActivationMemory:
         settings, micro, window = self._settings, self._batches.micro, self._batches.windows.window
@@ -122,7 +124,7 @@ class TrainingStep:
             counted = self._batches.windows.counted(blocks, mask_documents=self._settings.mask_documents)
             losses, blocks_read, norm = until_it_fits(lambda: self._gradients(counted, signals), self._give_up)
             loss = float(self._mesh.sum(losses.sum())) / counted
-        self._guard.check(self._number, loss, norm, lambda: self._blame(losses.tolist(), blocks_read))
+        self._guard.check(self._number, loss, norm, lambda: self._blame(losses.tolist(), blocks_read), self.saved)
         rate = optimizers.learning_rate(done, self.peak_rate, self._settings.warmup_steps)
         optimizers.set_rate(self.optimizer, rate)
         self.optimizer.step()
@@ -201,10 +203,17 @@ class TrainingStep:
 
     def too_little(self, number: int, asked: str) -> str:
         """What ends a run in whose step of this number more memory was asked for than there is, and the options that would fit."""
-        on_gpu = self._mesh.device.type == "cuda"
-        fitting = what_fits(self._settings, self._start.source, self._mesh) if on_gpu else []
-        together = self._mesh.world > 1 and self._settings.activations != "full"
-        return too_little(number, asked, fitting, together=together)
+        settings, several = self._settings, self._mesh.world > 1
+        tried = what_fits(settings, self._start.source, self._mesh) if self._mesh.device.type == "cuda" else []
+        # One device that chooses keeps as little by now.
+        full = settings.activations == "none" or (several and settings.activations == "auto")
+        ways = ["--activations full"] * (full and (several or not tried)) + tried
+        if not tried:
+            ways += ["a smaller --micro-batch"] * (self._batches.micro > 1)
+            ways += [f"a smaller {settings.option_in_memory}", "more devices (--cp shares a window)"]
+        return too_little(
+            number, asked, ways, everything=settings.activations == "none", together=full, saved=self.saved
+        )
 
     def _blame(self, losses: list[float], blocks_read: list[list[int]]) -> str:
         """The micro batches whose loss is not finite, or the worst one, on every rank."""

@@ -90,12 +90,18 @@ def others_table(plan: Plan) -> Table:
     for other in plan.others:
         figures = f"{other.time.tokens_per_second:,.0f}", duration(3600 * other.hours), money(other.cost or 0)
         table.add_row(
-            other.options + _why_more(plan, other),
+            other.options + _other_batch(plan, other) + _why_more(plan, other),
             f"{other.memory.total / GIB:.1f}",
             f"{other.memory.host / GIB:.1f}",
             *figures[: len(timed)],
         )
     return table
+
+
+def _other_batch(plan: Plan, other: Plan) -> str:
+    """The batch, where the default is another at another window."""
+    batch = other.job.recipe.batch
+    return f" ({counted(batch, 'window')} a step)" if batch != plan.job.recipe.batch else ""
 
 
 def _why_more(plan: Plan, other: Plan) -> str:

@@ -203,9 +203,9 @@ class Measuring:
         """The score of a task at a length, or that one of its items, which differ, does not fit it."""
         found: dict[int, records.LongItem] = {}
         for numbers in self._steps():
-            items, least = self._drawn(name, window, numbers[ranks.rank() :: ranks.size()])
-            if least := max(ranks.everyones(least)):
-                return records.Unfit(task=name, window=window, least=least)
+            items, unfit = self._drawn(name, window, numbers[ranks.rank() :: ranks.size()])
+            if unfit := min(filter(None, ranks.everyones(unfit)), default=None):  # of the first, as one process has it
+                return records.Unfit(task=name, window=window, least=unfit[1])
             found |= ranks.gathered(self._measured(name, window, items))
             # At short lengths one needle has few places: the same prompt again is no further evidence.
             scores = [each.score for each in {each.texts: each for _, each in sorted(found.items())}.values()]
@@ -253,8 +253,8 @@ class Measuring:
         for start in range(0, items, size):
             yield list(range(start, min(start + size, items)))
 
-    def _drawn(self, name: str, window: int, numbers: Sequence[int]) -> tuple[dict[int, Item], int]:
-        """Items by their numbers, and 0; or the tokens that one takes which does not fit."""
+    def _drawn(self, name: str, window: int, numbers: Sequence[int]) -> tuple[dict[int, Item], tuple[int, int] | None]:
+        """Items by their numbers; or the number of the first that does not fit, and the tokens that it takes."""
         items: dict[int, Item] = {}
         try:
             with Progress(f"making {name}, {window} tokens", len(numbers)) as advance:
@@ -262,8 +262,8 @@ class Measuring:
                     items[number] = item(self.source, name, window, self.settings.seed, number)
                     advance()
         except TooSmall as small:
-            return {}, small.least
-        return items, 0
+            return {}, (number, small.least)
+        return items, None
 
     def _measured(self, name: str, window: int, items: dict[int, Item]) -> dict[int, records.LongItem]:
         """Items by their numbers, answered now or on record."""
