@@ -32,6 +32,12 @@ TRAIN_AS_IT_IS = "train it at the longer window as it is (ropewalk train --metho
 _NO_ATTENTION = ("linear_attention", "conv", "mamba", "mamba2", "recurrent")
 
 
+def keys_seen(tokens: int, reach: int | None = None) -> float:
+    """Keys that a query sees on average in a causal sequence of so many tokens: half of them, or of a layer that slides nearly its reach."""
+    seen = min(reach or tokens, tokens)
+    return seen - seen * seen / (2 * tokens)
+
+
 @dataclass(frozen=True)
 class DecoderLayer:
     """One decoder layer.
@@ -82,6 +88,10 @@ class LayerLayout:
     def sliding_window(self) -> int | None:
         """Tokens that sliding layers see; the most, if they differ; None without such layers."""
         return max((layer.reach for layer in self.sliding if layer.reach), default=None)
+
+    def keys_seen(self, tokens: int) -> float:
+        """Of all layers together: what attention costs is this many times a query and a key."""
+        return sum(keys_seen(tokens, layer.reach) for layer in self.attention)
 
     def within(self, window: int) -> LayerLayout:
         """As it is in a window of so many tokens: a layer that sees as many sees all."""

@@ -25,9 +25,12 @@ from ropewalk.settings.budget import (
 
 
 def layer_of(job: Job) -> Layer:
-    """What one layer could keep for a micro batch, as training/recompute.py finds it in the layer itself."""
+    """What one layer could keep for a micro batch, as training/recompute.py finds it in the layer itself.
+
+    Of layers that see different parts of the window (Gemma 3) the mean, as training has it: all are chosen for as if they were alike.
+    """
     weights, tokens = job.shape.products, job.tokens
-    attention = 2.0 * tokens * job.shape.query_width * job.length  # two products over half the square
+    attention = job.shape.attention_flops(job.length) * tokens / job.shape.layers
     flops = {name: 2.0 * tokens * each for name, each in weights.items()} | {"attention": attention}
     sizes = products(job)
     candidates = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]

@@ -17,7 +17,7 @@ from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
-from ropewalk.checkpoint.layers import LayerLayout, read_layers
+from ropewalk.checkpoint.layers import LayerLayout, keys_seen, read_layers
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
@@ -132,8 +132,7 @@ class Shape:
 
     def keys(self, tokens: int) -> tuple[float, float]:
         """Keys a query sees on average in a full layer and in a sliding one; causal, so half the square in a full layer."""
-        window = min(self.sliding_window or tokens, tokens)
-        return tokens / 2, window - window * window / (2 * tokens)
+        return keys_seen(tokens), keys_seen(tokens, self.sliding_window)
 
     def attention_flops(self, tokens: int) -> float:
         """Of all layers' two attention products, forward, a token, at a sequence of `tokens`."""

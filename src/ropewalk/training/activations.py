@@ -70,7 +70,8 @@ class ActivationMemory:
         assert self._checkpointing is not None
         self._traced = True
         with self._autocast():
-            self._checkpointing.candidates(self._loss.body, *self._shape, device=self._mesh.device)
+            mesh = self._mesh
+            self._checkpointing.candidates(self._loss.body, *self._shape, device=mesh.device, sharing=mesh.context_size)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
