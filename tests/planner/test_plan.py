@@ -22,7 +22,7 @@ from ropewalk.checkpoint.families import family_of
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import auto_class, decoder_of
-from ropewalk.model.layers import keys_seen
+from ropewalk.model.layers import layout_of
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner import calibrate, chip_names, chips, layout, plan, planner
 from ropewalk.planner import job as job_
@@ -116,7 +116,26 @@ def test_keys_are_those_that_transformers_lets_a_query_see(family: str) -> None:
     weights = model(torch.zeros(1, 64, dtype=torch.long), output_attentions=True).attentions
     seen = [float((layer[0, 0] > 0).sum()) / 64 for layer in weights]
     # A triangle is counted as half its square, without half of the diagonal: half a key a query.
-    assert keys_seen(model, 64) == pytest.approx(sum(seen) / len(seen), abs=0.6)
+    assert layout_of(model).keys_seen(64) == pytest.approx(sum(seen), abs=0.6 * len(seen))
+
+
+@pytest.mark.parametrize("tokens", [15, 16, 17])
+def test_a_mask_is_reckoned_with_where_transformers_makes_one(monkeypatch, tokens: int) -> None:
+    model, masks = testing.tiny("gemma3_text"), []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*args: Any, attn_mask: torch.Tensor | None = None, **rest: Any) -> torch.Tensor:
+        masks.append(attn_mask)
+        return attend(*args, attn_mask=attn_mask, **rest)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    model(torch.zeros(1, tokens, dtype=torch.long))
+    made = [
+        mask is not None and mask.numel() == tokens**2 for mask in masks
+    ]  # of the layer that slides, then of the other
+    layout = layout_of(model)
+    assert made == [layout.is_masked(tokens), False]
+    assert layout.keys_computed(tokens) == tokens / 2 + (tokens if made[0] else tokens / 2)
 
 
 @pytest.mark.parametrize(
@@ -535,13 +554,14 @@ def test_this_machine_is_timed_for_the_models_own_shapes() -> None:
         assert math.isfinite(value) and value > 0
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral-v0.1"])  # whose layers all see the window, and whose layers slide
 @pytest.mark.parametrize(("micros", "checkpointed"), [(1, False), (1, True), (2, True)])
-def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool) -> None:
+def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool, family: str) -> None:
     """Every tensor of two training steps, followed by torch's own tracker; 10 %, since that is what the planner promises."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
     sizes = dict(window=512, hidden_size=128, intermediate_size=344, num_hidden_layers=4)
-    model = testing.tiny("llama", **sizes).train()
+    model = testing.tiny(family, **sizes).train()
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     root, ids = NextTokenLoss(model), torch.zeros(2, 512, dtype=torch.long)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ropewalk.checkpoint.layers import read_layers
+from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import decoder_of
 
@@ -54,11 +54,11 @@ def query_width(model: Any) -> int:
     return model.config.get_text_config().num_attention_heads * head_size(model)
 
 
-def keys_seen(model: Any, window: int) -> float:
-    """Keys that a query sees on average over a causal window and the model's layers, which slide here and see all there."""
+def layout_of(model: Any) -> LayerLayout:
+    """Which of a transformers model's layers rotate, and which slide."""
     config = model.config.get_text_config()
-    count = config.num_hidden_layers  # which GPT-2's dictionary has under another name
-    return read_layers({**config.to_dict(), "num_hidden_layers": count}).keys_seen(window) / count
+    # GPT-2's dictionary has the number under another name.
+    return read_layers({**config.to_dict(), "num_hidden_layers": config.num_hidden_layers})
 
 
 def head_size(model: Any) -> int:

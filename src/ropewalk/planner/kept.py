@@ -20,6 +20,7 @@ from ropewalk.settings.budget import (
     gradients_wait,
     head_bytes,
     margin,
+    mask_bytes,
     spare_after_a_step,
 )
 
@@ -30,7 +31,7 @@ def layer_of(job: Job) -> Layer:
     Of layers that see different parts of the window (Gemma 3) the mean, as training has it: all are chosen for as if they were alike.
     """
     weights, tokens = job.shape.products, job.tokens
-    attention = job.shape.attention_flops(job.length) * tokens / job.shape.layers
+    attention = job.shape.attention_work(job.length) * tokens / job.shape.layers
     flops = {name: 2.0 * tokens * each for name, each in weights.items()} | {"attention": attention}
     sizes = products(job)
     candidates = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]
@@ -48,6 +49,8 @@ def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
         factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
     )
     reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
+    if shape.is_masked(job.length):
+        reserved += mask_bytes(job.length, job.micro, job.regime.compute)
     card = (
         chip.memory * GIB
         - bare.weights

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
-from ropewalk.model.layers import keys_seen
+from ropewalk.model.layers import layout_of
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
 from ropewalk.planner.choice import Candidate
 from ropewalk.training.tiles import tileable
@@ -42,7 +42,7 @@ class Census(TorchDispatchMode):
         all_bytes: of the results of all operations.
         marks: how many of these operations there had been when the MLP began and when it ended.
 
-    keys: that a query sees on average.
+    keys: by which attention multiplies a query.
     """
 
     def __init__(self, *, keys: float) -> None:
@@ -90,7 +90,9 @@ def census_of(
     device: where it will run, if the weights are not there yet. sharing: devices that share the window. Its attention costs the mean of all layers':
     where some slide (Gemma 3), the first one alone would stand for none of them.
     """
-    census, mlp = Census(keys=keys_seen(body, sharing * tokens)), tileable(layer)
+    layout = layout_of(body)
+    census = Census(keys=layout.keys_computed(sharing * tokens) / len(layout.layers))
+    mlp = tileable(layer)
 
     def enter(*_: Any) -> None:
         census.__enter__()

@@ -19,7 +19,7 @@ import torch
 
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.devices import device_name
-from ropewalk.model.layers import keys_seen, query_width
+from ropewalk.model.layers import layout_of, query_width
 from ropewalk.planner.chip_names import named
 from ropewalk.planner.chips import Chip, mfu
 from ropewalk.records import Step
@@ -37,7 +37,6 @@ def flops_per_token(model: Any, window: int) -> float:
     head size, and a query seeing half the window on average, or less where a layer slides. The backward pass is twice the forward. Looking an
     embedding up costs nothing; an output head that shares its weights is a product all the same.
     """
-    config = model.config.get_text_config()
     body = model.get_base_model() if hasattr(model, "get_base_model") else model
     embedding = body.get_input_embeddings().weight
     head = body.get_output_embeddings()
@@ -46,7 +45,7 @@ def flops_per_token(model: Any, window: int) -> float:
     weights = sum(counted.values()) + low_bits.uncounted(body)
     if head is None or head.weight is not embedding:
         weights -= embedding.numel()
-    attention = 4.0 * config.num_hidden_layers * keys_seen(model, window) * query_width(model)
+    attention = 4.0 * layout_of(model).keys_seen(window) * query_width(model)
     return 3.0 * (2.0 * weights + attention)
 
 
