@@ -24,6 +24,7 @@ from ropewalk.planner.planner import ASSUMED_FACTOR, Plan
 from ropewalk.planner.reading import SERVED_SHARE
 from ropewalk.records.format import duration
 from ropewalk.sentences import counted
+from ropewalk.settings.budget import mask_bytes
 from ropewalk.settings.recipe import Recipe
 
 _MOMENTS = {
@@ -51,6 +52,11 @@ def show_plan(plan: Plan) -> None:
         )
     if shape.layout is not None:
         lines.append(str(shape.layout))
+    if shape.is_masked(job.length):
+        size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
+        lines.append(
+            f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them: in training they save no time"
+        )
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":
         lines.append(
