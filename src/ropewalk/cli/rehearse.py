@@ -28,6 +28,7 @@ def train(options: Any) -> None:
     from ropewalk.planner.planner import plan
     from ropewalk.training.batch import batches_of, estimates_of
     from ropewalk.training.deadline import BY_TIME, Deadline
+    from ropewalk.training.run import method_taken
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
     settings = TrainSettings(**arguments(TrainSettings, options))
@@ -64,10 +65,12 @@ def train(options: Any) -> None:
         + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
+    if sentence := method_taken(settings, checkpoint):
+        tell(sentence)
     asked = {name: value for name, value in vars(settings).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**asked | {"steps": left})
     tell(in_short(planned))
-    show_plan(planned)
+    show_plan(planned, after)
     tell(_disk(settings, checkpoint, planned, settings.steps - left))
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
