@@ -31,7 +31,9 @@ from ropewalk.data.chat_tokens import encode_conversations  # noqa: E402
 from ropewalk.data.conversations import Conversation  # noqa: E402
 from ropewalk.errors import UserError  # noqa: E402
 from ropewalk.model.load import load_tokenizer  # noqa: E402
+from ropewalk.records import evidence  # noqa: E402
 from ropewalk.records.format import share  # noqa: E402
+from ropewalk.rope.scaling import Abf  # noqa: E402
 from ropewalk.suite.theory import theory  # noqa: E402
 
 
@@ -45,6 +47,35 @@ def test_what_is_said_of_methods_is_what_the_records_say():
     said = json.loads(results.EVIDENCE.read_text(encoding="utf-8"))
     assert said == json.loads(json.dumps(results.evidence())), "run `make results`"
     assert results.choice() in results.README.read_text(encoding="utf-8"), "run `make results`"
+
+
+def _of_the_readme() -> dict[str, evidence.Case]:
+    """By method, what was measured of SmolLM2 at factor 4."""
+    there = ("smollm2-135m", 32768)
+    return {case.model.method: case for case in evidence.cases() if (case.model.name, case.model.window) == there}
+
+
+def test_the_rule_of_auto_is_what_the_records_of_the_model_that_it_names_say():
+    """Of the methods that find more than half of the passkeys YaRN loses least in the old window, at every budget of several methods."""
+    for tokens in (0, 5 * 2**20, 20 * 2**20):
+        figures = {method: case.budgets[tokens] for method, case in _of_the_readme().items() if tokens in case.budgets}
+        damages = {method: each.damage for method, each in figures.items() if each.passkeys > 0.5}
+        assert len(damages) > 1 and min(damages, key=damages.__getitem__) == "yarn"
+
+
+def test_the_readme_names_the_recipe_that_its_table_was_measured_with():
+    text = " ".join(results.README.read_text(encoding="utf-8").split())
+    cases = _of_the_readme()
+    for tokens, told in ((5, "20 steps of 8 windows"), (20, "40 steps of 16")):
+        trained = [case.budgets[tokens * 2**20] for case in cases.values() if tokens * 2**20 in case.budgets]
+        ((steps, batch_size),) = {(each.steps, each.batch_size) for each in trained}
+        assert told.startswith(f"{steps} steps of {batch_size}") and told in text
+    at_20 = {method: cases[method].budgets[20 * 2**20].learning_rate for method in ("yarn", "abf", "linear")}
+    assert at_20 == {"yarn": 3e-4, "abf": 3e-4, "linear": 1e-3}
+    assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4 --out" in text
+    assert "(3e-4 for YaRN and ABF; Position Interpolation's is 1e-3" in text
+    abf = cases["abf"].model
+    assert abf.scaling == Abf(4.0, Abf.usual(abf.rope)) == Abf(4.0, 5e6) and "`--method abf --rope-theta 5000000`" in text
 
 
 def test_records_name_no_place_on_the_machine_that_made_them():

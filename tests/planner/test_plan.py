@@ -34,6 +34,8 @@ from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.planner.speed import step_time
+from ropewalk.records import ModelInfo
+from ropewalk.rope.scaling import Linear, Yarn
 from ropewalk.settings.recipe import Recipe
 from ropewalk.training import recompute
 
@@ -393,24 +395,44 @@ def test_a_run_of_days_on_one_chip_is_told_what_a_night_does(capsys) -> None:
 
 
 def test_the_default_recipe_is_said_to_be_the_papers_and_a_measured_one_stands_beside_it(capsys) -> None:
-    """640 windows of 32768 tokens, as the lab's longest trainings by YaRN (evidence.json), and as much of the time as of the tokens."""
+    """lab-2k has LLaMA's base and window: its longest training by YaRN, as it was run (lab/records/c/lab-2k), and as much of the time as of the tokens."""
     options = dict(window=32768, gpus="H100", price=2.5)
     planned = plan("llama-7b", **options)
     beside = measured_recipe(planned)
-    assert (beside.steps, beside.batch_size, beside.tokens) == (160, 4, 20 * 2**20)
+    assert (beside.steps, beside.batch_size, beside.learning_rate, beside.tokens) == (200, 64, 3e-4, 200 * 64 * 32768)
     assert beside.cost == pytest.approx(planned.cost * beside.tokens / planned.tokens)
     show_plan(planned)
     printed = capsys.readouterr().out
     assert "1000 steps of 128 windows (6.5 days) are the recipe of Chen et al." in printed
-    assert "--steps 160 --batch-size 4, 21 million tokens, about" in printed and "88\u202f%" in printed
-    assert f", which cost {beside.cost:.2f} by the price given (" in printed and beside.cost < 10
+    assert "train --steps 200 --batch-size 64 --learning-rate 0.0003, here 419 million tokens, about" in printed
+    assert "(lab-2k, 2048 to 8192 tokens, " in printed and "31\u202f% in the new one" in printed
+    assert "factor 16 (measured: 4); Chen et al. train 7B and 13B at a rate of 2e-05" in printed
+    assert f", which cost {beside.cost:.0f} by the price given (" in printed
     dear = plan("llama-7b", **{**options, "price": 250.0})
     show_plan(dear)
     assert f", which cost {measured_recipe(dear).cost:.0f} by the price given (" in capsys.readouterr().out
-    assert measured_recipe(plan("llama-7b", window=32768, gpus="64xH100")).batch_size == 64  # shared out evenly
+    assert measured_recipe(plan("llama-7b", window=32768, gpus="128xH100", cp=1)).batch_size == 128  # shared out evenly
     assert measured_recipe(plan("llama-7b", window=32768, gpus="4090")).hours is None  # does not fit
-    assert measured_recipe(plan("llama-7b", **options, steps=200)) is None
-    assert measured_recipe(plan("hemp", window=1024, gpus="H100", batch_size=1)) is not None
+    assert measured_recipe(plan("llama-7b", window=2048, gpus="H100")) is None  # no longer window
+
+
+def test_steps_that_are_named_are_told_what_was_measured_too(capsys) -> None:
+    show_plan(plan("llama-7b", window=32768, gpus="H100", steps=200, batch_size=2))
+    printed = capsys.readouterr().out
+    assert "the recipe of Chen et al." not in printed
+    assert "measured in the lab with YaRN, which --method auto takes: train --steps 200 --batch-size 64" in printed
+    assert "training tokens 12.5M (measured: 5M, 20M and 100M)" in printed
+    for steps, batch_size in ((1000, 1), (16, 32)):
+        beside = measured_recipe(plan("hemp", window=1024, gpus="H100", steps=steps, batch_size=batch_size))
+        assert (beside.steps, beside.batch_size, beside.learning_rate) == (16, 32, 1e-4)
+        assert "extrapolation" not in beside.evidence
+
+
+def test_a_recipe_is_of_the_method_that_makes_the_model_longer() -> None:
+    planned = plan("hemp", window=1024, gpus="H100")
+    by_hand = ModelInfo("hemp", "llama", 256, 1024, Linear(4.0), 10_000.0, 64, 3_688_704)
+    assert measured_recipe(planned).method == "YaRN" and measured_recipe(planned, by_hand).method == "PI"
+    assert measured_recipe(planned, replace(by_hand, scaling=Yarn(4.0, 4.0, 3.0))) is None
 
 
 def test_on_a_cpu_what_a_night_does_comes_before_what_the_papers_recipe_would_take(monkeypatch, capsys) -> None:

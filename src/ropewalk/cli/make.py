@@ -34,13 +34,13 @@ def _made(options: Any, result: str, *advice: str) -> None:
 
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
-    from ropewalk.rope.evidence import choice, evidence
+    from ropewalk.records.evidence import choice, evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
     info = extend(**arguments(ExtendSettings, settings))
     if options.json:
-        say(json.dumps({"out": str(options.out), "measured": evidence(info.method), **info.to_dict()}, indent=2))
+        say(json.dumps({"out": str(options.out), "measured": evidence(info), **info.to_dict()}, indent=2))
         return
     if info.method == InterpolatedTable.method:
         say(
@@ -52,7 +52,7 @@ def extend(options: Any) -> None:
         options,
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq",
-        f"{choice(settings.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}",
+        f"{choice(settings.method, info.method)}: {evidence(info)}",
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …",
         f"short answers may change too: ask both models a few of your own questions, now and after training, by ropewalk chat {_typed(settings.model)} --question … "
         f"and ropewalk chat {_typed(options.out)} --question …",

@@ -29,6 +29,7 @@ def train(options: Any) -> None:
     from ropewalk.suite.digests import warn_of_trained_texts
     from ropewalk.training.batch import batches_of, estimates_of
     from ropewalk.training.deadline import BY_TIME, Deadline
+    from ropewalk.training.run import method_taken
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
     settings = asked = TrainSettings(**arguments(TrainSettings, options))
@@ -66,11 +67,13 @@ def train(options: Any) -> None:
         + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
+    if sentence := method_taken(settings, checkpoint):
+        tell(sentence)
     # As asked for, since what is proposed is typed beside that.
     given = {name: value for name, value in vars(asked).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**given | {"steps": left})
     tell(in_short(planned))
-    show_plan(planned)
+    show_plan(planned, after)
     _ask_disk(settings, checkpoint, planned, settings.steps - left)
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself

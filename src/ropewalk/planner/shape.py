@@ -10,7 +10,7 @@ it against transformers). Keys that a config.json leaves out are those of transf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ropewalk.checkpoint.architecture import hurdles
@@ -18,7 +18,7 @@ from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
 from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, read_layers
-from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
 
@@ -50,6 +50,7 @@ class Shape:
         stored: weights in the checkpoint's files, where those were at hand.
         assumed: the family is none that is known by name, and was counted as Llama's.
         layout: which layers rotate and slide.
+        rope: what its config says of RoPE, where the shape is of a model by its name (named.py).
         hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
@@ -75,6 +76,7 @@ class Shape:
     assumed: bool = False
     layout: LayerLayout | None = None
     hurdles: tuple[str, ...] = ()
+    rope: RopeConfig | None = field(default=None, compare=False)
 
     @property
     def query_width(self) -> int:
