@@ -156,7 +156,7 @@ def figure(found: list[Point]):
     )
     methods = {point.row.method: point.row.asked["method"] for point in found}
     for axes, quantity, outcome in panels:
-        for place, (method, word) in enumerate(methods.items()):
+        for method, word in methods.items():
             pairs = [
                 (QUANTITIES[quantity](point.theory), value)
                 for point in found
@@ -166,7 +166,7 @@ def figure(found: list[Point]):
                 axes.plot(
                     *zip(*pairs, strict=True),
                     linestyle="none",
-                    marker=style.MARKERS[place % len(style.MARKERS)],
+                    marker=style.MARKERS[word],
                     color=style.METHOD_COLOURS[word],
                     label=method,
                 )

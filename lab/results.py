@@ -41,7 +41,7 @@ MARKS = ("<!-- The lab: written by `make results`, do not edit. -->", "<!-- The 
 README, EVIDENCE = ROOT / "README.md", ROOT / "src/ropewalk/records/evidence.json"
 #: The README's table is of this model, at the factor that was measured most.
 README_MODEL, FACTOR = "smollm2-135m", 4
-COLOURS = {"linear": style.BLUE, "ntk": style.METHOD_COLOURS["ntk"], "yarn": style.METHOD_COLOURS["yarn"]}
+CLIFF = ("linear", "ntk", "yarn")
 
 
 @style.styled
@@ -51,11 +51,14 @@ def cliff(grids: dict[str, list[Row]]):
     left, right = figure.subplots(1, 2)
     for model, dashes in zip(grids, ("-", "--", ":"), strict=False):
         base = base_of(grids[model])
-        for place, (method, tone) in enumerate(COLOURS.items()):
+        for method in CLIFF:
             rows = sorted((r for r in grids[model] if r.asked["method"] == method and not r.asked["tokens"]), key=order)
             points = [(1.0, base), *((row.asked["factor"], row) for row in rows)]
             looks = dict(
-                color=tone, linestyle=dashes, marker=style.MARKERS[place], label=f"{SCALINGS[method].label}, {model}"
+                color=style.METHOD_COLOURS[method],
+                linestyle=dashes,
+                marker=style.MARKERS[method],
+                label=f"{SCALINGS[method].label}, {model}",
             )
             shortest = min(base.passkeys) if base.passkeys else 0
             left.plot(

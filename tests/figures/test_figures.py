@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 import subprocess
@@ -200,6 +201,55 @@ def test_neither_torch_nor_pyplot_is_imported():
 def test_every_method_has_a_colour_of_its_own() -> None:
     colours = [style.METHOD_COLOURS[method] for method in SCALINGS]
     assert len(set(colours)) == len(colours)
+
+
+#: Machado, Oliveira and Fernandes 2009, severity 1: what linear sRGB looks like without the cones of middle or long waves; with all.
+_SEEN = (
+    np.eye(3),
+    np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+    np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+)
+_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])  # fmt: skip
+
+
+def _lab(tone: str, seen: np.ndarray) -> np.ndarray:
+    """A colour in CIE Lab, white at D65."""
+    coded = np.array([int(tone[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    linear = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.cbrt(
+        _XYZ @ np.clip(seen @ linear, 0, 1) / (0.95047, 1, 1.08883)
+    )  # none is dark enough for the straight part
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_methods_that_pages_show_together_are_told_apart_without_one_kind_of_cone():
+    """PI and NTK were 1.6 apart, ABF and direct fine-tuning 5; 2.3 is what an eye just tells, large and side by side."""
+    shown = ("base", "control", "plain", "linear", "ntk", "abf", "yarn", "llama3", "longrope", "p-rope", "cope")
+    tones = [style.METHOD_COLOURS[method] for method in shown] + [style.RED]
+    for one, other in itertools.combinations(tones, 2):
+        assert min(np.linalg.norm(_lab(one, seen) - _lab(other, seen)) for seen in _SEEN) > 14, (one, other)
+    assert len(set(style.MARKERS.values())) == len(style.MARKERS) == len(style.METHOD_COLOURS)
+
+
+def test_a_method_has_one_colour_and_one_marker_whatever_stands_beside_it_and_is_hollow_before_training():
+    def looks(methods, steps) -> dict[str, tuple]:
+        runs = [made_up.run(made_up.extended(4, steps, method), method) for method in methods]
+        rows = [Measurement(made_up.row(2.0, window), run) for run in runs for window in (256, 1024)]
+        axes = measured_figures.perplexity(rows).axes[0]
+        found = [line for line in axes.get_lines() if line.get_marker() not in ("None", "", "|", "_")]
+        return {line.get_label().split(" ×")[0]: (line.get_color(), line.get_marker(), line.get_markerfacecolor(), line.get_linestyle())
+                for line in found}  # fmt: skip
+
+    many, few = looks(("linear", "yarn", "plain", "ntk"), 20), looks(("plain", "yarn"), 20)
+    assert few.items() <= many.items() and len({look[:2] for look in many.values()}) == 4
+    before, after = looks(("linear",), 0)["PI"], many["PI"]
+    assert before[:2] == after[:2] and (before[2:], after[2:]) == (("white", "--"), (after[0], "-"))
+
+
+def test_lines_of_one_method_that_look_alike_otherwise_have_markers_of_their_own():
+    one, other, third = (variant_of(made_up.extended(4, steps, "yarn")) for steps in (20, 40, 0))
+    markers = style.markers_of([("a", one), ("b", other), ("c", third)], None)
+    assert markers["a"] == markers["c"] == style.MARKERS["yarn"] != markers["b"]  # c is dashed
 
 
 def test_seeds_are_one_marker_on_their_mean_at_their_window(tmp_path):

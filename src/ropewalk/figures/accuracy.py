@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from ropewalk.figures.style import INK, Colours, legend, marked, marker_of, new, styled
+from ropewalk.figures.style import INK, Colours, legend, marked, markers_of, new, styled
 from ropewalk.records.variant import Variant, labels
 
 TASK_NAMES = {
@@ -89,7 +89,7 @@ def retrieval(series: Sequence[ByRow], *, colours: Colours | None = None) -> Fig
 
 def _by_row(axes: Axes, rows: list[str], series: Sequence[ByRow], colours: Colours | None) -> None:
     """Figures with their intervals on a horizontal line a row, side by side so that no marker covers another."""
-    markers = marker_of([label for label, _, _ in series])
+    markers = markers_of([(label, variant) for label, variant, _ in series], colours)
     for index, (label, variant, points) in enumerate(series):
         x, low, high = np.array(list(points.values())).T
         aside = (index - (len(series) - 1) / 2) * 0.7 / len(series)

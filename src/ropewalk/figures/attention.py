@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ropewalk.figures.axes import original_windows
-from ropewalk.figures.style import INK, MARKERS, RED, WIDTH, Colours, colour, dashes, legend, new, styled
+from ropewalk.figures.style import INK, RED, WIDTH, Colours, inked, legend, markers_of, new, styled
 from ropewalk.records import Adjacent, AttentionScores, Measurement
 from ropewalk.records.variant import Variant, labels, last_steps
 
@@ -33,8 +33,9 @@ def scores(measurements: Sequence[Measurement[AttentionScores]], colours: Colour
     names = labels(list(by_variant))
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    for index, (variant, alike) in enumerate(by_variant.items()):
-        style = _line(variant, index, colours) | {"markersize": 3, "linewidth": 1.3}
+    markers = markers_of([(names[variant], variant) for variant in by_variant], colours)
+    for variant, alike in by_variant.items():
+        style = inked(variant, colours) | {"marker": markers[names[variant]], "markersize": 3, "linewidth": 1.3}
         upper.plot(
             *_over_heads([(m.row.edges, m.row.maximum) for m in alike], np.nanmax), label=names[variant], **style
         )
@@ -56,7 +57,8 @@ def bounds(measurements: Sequence[Measurement[AttentionScores]], colours: Colour
     figure, axes = new(height=3.4)
     ends: list[float] = []
     share = 1.0
-    for index, (variant, alike) in enumerate(by_variant.items()):
+    markers = markers_of([(names[variant], variant) for variant in by_variant], colours)
+    for variant, alike in by_variant.items():
         printed = np.array([value for m in alike for value in m.row.printed], dtype=float)
         deviation = np.array([value for m in alike for value in m.row.deviation], dtype=float)
         corrected = np.array([value for m in alike for value in m.row.corrected], dtype=float)
@@ -65,7 +67,7 @@ def bounds(measurements: Sequence[Measurement[AttentionScores]], colours: Colour
             continue
         ends += [printed[good].min(), printed[good].max()]
         share = float(np.nanmax(corrected[good] / printed[good]))
-        style = _line(variant, index, colours) | {"linestyle": "none", "markersize": 3}
+        style = inked(variant, colours) | {"marker": markers[names[variant]], "linestyle": "none", "markersize": 3}
         axes.plot(printed[good], deviation[good], alpha=0.7, label=names[variant], **style)
     if ends:
         edge = np.array([min(ends), max(ends)])
@@ -100,10 +102,11 @@ def adjacent(measurements: Sequence[Measurement[Adjacent]], colours: Colours | N
     names = labels(list(by_variant))
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True)
-    for index, (variant, alike) in enumerate(by_variant.items()):
+    markers = markers_of([(names[variant], variant) for variant in by_variant], colours)
+    for variant, alike in by_variant.items():
         rows = sorted((m.row for m in alike), key=lambda row: row.layer)
         layers = [row.layer for row in rows]
-        style = _line(variant, index, colours) | {"markersize": 3.5}
+        style = inked(variant, colours) | {"marker": markers[names[variant]], "markersize": 3.5}
         upper.plot(layers, [_summed(row.resolution, np.nanmedian) for row in rows], label=names[variant], **style)
         lower.plot(layers, [_summed(row.previous, np.nanmax) for row in rows], **style)
     upper.set(ylabel="change / spread", ylim=(0, None))
@@ -120,11 +123,6 @@ def by_variants(measurements: Sequence[Measurement[R]]) -> dict[Variant, list[Me
         by_run.setdefault(m.variant, {}).setdefault(m.run.id, []).append(m)
     keep = sorted(last_steps(list(by_run)), key=lambda variant: variant.order)
     return {variant: max(by_run[variant].values(), key=lambda alike: alike[0].run.started) for variant in keep}
-
-
-def _line(variant: Variant, index: int, colours: Colours | None) -> dict[str, Any]:
-    marker = MARKERS[index % len(MARKERS)]
-    return {"color": colour(variant, colours), "linestyle": dashes(variant), "marker": marker}
 
 
 def _summed(heads: Sequence[float], sum_up: SumUp) -> float:

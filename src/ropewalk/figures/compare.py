@@ -20,16 +20,16 @@ from ropewalk.figures.axes import doubling_ticks, log_y, original_windows, windo
 from ropewalk.figures.style import (
     CROWDED_OUT,
     INK,
-    MARKERS,
     MUTED,
     PAPER,
     Colours,
     colour,
     crowded_out,
     dashes,
+    inked,
     legend,
     marked,
-    marker_of,
+    markers_of,
     more,
     new,
     styled,
@@ -55,7 +55,7 @@ def perplexity_by_steps(
     """
     figure, axes = new(height=2.9)
     relative = [(variant, {step: y / (base or 1.0) for step, y in points.items()}) for variant, points in curves]
-    _by_steps(axes, relative, _looks({variant: points[max(points)] for variant, points in curves}, colours))
+    _by_steps(axes, relative, {variant: points[max(points)] for variant, points in curves}, colours)
     drawn = [y for _, points in relative for y in points.values()]
     if base and beside_paper and is_comparable(curves):
         drawn += _paper_by_steps(axes)
@@ -64,12 +64,14 @@ def perplexity_by_steps(
     return figure
 
 
-def _by_steps(axes: Axes, curves: Iterable[tuple[Variant, dict[int, float]]], looks: dict[Variant, Any]) -> None:
-    """A line a variant through (steps, figure)."""
-    curves = list(curves)
-    markers = marker_of([looks[variant]["label"] for variant, _ in curves])
+def _by_steps(
+    axes: Axes, curves: Iterable[tuple[Variant, dict[int, float]]], last: dict[Variant, float], colours: Colours | None
+) -> None:
+    """A line a variant through (steps, figure). last: the last figure of each, the lower the better."""
+    curves, looks = list(curves), _looks(last, colours)
+    markers = markers_of([(looks[variant]["label"], variant) for variant, _ in curves], colours)
     for variant, points in curves:
-        marker = MARKERS[markers[looks[variant]["label"]] % len(MARKERS)]
+        marker = markers[looks[variant]["label"]]
         axes.plot(*zip(*sorted(points.items()), strict=True), **looks[variant], marker=marker)
     axes.set_xlabel("fine-tuning steps")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -125,7 +127,7 @@ def k_max_by_steps(
     """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B) if asked for."""
     figure, axes = new(height=2.7)
     shares = [(variant, {step: k / variant.window for step, k in points.items()}) for variant, points in curves]
-    _by_steps(axes, shares, _looks({variant: -points[max(points)] for variant, points in shares}, colours))
+    _by_steps(axes, shares, {variant: -points[max(points)] for variant, points in shares}, colours)
     longest = max(step for _, points in curves for step in points)
     if beside_paper and is_comparable(curves):
         for row, line in ((paper.TABLE_4.rows[0], "-."), (paper.TABLE_4.rows[4], ":")):
@@ -150,10 +152,13 @@ def score_by_length(
     `series` holds (label, variant, (length, score, low, high) of each length).
     """
     figure, axes = new()
-    for index, (label, variant, points) in enumerate(series):
+    markers = markers_of([(label, variant) for label, variant, _ in series], colours)
+    for label, variant, points in series:
         lengths, scores, low, high = (np.array(column) for column in zip(*points, strict=True))
         interval = [np.maximum(0, scores - low), np.maximum(0, high - scores)]
-        axes.errorbar(lengths, scores, yerr=interval, **marked(index, label, variant, colours, dashes(variant)))
+        axes.errorbar(
+            lengths, scores, yerr=interval, **marked(markers[label], label, variant, colours, dashes(variant))
+        )
     axes.axhline(threshold, color=INK, linewidth=0.9, linestyle="--")
     original_windows(axes, [variant for _, variant, _ in series])
     doubling_ticks(figure, axes, {point[0] for _, _, points in series for point in points})
@@ -170,7 +175,8 @@ def gain_by_place(series: Sequence[tuple[str, Variant, ContextGain]], *, colours
     `series` holds (label, variant, row).
     """
     figure, axes = new()
-    for index, (label, variant, row) in enumerate(series):
+    markers = markers_of([(label, variant) for label, variant, _ in series], colours)
+    for label, variant, row in series:
         start, stop, gain, low, high = (
             np.array([part[name] for part in row.by_place], dtype=float)
             for name in ("start", "stop", "gain", "low", "high")
@@ -180,7 +186,7 @@ def gain_by_place(series: Sequence[tuple[str, Variant, ContextGain]], *, colours
             np.sqrt(start * stop),
             gain,
             yerr=None if row.estimate else interval,
-            **marked(index, label, variant, colours, dashes(variant)),
+            **marked(markers[label], label, variant, colours, dashes(variant)),
         )
     axes.axhline(0, color=INK, linewidth=0.9)
     edges = {edge for _, _, row in series for part in row.by_place for edge in (part["start"], part["stop"])}
@@ -200,10 +206,10 @@ def by_distance(
     `series` holds (label, variant, edges of the bins in tokens, share in each bin; NaN where a bin is empty).
     """
     figure, axes = new(height=2.7)
-    for index, (label, variant, edges, share) in enumerate(series):
+    markers = markers_of([(label, variant) for label, variant, *_ in series], colours)
+    for label, variant, edges, share in series:
         middle = [(low + high) / 2 for low, high in zip(edges[:-1], edges[1:], strict=True)]
-        marker, tone = MARKERS[index % len(MARKERS)], colour(variant, colours)
-        axes.plot(middle, share, label=label, linestyle=dashes(variant), marker=marker, color=tone)
+        axes.plot(middle, share, label=label, marker=markers[label], **inked(variant, colours))
     original_windows(axes, [variant for _, variant, *_ in series])
     axes.set(
         xlim=(0, None), ylim=(-0.03, 1.03), xlabel="tokens from what was asked to the end", ylabel="answered right"
@@ -225,16 +231,16 @@ def ablation(points: Sequence[tuple[Variant, str, float]], *, base: float | None
     for variant, budget, value in points:
         told = filter(None, map(variant.recipe.told, apart))
         lines.setdefault(", ".join([variant.method_label, budget, *told]), []).append((variant, value / (base or 1.0)))
-    for index, (name, line) in enumerate(lines.items()):
+    markers = markers_of([(name, line[0][0]) for name, line in lines.items()], None)
+    for name, line in lines.items():
         first, by_factor = line[0][0], dict[float, list[float]]()
         for variant, value in sorted(line, key=lambda point: point[0].factor):
             by_factor.setdefault(variant.factor, []).append(math.log(value))
         axes.plot(
             list(by_factor),
             [math.exp(fmean(values)) for values in by_factor.values()],
-            color=colour(first),
-            linestyle=dashes(first),
-            marker=MARKERS[index % len(MARKERS)],
+            **inked(first, None),
+            marker=markers[name],
             label=name,
         )
     window_axis(figure, axes, sorted({variant.factor for variant, _, _ in points}), written="×{:g}")

@@ -28,14 +28,14 @@ from ropewalk.figures.axes import log_y, original_windows, window_axis
 from ropewalk.figures.style import (
     CROWDED_OUT,
     INK,
-    MARKERS,
     MUTED,
     STYLE,
     Colours,
     colour,
     crowded_out,
-    dashes,
+    inked,
     legend,
+    markers_of,
     more,
     new,
     styled,
@@ -79,7 +79,8 @@ def perplexity(
     names |= dict.fromkeys(crowd, more(len(seeds_of_rows(crowd))))
     asides = _asides(list(by_variant))
     limits = closeup_limits(measurements) if closeup else None
-    for index, (variant, rows, seeds) in enumerate(_curves(by_variant)):
+    markers = markers_of([(names[variant], variant) for variant in by_variant], colours)
+    for variant, rows, seeds in _curves(by_variant):
         windows = [row.window * asides[variant] for row in rows]
         values = _drawn(rows, limits)
         if limits and not np.isfinite(values).any():
@@ -88,8 +89,8 @@ def perplexity(
         if inside := [row for other, those in by_variant.items() if _precedes(other, variant) for row in those]:
             last = max(inside, key=lambda row: row.window)
             axes.plot([last.window * asides[variant], windows[0]], [last.perplexity, values[0]], "--", color=tone)
-        looks: dict[str, Any] = {"color": tone, "linestyle": dashes(variant), "zorder": 1 if variant in crowd else 2}
-        marker = "" if variant in crowd else MARKERS[index % len(MARKERS)]
+        looks = inked(variant, colours) | {"color": tone, "zorder": 1 if variant in crowd else 2}
+        marker = "" if variant in crowd else markers[names[variant]]
         axes.plot(windows, values, label=names[variant], marker=marker, **looks)
         for seed in seeds:
             axes.plot([row.window * asides[variant] for row in seed], _drawn(seed, limits), **looks, **_THIN)

@@ -12,7 +12,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any, TypeVar
 
@@ -24,29 +24,50 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from ropewalk.records.recipe import CONTROL
 from ropewalk.records.variant import Variant
 
 K = TypeVar("K")
 
 INK, MUTED, RULE, PAPER = "#1c2430", "#66707c", "#dde2e8", "#8d959f"
 BLUE, RED, AMBER, SKY = "#1d5fa8", "#c2410c", "#d1931b", "#4aa8e0"
+#: Told apart with two of three cones as well, those that pages show together (tests/figures/test_figures.py).
 METHOD_COLOURS = {
-    "plain": "#8a6a3c",
+    "base": INK,
+    "control": SKY,
+    "plain": "#d69c60",
     "linear": BLUE,
-    "ntk": "#7a4fa3",
-    "abf": "#55702a",
+    "ntk": "#5018d0",
+    "abf": AMBER,
     "dynamic": "#a06cc4",
-    "yarn": "#2b8257",
-    "llama3": "#b0457b",
+    "yarn": "#4f9f79",
+    "llama3": "#86587f",
     "interpolated-table": "#5c6bc0",
-    "longrope": "#3a8f9e",
+    "longrope": "#78c2cc",
     "factors": "#2f6f7a",
     "proportional": "#9b6a2f",
-    "p-rope": "#8c5a6e",
-    "cope": "#5f8a1f",
+    "p-rope": "#660f12",
+    "cope": "#565c3a",
 }
 _OTHER = "#4b5b6b"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+#: One a method, in every figure.
+MARKERS = {
+    "base": "o",
+    "control": "p",
+    "plain": "<",
+    "linear": "s",
+    "ntk": "^",
+    "abf": "D",
+    "dynamic": "h",
+    "yarn": "v",
+    "llama3": "P",
+    "interpolated-table": "8",
+    "longrope": "X",
+    "factors": "H",
+    "proportional": "d",
+    "p-rope": "*",
+    "cope": ">",
+}
 
 #: Lines that can be told apart by colour, marker and dashes: as many as there are methods, with base and control; and the tone of all others.
 MOST, CROWDED_OUT = 13, "#c9ced5"
@@ -118,7 +139,7 @@ def new(height: float = 2.8, width: float = WIDTH) -> tuple[Figure, Axes]:
 def palette(variants: Iterable[Variant]) -> dict[tuple, str]:
     """Variant.series → its colour in every figure and table of a page.
 
-    One colour a method, lighter for a smaller factor; red for extrapolation, amber for PI before training. A colour is never
+    One colour a method, lighter for a smaller factor, before training as after it; red for extrapolation. A colour is never
     the only sign: markers and dashes differ too, so that grey prints can be read.
     """
     groups: dict[tuple, list[Variant]] = {}
@@ -141,15 +162,15 @@ def colour(variant: Variant, colours: Colours | None = None) -> str:
 
 
 def _plain_colour(variant: Variant) -> str:
-    if variant.role == "base":
-        return (
-            SKY if variant.steps or variant.recipe.facts else INK
-        )  # a control, or a base that was trained on, is not the base
-    if variant.role == "extrapolation":
-        return RED
-    if variant.method == "linear":
-        return AMBER if variant.role == "untrained" else BLUE
-    return METHOD_COLOURS.get(variant.recipe.word or variant.method, _OTHER)
+    return RED if variant.role == "extrapolation" else METHOD_COLOURS.get(_method(variant), _OTHER)
+
+
+def _method(variant: Variant) -> str:
+    """What decides colour and marker."""
+    if not variant.extended:  # a control, or a base that was trained on, is not the base
+        return CONTROL if variant.steps or variant.recipe.facts else "base"
+    word = variant.recipe.word
+    return word if word in METHOD_COLOURS else variant.method
 
 
 def _shade(tone: str, depth: int) -> str:
@@ -234,15 +255,29 @@ def _width(text: str) -> float:
     return TextPath((0, 0), text, size=1, prop=FontProperties("DejaVu Sans")).get_extents().width
 
 
-def marked(index: int, label: str, variant: Variant, colours: Colours | None, line: str = "none") -> dict[str, Any]:
+def marked(marker: str, label: str, variant: Variant, colours: Colours | None, line: str = "none") -> dict[str, Any]:
     """How points with intervals look."""
-    looks = {"marker": MARKERS[index % len(MARKERS)], "color": colour(variant, colours), "linestyle": line}
+    looks = inked(variant, colours) | {"marker": marker, "linestyle": line}
     return {**looks, "capsize": 2.2, "elinewidth": 1.2, "label": label}
 
 
-def marker_of(labels: Sequence[str]) -> dict[str, int]:
-    """Name of a legend → the place of its marker: seeds share a name."""
-    return {label: place for place, label in enumerate(dict.fromkeys(labels))}
+def inked(variant: Variant, colours: Colours | None) -> dict[str, Any]:
+    """Colour and dashes of a line; its markers are hollow where it is dashed."""
+    tone, line = colour(variant, colours), dashes(variant)
+    return {"color": tone, "linestyle": line, "markerfacecolor": tone if line == "-" else "white"}
+
+
+def markers_of(lines: Iterable[tuple[str, Variant]], colours: Colours | None) -> dict[str, str]:
+    """Name of a legend, which seeds share → its marker: that of its method; of lines of one method that look alike otherwise, the first one's alone."""
+    named = dict(lines)
+    spare = [each for each in MARKERS.values() if each not in {MARKERS.get(_method(v)) for v in named.values()}]
+    found: dict[str, str] = {}
+    taken: set[tuple[str, ...]] = set()
+    for name, variant in named.items():
+        own, look = MARKERS.get(_method(variant), "o"), (colour(variant, colours), dashes(variant))
+        found[name] = next((marker for marker in (own, *spare) if (*look, marker) not in taken), own)
+        taken.add((*look, found[name]))
+    return found
 
 
 def svg(figure: Figure, name: str, title: str, description: str = "") -> str:
