@@ -44,12 +44,13 @@ docs: .venv/installed-dev
 site: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-# The lab (lab/README.md): its rows, on every GPU there is; and what is drawn of them, on any machine.
+# The lab (lab/README.md): its rows, on every GPU there is (`LEVEL=a`, one level; `RECORDS=DIR`, elsewhere than in lab/records); and what is drawn of them, on
+# any machine.
 export MODELS ?= models
 export DATA ?= data
 lab: .venv/installed
 	test -d $(MODELS)/smollm2-135m || { $(BIN)/pip install -q -c constraints.txt -e '.[export]' && $(BIN)/python recipes/real_models/fetch.py $(MODELS); }
-	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL))
+	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL)) $(if $(RECORDS),--records $(RECORDS))
 
 results: .venv/installed
 	$(BIN)/python lab/results.py

@@ -67,7 +67,7 @@ def main() -> None:
     flops = throughput.flops_per_token(root.model, arguments.tokens)
     kept = recompute.SelectiveCheckpointing(root, compiled=mesh.device.type == "cuda")
     local_tokens = arguments.tokens // arguments.cp
-    kept.candidates(root.body, 1, local_tokens)
+    kept.candidates(root.body, 1, local_tokens, sharing=arguments.cp)
     mesh.shard(root)
     kept.settle(room(mesh, root, kept, local_tokens))
     parameters = list(root.parameters())

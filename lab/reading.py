@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from claims import verdict
+from claims import HELD, verdict
 from rows import Row, base_of, rows_in
 from tables import bounded, budget, nats, seconds, shares, table
 from trained_states import above_chance, change, points
@@ -26,6 +26,12 @@ _ABOUT_AIMS = (
     "RACE has several questions a text, and lm-eval's task asks the last of them, so that of the five sets' 11,309 questions fewer are asked. Retrieval is paired prompt by prompt, where "
     "that was done on the 1536 prompts of the levels found-*, of the same rows trained again: 64 cannot tell one point. Over seeds the interval is for other seeds too. Of the plain rows it is what they find, and how far their seeds are apart. Where the plain rows keep a bound too, it was not the way of reading that kept it. Perplexity is of books, which all of these read: what the window cost beside that stands under More tokens."
 )
+#: What a verdict over seeds says in a sentence.
+_TOLD = {
+    HELD: "retrieval is at most a point below the plain rows'",
+    "**did not**": "retrieval is more than a point below the plain rows'",
+    "open": "it is open whether retrieval is more than a point below the plain rows'",
+}
 LEVELS = {
     "read-plain": "books as they come",
     "read-longce": "the same by LongCE's weights (--longce 5120)",
@@ -42,7 +48,7 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
     if not plain or base is None:
         return ""
     found = {row.asked["seed"]: row for row in rows_in(records / "found-plain" / model)}
-    lines, aims = [], []
+    lines, aims, told = [], [], []
     for level, words in LEVELS.items():
         again = {row.asked["seed"]: row for row in rows_in(records / level.replace("read-", "found-") / model)}
         for row in rows_in(records / level / model):
@@ -58,7 +64,11 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
         if level != "read-plain" and len(changes) > 1:
             alone = [seed for seed in changes if seed not in plain]  # of retrieval only
             aims += [[words, str(seed), "", "", _at_most_a_point_below(changes[seed])] for seed in alone]
-            aims.append([words, f"{len(changes)} seeds", "", "", _over_seeds(list(changes.values()))])
+            over = _over_seeds(list(changes.values()))
+            aims.append([words, f"{len(changes)} seeds", "", "", over])
+            told.append(
+                f"Of {words} {_TOLD[over.partition(':')[0]]} over {len(changes)} seeds: {over.partition(': ')[2]} points."
+            )
     first = next(iter(plain.values()))
     old, new = first.window, first.new_window
     heads = ["read", "seed", f"perplexity {old}", f"perplexity {new}", f"above the plain one at {new}, nats", f"damage at {old}, nats", f"passkey {new}",
@@ -69,7 +79,8 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
     items = sum(benchmark.items for benchmark in base.benchmarks.values())
     aimed = ["read", "seed", f"perplexity {old} at most 1 % above the base's, nats", f"the five benchmarks, {items:,} items, at most 1 point below the base's",
              f"retrieval {new} at most 1 point below the plain one's"]  # fmt: skip
-    return f"### What is read, {model}\n\n{about}\n\n{table(heads, lines)}\n\n{_ABOUT_AIMS}\n\n{table(aimed, aims)}"
+    parts = [f"### What is read, {model}", about, table(heads, lines), _ABOUT_AIMS, table(aimed, aims), " ".join(told)]
+    return "\n\n".join(filter(None, parts))
 
 
 def _figures(row: Row, plain: Row, base: Row) -> list[str]:

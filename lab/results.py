@@ -3,7 +3,7 @@
     python lab/results.py
 
 in   lab/records/LEVEL/MODEL/ROW.jsonl
-out  docs/results.md between its two marks; docs/figures/lab-*.svg; src/ropewalk/rope/evidence.json
+out  docs/results.md between its two marks; docs/figures/lab-*.svg; src/ropewalk/records/evidence.json
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import cheaper
 import claims
 import explain
 import measures
+import never
 import reading
 import trained_states
 import tuning
@@ -30,17 +31,16 @@ from tables import at_other_rates, budgets_table, factors_table, grouped, method
 from ropewalk.figures import style
 from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
+from ropewalk.records.evidence import Figures
 from ropewalk.records.format import signed
-from ropewalk.rope.evidence import passkeys
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
 MARKS = ("<!-- The lab: written by `make results`, do not edit. -->", "<!-- The lab ends here. -->")
-#: What the package says of a method is said of this model.
-_PLAIN = {"direct": "plain"}
-README = ROOT / "README.md"
-EVIDENCE, EVIDENCE_OF = ROOT / "src/ropewalk/rope/evidence.json", "smollm2-135m"
+README, EVIDENCE = ROOT / "README.md", ROOT / "src/ropewalk/records/evidence.json"
+#: The README's table is of this model, at the factor that was measured most.
+README_MODEL, FACTOR = "smollm2-135m", 4
 COLOURS = {"linear": style.BLUE, "ntk": style.METHOD_COLOURS["ntk"], "yarn": style.METHOD_COLOURS["yarn"]}
 
 
@@ -75,43 +75,6 @@ def cliff(grids: dict[str, list[Row]]):
     right.set_visible(bool(right.lines))
     style.legend(figure, left)
     return figure
-
-
-def missing() -> str:
-    """Which rows of the grids are not there, by level and model."""
-    import sys
-
-    sys.path.insert(0, str(ROOT / "lab"))
-    from run import grids
-
-    from ropewalk.settings.ablate import AblateSettings
-    from ropewalk.settings.written_numbers import tokens
-    from ropewalk.suite.row import rows_of
-
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for options in grids([]) + grids(["cpu"]):
-        if options.get("learning_rates") == "chosen":
-            if (
-                "from" not in options
-            ):  # which rows are still to be measured in full follows from those that it chooses among
-                continue
-            options["learning_rates"] = (1e-4,)
-        known = {
-            key: options[key] for key in ("model", "methods", "learning_rates", "seeds", "factors") if key in options
-        }
-        settings = AblateSettings(
-            **known, tokens=[tokens(word) for word in options["tokens"]], test="t", data="d", out="o"
-        )
-        level = options["level"]
-        there = {(r.asked["method"], r.asked["factor"], r.asked["tokens"], r.asked["seed"], r.asked["learning_rate"] if level.endswith("rates") else 0)
-                 for r in rows_in(RECORDS / options.get("into", level) / options["model"])}  # fmt: skip
-        rows = rows_of(settings)
-        counts[f"{level}, {options['model']}"][0] += len(rows)
-        counts[f"{level}, {options['model']}"][1] += sum(
-            (r.method, r.factor, r.tokens, r.seed, r.rate if level.endswith("rates") else 0) in there for r in rows
-        )
-    words = [f"{name}: {there} of {rows}" for name, (rows, there) in counts.items() if there < rows]
-    return "; ".join(words)
 
 
 def sections() -> Iterable[str]:
@@ -228,39 +191,46 @@ def page() -> str:
         "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
-    left = missing()
-    tail = (
-        f"**Never run:** {_larger()}; a 7B with real weights least of all, so that what this says of one is an extrapolation. One seed where no other number is given."
-        + (
-            f" Rows of [grids.toml](../lab/grids.toml) that are there, where not all are (level, model): {left}."
-            if left
-            else ""
-        )
-    )
-    return "\n\n".join([head, *sections(), tail])
+    return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
 
 
-def _larger() -> str:
-    """What is larger than the largest model on record."""
-    rows = [row for directory in RECORDS.glob("*/*") for row in rows_in(directory)[:1]]
-    size, name = max((row.parameters, row.name) for row in rows)
-    return f"models of more than {size / 1e6:.0f} million parameters ({name}, the largest of the records)"
+def evidence() -> list[dict[str, Any]]:
+    """What `extend`, `train` and `plan` say was measured: levels a and c of every model, and the other factors of level b."""
+    found = []
+    for directory in sorted((RECORDS / "a").iterdir()):
+        factors = rows_in(RECORDS / "b" / directory.name)
+        others = [row for row in factors if row.asked["factor"] != FACTOR or row is base_of(factors)]
+        found += [*_cases(full_rows(directory.name)), *_cases(others)]
+    return found
 
 
-def evidence() -> dict[str, Any]:
-    """What `extend` and `train` say of a method: from levels a and c of the one real model."""
-    rows = full_rows(EVIDENCE_OF)
+def _cases(rows: list[Row]) -> Iterable[dict[str, Any]]:
+    """By method and factor the model, and by training tokens what was found, in the mean over seeds."""
     base = base_of(rows)
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
-    for seeds in grouped(rows, lambda row: (row.asked["method"], row.asked["tokens"])):
-        asked = seeds[0].asked
-        damages = [math.log(damage.value) for row in seeds if (damage := row.damage(base)) is not None]
-        keys = [passkeys.accuracy for row in seeds if (passkeys := row.passkeys.get(row.new_window)) is not None]
-        if damages and keys and not asked["parameters"] and seeds[0] is not base:
-            budget = {"damage": round(statistics.fmean(damages), 4), "passkeys": round(statistics.fmean(keys), 4)}
-            spread = {"seeds": len(keys), "least": round(min(keys), 4), "most": round(max(keys), 4)}
-            found[_PLAIN.get(asked["method"], asked["method"])][str(asked["tokens"])] = budget | spread
-    return {"model": EVIDENCE_OF, "window": rows[0].window, "factor": 4, "methods": found}
+    offered = [row for row in rows if row.asked["method"] in (*EXTENDING, "direct") and not row.asked["parameters"]]
+    for case in grouped(offered, lambda row: (row.asked["method"], row.asked["factor"])):
+        model = next(iter(case[0].records.runs.values())).model
+        keys = ("family", "original_window", "window", "scaling", "rope_theta", "head_dim", "parameters")
+        budgets = {
+            str(seeds[0].asked["tokens"]): _figures(seeds, base)
+            for seeds in grouped(case, lambda row: row.asked["tokens"])
+        }
+        yield {
+            "model": {"name": case[0].name} | {key: value for key, value in model.to_dict().items() if key in keys},
+            "as_it_was": round(base.passkeys[base.window].accuracy, 4),
+            "budgets": budgets,
+        }
+
+
+def _figures(seeds: list[Row], base: Row) -> dict[str, float]:
+    damages = [math.log(damage.value) for row in seeds if (damage := row.damage(base)) is not None]
+    inside, keys = ([row.passkeys[window].accuracy for row in seeds] for window in (base.window, seeds[0].new_window))
+    figures = {"damage": damages, "inside": inside, "passkeys": keys}
+    found = {name: round(statistics.fmean(values), 4) for name, values in figures.items()}
+    found |= {"least": round(min(keys), 4), "most": round(max(keys), 4), "seeds": len(keys)}
+    run = next(iter(seeds[0].records.runs.values()))
+    recipe = ("steps", "batch_size", "learning_rate") if seeds[0].asked["tokens"] else ()
+    return found | {name: run.settings[name] for name in recipe}
 
 
 #: Training tokens in the README's table.
@@ -268,20 +238,24 @@ _README_BUDGETS = {0: "untrained", 5 * 2**20: "after 5 M tokens", 20 * 2**20: "a
 
 
 def choice() -> str:
-    """The README's table: what `evidence` has of the methods that the command line offers."""
-    found = evidence()
+    """The README's table: what `evidence` has of the methods that the command line offers, of the one real model at factor 4."""
+    methods = {
+        case["model"]["scaling"]["method"]: {int(tokens): Figures(**each) for tokens, each in case["budgets"].items()}
+        for case in evidence()
+        if case["model"]["name"] == README_MODEL
+        and case["model"]["window"] == FACTOR * case["model"]["original_window"]
+    }
     heads = [f"{words}: {what}" for words in _README_BUDGETS.values() for what in ("nats", "passkeys")]
     lines = []
-    for method, budgets in sorted(found["methods"].items(), key=lambda each: -each[1].get("0", {}).get("passkeys", 0)):
+    for method, budgets in sorted(methods.items(), key=lambda each: -each[1][0].passkeys if 0 in each[1] else 0):
         if method in EXTENDING:
-            figures = [budgets.get(str(tokens)) for tokens in _README_BUDGETS]
-            cells = [cell for each in figures for cell in _cells(each)]
+            cells = [cell for tokens in _README_BUDGETS for cell in _cells(budgets.get(tokens))]
             lines.append((f"{SCALINGS[method].label} (`{method}`)", *cells))
     return table(("method", *heads), lines)
 
 
-def _cells(figures: dict[str, float] | None) -> tuple[str, str]:
-    return (signed(figures["damage"], 2), passkeys(figures)) if figures else ("", "")
+def _cells(figures: Figures | None) -> tuple[str, str]:
+    return (signed(figures.damage, 2), figures.found) if figures else ("", "")
 
 
 def _redraw(path: Path, text: str) -> None:
@@ -291,7 +265,8 @@ def _redraw(path: Path, text: str) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    EVIDENCE.write_text(json.dumps(evidence(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(case) for case in evidence())
+    EVIDENCE.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     _redraw(PAGE, page())
     _redraw(README, choice())
 

@@ -176,7 +176,7 @@ def base_of(rows: Iterable[Row]) -> Row | None:
 
 
 def chosen_rates(directory: Path) -> dict[str, float]:
-    """Method → its learning rate: the best on validation, at the budget at which most rates were tried."""
+    """Method → its learning rate: the best on validation, at the budget at which most rates were tried; none where that is one, of which nothing was chosen."""
     tried: dict[str, dict[int, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows_in(directory):
         if row.validation is not None and row.asked["seed"] == 0:
@@ -184,7 +184,8 @@ def chosen_rates(directory: Path) -> dict[str, float]:
     best = {}
     for method, budgets in tried.items():
         rates = max(budgets.items(), key=lambda budget: (len(budget[1]), budget[0]))[1]
-        best[method] = min(rates, key=rates.__getitem__)
+        if len(rates) > 1:
+            best[method] = min(rates, key=rates.__getitem__)
     return best
 
 

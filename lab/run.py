@@ -24,9 +24,13 @@ LAB = Path(__file__).parent
 _LOOK = 5
 
 
+def _content() -> dict[str, Any]:
+    return tomllib.loads((LAB / "grids.toml").read_text(encoding="utf-8"))
+
+
 def grids(levels: list[str]) -> list[dict[str, Any]]:
     """The tables of these levels, in order; of all but `cpu` where none is named."""
-    content = tomllib.loads((LAB / "grids.toml").read_text(encoding="utf-8"))
+    content = _content()
     tables = [content["common"] | table for table in content["grid"]]
     return [table for table in tables if (table["level"] in levels if levels else table["level"] != "cpu")]
 
@@ -46,7 +50,7 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
     options |= {name: str(data / options[name]) for name in ("benchmarks", "scores") if name in options}
     if model == "hemp":
         splits = {"data": "train", "test": "held_out", "validation": "validation"}
-        common = tomllib.loads((LAB / "grids.toml").read_text(encoding="utf-8"))["common"]
+        common = _content()["common"]
         options |= {name: standard_library(split) for name, split in splits.items() if table[name] == common[name]}
     else:
         options["model"] = str(Path(os.environ.get("MODELS", "models")) / model)
@@ -59,16 +63,35 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
 
 
 def with_chosen_rates(options: dict[str, Any], records: Path) -> list[dict[str, Any]]:
-    """A grid as it is, or apart by the rate that was best for each method."""
+    """A grid as it is, or apart by the rate that was best for each method: among the rows in `records`, or else among the committed ones, which is said.
+
+    Raises:
+        UserError: of a method no two rates are on record.
+    """
     from rows import chosen_rates
 
-    source = options.pop("from", None)
+    from ropewalk import UserError
+    from ropewalk.sentences import joined
+    from ropewalk.suite.row import NONE
+
+    level = options.pop("from", options["out"].parent.name)
     if options.get("learning_rates") != "chosen":
         return [options]
-    rates = chosen_rates(records / source / Path(options["model"]).name if source else options["out"])
+    here, committed = (root / level / options["out"].name for root in (records, Path(os.path.relpath(LAB / "records"))))
+    tried = chosen_rates(here)
+    rates = {NONE: 1e-4} | chosen_rates(committed) | tried  # the base is not trained, at whatever rate
+    if unknown := [method for method in options["methods"] if method not in rates]:
+        raise UserError(
+            f"a learning rate is chosen of two or more, and {here} has no two of {joined(unknown)}; run the levels a, rates and other-rates first, with "
+            "the same --records"
+        )
+    if borrowed := [method for method in options["methods"] if method not in (NONE, *tried)]:
+        print(
+            f"{here} has no two learning rates of {joined(borrowed)}: those chosen in {committed} are taken", flush=True
+        )
     by_rate: dict[float, list[str]] = {}
     for method in options["methods"]:
-        by_rate.setdefault(rates.get(method, 1e-4), []).append(method)
+        by_rate.setdefault(rates[method], []).append(method)
     return [options | {"methods": methods, "learning_rates": [rate]} for rate, methods in by_rate.items()]
 
 
@@ -89,8 +112,13 @@ def work(arguments: argparse.Namespace) -> int:
         if options is None:
             say(f"left out: level {table['level']} of {table['model']}, which is not in $MODELS")
             continue
-        # Rows are written meanwhile: all processes of a torchrun go by what the first one reads.
-        for each in ranks.first(lambda options=options: with_chosen_rates(options, arguments.records)):
+        try:  # Rows are written meanwhile: all processes of a torchrun go by what the first one reads.
+            parts = ranks.first(lambda options=options: with_chosen_rates(options, arguments.records))
+        except ropewalk.UserError as error:
+            say(f"left out: {options['out']}: {error}")
+            missing += 1
+            continue
+        for each in parts:
             outcomes: list[Any] = []
             undone: list[Any] = []
             while True:
@@ -100,7 +128,8 @@ def work(arguments: argparse.Namespace) -> int:
                 except ranks.Alone:
                     raise
                 except ropewalk.UserError as error:
-                    say(f"left out: {each['out']}: {error}")
+                    here = " (here by --records, or RECORDS=DIR of make lab)" if "another --out" in str(error) else ""
+                    say(f"left out: {each['out']}: {error}{here}")
                     missing += 1
                     break
                 undone = [outcome for outcome in outcomes if outcome.reason]
@@ -145,7 +174,15 @@ def groups(names: list[str], together: int) -> list[str]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--level", nargs="*", default=[], help="a b c …; all if not given")
+    levels = list(dict.fromkeys(table["level"] for table in _content()["grid"]))
+    options.add_argument(
+        "--level",
+        nargs="*",
+        default=[],
+        choices=levels,
+        metavar="LEVEL",
+        help=f"{' '.join(levels)}; all but cpu if not given",
+    )
     options.add_argument("--minutes", type=float, default=10**5, help="begin no row that would not be done by then")
     options.add_argument("--records", type=Path, default=LAB / "records")
     options.add_argument("--together", type=int, default=1, metavar="N", help="GPUs that run each row together")

@@ -115,7 +115,7 @@ def rates_table(directory: Path) -> str:
     lines = []
     for group in grouped(sorted(rows, key=order), lambda row: (row.method, row.asked["tokens"])):
         losses = {row.asked["learning_rate"]: fixed(row.validation, 4) for row in group}
-        chosen = best[group[0].asked["method"]]
+        chosen = best.get(group[0].asked["method"])
         cells = [f"**{losses[rate]}**" if rate == chosen and rate in losses else losses.get(rate, "") for rate in rates]
         lines.append([group[0].method, budget(group[0].asked["tokens"]), *cells])
     return table(["method", "training tokens", *(f"{rate:g}" for rate in rates)], lines) if len(rates) > 1 else ""

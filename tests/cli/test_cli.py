@@ -106,7 +106,7 @@ def test_extend_writes_a_directory_and_says_what_it_did(tmp_path: Path, capsys) 
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, yarn factor 4" in done.stdout
     assert (
-        "yarn, which auto takes here (of those that find most of the passkeys it loses least in the old window; the paper's Position Interpolation is --method linear): measured on"
+        "yarn, which auto takes here (on smollm2-135m at factor 4, of those that find most of the passkeys, it loses least in the old window; the paper's Position Interpolation is --method linear): measured nearest on hemp"
         in done.stdout
     )
     asked = [f"ropewalk chat {tmp_path / name} --question" for name in "ab"]
@@ -146,7 +146,7 @@ def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path, capsys) -> None:
     arguments = ["extend", str(tmp_path / "a"), "--window", "256", "--method", "abf", "--out", str(tmp_path / "b")]
     without = typed(capsys, *arguments)
     assert without.returncode == 2 and not (tmp_path / "b").exists()
-    assert "abf scaling needs a --rope-theta, got none; NTK scaling by 4 would have --rope-theta" in without.stderr
+    assert "abf scaling needs a --rope-theta above the model's own 10000, got none; what was measured, at factor 4, is 50 times that: --rope-theta" in without.stderr
     done = typed(capsys, *arguments, "--rope-theta", "5e5")
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, abf factor 4" in done.stdout

@@ -387,6 +387,38 @@ def test_hidden_files_in_an_archive_are_counted(tmp_path, caplog, name):
     assert caplog.text.count("2 files read, 3 left out (3 hidden)") == 2
 
 
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.xz"])
+def test_compressed_files_in_an_archive_are_read(tmp_path, recwarn, name):
+    files = {
+        "00.jsonl.gz": gzip.compress(LINES, mtime=0),
+        "01.jsonl": LINES,
+        "02.jsonl.xz": lzma.compress(LINES),
+        "03.JSONL.BZ2": bz2.compress(LINES),
+        "b/04.txt.zst": zstandard.compress(b"text"),
+        "b/05.parquet.gz": gzip.compress(PARQUET.getvalue(), mtime=0),
+    }
+    (tmp_path / name).write_bytes(_zip(files) if name == "a.zip" else _tar(files, f"w:{name[6:]}"))
+    rows = [row["text"] for row in ROWS]
+    assert texts(tmp_path / name) == texts(tmp_path) == [*rows * 4, "text", *rows]
+    assert not recwarn
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        (gzip.compress(LINES, mtime=0)[:-9], ":b.jsonl.gz cannot be decompressed .* fetch it again"),
+        (gzip.compress(b" " * (1 << 27)), ":b.jsonl.gz decompresses to more than 67108864 bytes from 1304"),
+        (b"none", ":b.jsonl.gz cannot be decompressed"),
+    ],
+)
+def test_a_damaged_compressed_file_in_an_archive_is_named(tmp_path, name, packed, said):
+    files = {"a.jsonl": LINES, "b.jsonl.gz": packed}
+    (tmp_path / name).write_bytes(_zip(files) if name == "a.zip" else _tar(files, "w"))
+    with pytest.raises(UserError, match=said):
+        texts(tmp_path / name)
+
+
 def test_a_link_to_nothing_is_left_out_and_a_named_file_that_is_gone_is_said(tmp_path):
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     (tmp_path / "b.txt").write_text("there")

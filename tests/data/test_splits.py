@@ -56,8 +56,19 @@ def test_of_files_named_by_splits_those_are_read_that_datasets_calls_train(tmp_p
     assert {path.name.lower() for path in files_of(tmp_path / "set")} == wanted and len(found) == len(wanted)
     assert "of the splits of a data set train is read, and " in caplog.text
     assert f"{len(wanted)} file{'s' * (len(wanted) > 1)} read, {len(files) - len(wanted)} left out" in caplog.text
-    named = re.findall("name it: (.*)", caplog.text)[0]
+    (named,) = re.findall(f"{tmp_path}/set: .*to read another, name it: (.*)", caplog.text)
     assert texts(named) and not set(texts(named)) & set(found)  # what is proposed can be typed
+    for kind in ("zip", "gztar", "tar"):
+        archive = Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path, "set"))
+        caplog.clear()
+        with caplog.at_level("INFO", "ropewalk"):
+            assert sorted(texts(archive)) == sorted(found)
+        assert f"{archive}: of the splits of a data set train is read, and " in caplog.text
+        assert f"to read another, unpack it and name it: {Path(named).relative_to(tmp_path)}" in caplog.text
+        assert (
+            f"{archive}: {len(wanted)} file" in caplog.text
+            and f"{len(files) - len(wanted)} of other splits" in caplog.text
+        )
 
 
 def test_several_files_of_a_split_are_named_by_what_begins_them(tmp_path):
@@ -69,6 +80,36 @@ def test_several_files_of_a_split_are_named_by_what_begins_them(tmp_path):
     with pytest.raises(UserError, match=rf"{tmp_path} has test, validation; name one, as in {tmp_path}/test-[*]$"):
         texts(tmp_path)
     assert len(texts(tmp_path / "test-1.jsonl")) == 1
+    archive = shutil.make_archive(str(tmp_path.parent / "packed"), "zip", tmp_path)
+    with pytest.raises(UserError, match=r"packed.zip has test, validation; unpack it and name one, as in test-[*]$"):
+        texts(archive)
+
+
+def test_a_saved_data_set_in_an_archive_is_read_as_on_disk(tmp_path, caplog, recwarn):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list([{"text": split, "other": 1}]) for split in ("train", "test")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved/set")
+    for root in ("saved", "saved/set", "saved/set/train"):
+        for kind in ("zip", "gztar"):
+            archive = shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / root)
+            caplog.clear()
+            with caplog.at_level("INFO", "ropewalk"):
+                assert texts(archive) == ["train"]
+            about, of_test = (2, 0) if root.endswith("train") else (3, 3)
+            assert f"1 file read, {about + of_test} left out (" in caplog.text
+            assert f"{about} about a data set" in caplog.text
+    assert not [each for each in recwarn if "packed" in str(each.message)]
+
+
+def test_links_in_an_archive_are_counted(tmp_path, caplog):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/a.txt").write_text("text")
+    (tmp_path / "set/b.txt").symlink_to("a.txt")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "tar", tmp_path / "set")
+    with caplog.at_level("INFO", "ropewalk"):
+        assert texts(archive) == ["text"]
+    assert "1 file read, 1 left out (1 links)" in caplog.text
 
 
 @pytest.mark.parametrize(

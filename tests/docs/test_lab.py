@@ -6,8 +6,10 @@ import functools
 import json
 import math
 import re
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +21,7 @@ import cheaper  # noqa: E402
 import claims  # noqa: E402
 import conversations  # noqa: E402
 import explain  # noqa: E402
+import never  # noqa: E402
 import results  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
@@ -26,8 +29,11 @@ import run  # noqa: E402
 from ropewalk.cli.tables.theory import show_theory  # noqa: E402
 from ropewalk.data.chat_tokens import encode_conversations  # noqa: E402
 from ropewalk.data.conversations import Conversation  # noqa: E402
+from ropewalk.errors import UserError  # noqa: E402
 from ropewalk.model.load import load_tokenizer  # noqa: E402
+from ropewalk.records import evidence  # noqa: E402
 from ropewalk.records.format import share  # noqa: E402
+from ropewalk.rope.scaling import Abf  # noqa: E402
 from ropewalk.suite.theory import theory  # noqa: E402
 
 
@@ -41,6 +47,35 @@ def test_what_is_said_of_methods_is_what_the_records_say():
     said = json.loads(results.EVIDENCE.read_text(encoding="utf-8"))
     assert said == json.loads(json.dumps(results.evidence())), "run `make results`"
     assert results.choice() in results.README.read_text(encoding="utf-8"), "run `make results`"
+
+
+def _of_the_readme() -> dict[str, evidence.Case]:
+    """By method, what was measured of SmolLM2 at factor 4."""
+    there = ("smollm2-135m", 32768)
+    return {case.model.method: case for case in evidence.cases() if (case.model.name, case.model.window) == there}
+
+
+def test_the_rule_of_auto_is_what_the_records_of_the_model_that_it_names_say():
+    """Of the methods that find more than half of the passkeys YaRN loses least in the old window, at every budget of several methods."""
+    for tokens in (0, 5 * 2**20, 20 * 2**20):
+        figures = {method: case.budgets[tokens] for method, case in _of_the_readme().items() if tokens in case.budgets}
+        damages = {method: each.damage for method, each in figures.items() if each.passkeys > 0.5}
+        assert len(damages) > 1 and min(damages, key=damages.__getitem__) == "yarn"
+
+
+def test_the_readme_names_the_recipe_that_its_table_was_measured_with():
+    text = " ".join(results.README.read_text(encoding="utf-8").split())
+    cases = _of_the_readme()
+    for tokens, told in ((5, "20 steps of 8 windows"), (20, "40 steps of 16")):
+        trained = [case.budgets[tokens * 2**20] for case in cases.values() if tokens * 2**20 in case.budgets]
+        ((steps, batch_size),) = {(each.steps, each.batch_size) for each in trained}
+        assert told.startswith(f"{steps} steps of {batch_size}") and told in text
+    at_20 = {method: cases[method].budgets[20 * 2**20].learning_rate for method in ("yarn", "abf", "linear")}
+    assert at_20 == {"yarn": 3e-4, "abf": 3e-4, "linear": 1e-3}
+    assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4 --out" in text
+    assert "(3e-4 for YaRN and ABF; Position Interpolation's is 1e-3" in text
+    abf = cases["abf"].model
+    assert abf.scaling == Abf(4.0, Abf.usual(abf.rope)) == Abf(4.0, 5e6) and "`--method abf --rope-theta 5000000`" in text
 
 
 def test_records_name_no_place_on_the_machine_that_made_them():
@@ -73,8 +108,54 @@ def test_a_rate_is_chosen_on_validation_alone(tmp_path):
         measured = [figures | {"perplexity": value, "data": data} for value, data in ((validation, "v"), (test, "t"))]
         (tmp_path / f"{rate}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, *measured)))
     assert rows.chosen_rates(tmp_path) == {"linear": 3e-4}
-    grid = {"out": tmp_path, "methods": ["linear", "yarn"], "learning_rates": "chosen", "model": "m"}
-    assert [part["learning_rates"] for part in run.with_chosen_rates(grid, tmp_path)] == [[3e-4], [1e-4]]
+    (tmp_path / "0.0003.jsonl").unlink()
+    assert rows.chosen_rates(tmp_path) == {}  # of one rate none was chosen
+
+
+def test_rates_that_a_new_directory_cannot_choose_are_those_of_the_committed_rows_and_this_is_said(tmp_path, capsys):
+    """The rates of docs/results.md: of Position Interpolation 1e-3 was best on both models, of YaRN 3e-4."""
+
+    def parts(model: str) -> dict[str, float]:
+        grid = {
+            "out": tmp_path / "c" / model,
+            "from": "a",
+            "methods": ["none", "linear", "yarn"],
+            "learning_rates": "chosen",
+        }
+        found = run.with_chosen_rates(grid, tmp_path)
+        return {part["methods"][-1]: part["learning_rates"][0] for part in found if part["methods"] != ["none"]}
+
+    for model in ("lab-2k", "smollm2-135m"):
+        assert parts(model) == {"linear": 1e-3, "yarn": 3e-4}
+        said = capsys.readouterr().out
+        assert f"{tmp_path}/a/{model} has no two learning rates of linear and yarn" in said
+        assert f"lab/records/a/{model} are taken" in said
+    with pytest.raises(UserError, match="no two of linear and yarn; run the levels a, rates and other-rates first"):
+        parts("gemma-3-270m")
+
+
+def test_a_level_that_does_not_exist_is_refused_and_those_that_do_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--dry-run", "--level", "nosuch"])
+    with pytest.raises(SystemExit) as refused:
+        run.main()
+    said = capsys.readouterr().err
+    assert refused.value.code == 2 and "nosuch" in said and "read-mixed" in said and "cpu" in said
+
+
+def test_make_lab_hands_level_and_records_on():
+    made = subprocess.run(["make", "-n", "lab", "LEVEL=a", "RECORDS=there"], cwd=LAB.parent, capture_output=True, text=True)  # fmt: skip
+    assert "lab/run.py --level a --records there\n" in made.stdout
+
+
+def test_the_commands_that_cannot_be_pasted_are_as_many_as_the_readme_says():
+    commands = {path: json.loads(path.open(encoding="utf-8").readline())["command"] for path in results.RECORDS.glob("*/*/*.jsonl")}  # fmt: skip
+    cut = [path for path, command in commands.items() if re.search(r" and \d+ more", command)]
+    lacking = [path for path, command in commands.items() if "--out" not in command.split()]
+    assert {path.parent.name for path in cut} == {"hemp"} and set(cut) <= set(lacking)
+    said = (LAB / "README.md").read_text(encoding="utf-8")
+    assert f"{len(lacking)} were made before commands were whole" in said
+    assert f"{len(cut)} of these cannot be pasted" in said
+    assert {path.parent.parent.name for path in cut} == {"a", "tuned-half", "tuned-at", "tuned-twice"}
 
 
 def test_gpus_are_grouped_for_rows_that_several_run_together():
@@ -236,6 +317,43 @@ def test_brackets_of_a_column_are_intervals_of_one_kind():
 
 def test_what_was_never_run_is_larger_than_the_largest_record():
     assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
+
+
+def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one():
+    (said,) = re.findall(r"^\*\*Never run:\*\* .*", _page(), re.MULTILINE)
+    for words in (
+        "×32",
+        "1000 steps",
+        "table 6",
+        "any row of gemma-3-270m",
+        "PoSE",
+        "LoRA",
+        "two steps",
+        "penalty on |h_j|",
+    ):
+        assert words in said
+    assert "a, lab-2k: 13 of 19 (without `ntk-x4-5M-1e-4-s0`, `abf-x4-5M-1e-4-s0`, " in said
+    assert "smollm2-135m: 8 of 11 (without `direct-x4-100M-1e-3-s0`" in said
+    kinds = [SimpleNamespace(of=lambda kind: ["a summary"])]
+    asked = {"factor": 32.0, "tokens": 2**29, "mode": "full", "current_window": 512, "original_window": 256}
+    there = [
+        SimpleNamespace(name="gemma-3-270m", records=kinds[0], asked=asked | {"mode": mode})
+        for mode in ("full", "lora", "pose")
+    ]
+    there += [SimpleNamespace(name=name, records=kinds[0], asked=asked) for name in ("smollm2-135m", "lab-2k", "hemp")]
+    assert list(never._absent(there)) == []
+    assert list(never._absent([each for each in there if each.asked["mode"] != "pose"])) == ["PoSE"]
+
+
+def test_what_is_said_of_the_mixtures_retrieval_is_the_verdict_over_its_seeds():
+    """The figure of the table's own line, and a verdict that its interval bears out."""
+    said = re.search(
+        r"Of four fifths whole.* it is open whether retrieval is more than a point below the plain rows' over 4 seeds: (.+) \((.+) to (.+)\) points\.",
+        _page(),
+    )
+    assert said and f"| 4 seeds |  |  | open: {said[1]} ({said[2]} to {said[3]}) |" in _page()
+    low, high = (float(end.replace("−", "-")) for end in said.groups()[1:])
+    assert low < -1 < high
 
 
 def test_the_theory_is_said_to_have_told_what_the_records_bear_out(capsys):

@@ -421,7 +421,7 @@ def test_abf_after_ntk_is_held_against_the_rope_theta_that_ntk_made(tmp_path: Pa
     testing.tiny_directory(tmp_path / "a", window=WINDOW)
     extend(tmp_path / "a", window=128, out=tmp_path / "b", method="ntk")
     now = 10000 * 2 ** (16 / 14)
-    refusal = f"above the model's own {now:g}, got 15000; NTK scaling by 2 would have --rope-theta {int(now * 2 ** (16 / 14)) + 1}"
+    refusal = f"above the model's own {now:g}, got 15000; what was measured, at factor 4, is 50 times that: --rope-theta {50 * now:.0f} "
     with pytest.raises(UserError, match=refusal):
         extend(tmp_path / "b", window=LONGER, out=tmp_path / "c", method="abf", rope_theta=15000.0)
     assert extend(tmp_path / "b", window=LONGER, out=tmp_path / "c", method="abf", rope_theta=5e4).scaling == Abf(

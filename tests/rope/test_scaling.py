@@ -204,10 +204,10 @@ def test_abf_is_what_transformers_computes_with_that_rope_theta(head_dim: int, r
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({}, "needs a --rope-theta, got none; NTK scaling by 4 would have --rope-theta 41830$"),
+        ({}, "needs a --rope-theta above the model's own 10000, got none; what was measured, at factor 4, is 50 times that: --rope-theta 500000 "),
         (
             {"rope_theta": 10000.0},
-            "above the model's own 10000, got 10000; NTK scaling by 4 would have --rope-theta 41830$",
+            "above the model's own 10000, got 10000; what was measured, at factor 4, is 50 times that: --rope-theta 500000 ",
         ),
         ({"rope_theta": 2.0}, "above the model's own 10000, got 2;"),
         ({"rope_theta": 0.5}, "finite and above the model's own, got 0.5; the paper"),

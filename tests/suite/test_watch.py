@@ -10,8 +10,11 @@ from safetensors.torch import load_file
 
 import ropewalk
 from ropewalk import testing
+from ropewalk.cli import main
 from ropewalk.errors import UserError
 from ropewalk.records import PasskeySummary, Perplexity, read
+from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.watch import Watch
 from short_run import DOCUMENTS
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -79,3 +82,48 @@ def test_a_short_window_is_watched_at_an_eighth_of_it_and_a_refused_run_leaves_n
 def test_what_cannot_be_watched_is_said_before_anything_is_loaded(tmp_path, options, rule):
     with pytest.raises(UserError, match=rule):
         train(tmp_path / "run", **options)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_watching_what_is_trained_on_is_said(tmp_path, capsys, dry):
+    tarfile = LIBRARY / "tarfile.py"
+    (tmp_path / "copied.py").write_bytes(tarfile.read_bytes())
+    asked = f"hemp --data {tarfile} --window 512 --steps 1 --batch-size 1 --device cpu --threads 1".split()
+    for name, texts in (("seen", tmp_path / "copied.py"), ("other", LIBRARY / "argparse.py")):
+        watched = ["--watch", "perplexity", "--watch-data", str(texts), "--out", str(tmp_path / name)]
+        main(["train", *asked, *watched, *["--dry-run"] * dry])
+        said = " ".join(capsys.readouterr().err.split())
+        sentence = f"--watch-data names texts that --data trains on ({texts} is {tarfile})"
+        assert (sentence in said) == (name == "seen"), said
+
+
+def test_a_run_that_its_short_window_ended_names_the_last_checkpoint_before_and_that_can_be_trained_on(
+    tmp_path, capsys
+):
+    watched = dict(watch=["perplexity"], watch_data=TEXTS, watch_every=1, method="yarn")
+    train(tmp_path / "run", steps=2, **{**watched, "learning_rate": 1e-5})
+    records = str(tmp_path / "run")
+    command = f"train hemp --data {LIBRARY / 'asyncio'} --window 512 --method yarn --steps 4 --batch-size 2 --learning-rate 0.1 --warmup 0 --save-every 1 --device cpu --threads 1 --out {records} --watch perplexity --watch-data {TEXTS[0]} --watch-every 1 --watch-stop 5 --resume --allow-changes"
+    main(command.split())
+    said, told = (" ".join(text.split()) for text in capsys.readouterr())
+    good = tmp_path / "run/checkpoints/step-000002"
+    assert f"that worse model; {good} is the last that is saved of the steps to 2" in told
+    assert f"(ropewalk train {good} …)" in told
+    assert "3 steps, ended by --watch-stop: worse at 256 tokens than before" in said
+    assert "now: ropewalk report" in said and "now: ropewalk perplexity" not in said
+    few = dict(data=[LIBRARY / "asyncio"], window=512, steps=1, batch_size=1, device="cpu", threads=1)
+    again = ropewalk.train(good, out=tmp_path / "again", **few)
+    assert (again.method, again.factor, again.steps) == ("yarn", 2, 1)  # extended as it was, and no further
+
+
+def test_a_run_that_kept_no_checkpoint_is_told_of_the_option_that_does(tmp_path):
+    watch = Watch(
+        TrainSettings(
+            "hemp", data=TEXTS, window=512, out=tmp_path, watch=["perplexity"], watch_data=TEXTS, watch_every=50
+        )
+    )
+    assert "with --save-every 50, which keeps every model that is looked at" in watch._better(tmp_path, 100)
+    assert "nothing was better but the model it began with" in watch._better(tmp_path, 0)
+    for step in (60, 120):  # the second is later than what was last seen to be well
+        (tmp_path / f"checkpoints/step-{step:06d}").mkdir(parents=True)
+    assert f"{tmp_path}/checkpoints/step-000060 is the last that is saved" in watch._better(tmp_path, 100)

@@ -339,6 +339,31 @@ def test_a_run_that_ends_in_its_warm_up_says_so(base, tmp_path, caplog, warmup, 
     assert [rate in line for line in lines] == [True] * bool(rate)
 
 
+def told(caplog):
+    """What a run says of its method."""
+    lines = [record.getMessage() for record in caplog.records if "measured" in record.getMessage()]
+    caplog.clear()
+    return lines
+
+
+def test_a_run_says_which_method_it_takes_and_what_was_measured_of_it(base, tmp_path, caplog):
+    caplog.set_level("INFO")
+    go(base, tmp_path / "auto", method="auto", steps=1)
+    (line,) = told(caplog)
+    assert line.startswith("yarn, which auto takes here (") and "measured nearest on hemp, 256 to 1024 tokens" in line
+    assert "old window 64 (measured: 256), factor 1.5 (measured: 4), training tokens 0.375k (measured: 512k)" in line
+    assert line.endswith("learning rate 0.001 (measured: 0.0001)")
+    go(base, tmp_path / "linear", steps=1)
+    (line,) = told(caplog)
+    assert line.startswith("linear: measured nearest on")
+    # Of a window that `extend` or an earlier run made longer the same, but for the choice.
+    go(tmp_path / "auto", tmp_path / "again", method="auto", steps=1)
+    (line,) = told(caplog)
+    assert line.startswith("yarn: measured nearest on hemp")
+    go(base, tmp_path / "own", method="auto", window=64, steps=1)
+    assert told(caplog) == []
+
+
 def test_a_short_run_warms_up_over_a_fifth_of_its_steps_and_a_resumed_one_as_it_began(base, tmp_path):
     """Ten steps: two of warming up, by hand 10 % and 55 % of the rate; with ten more, four would be a fifth, and the run keeps its two."""
     go(base, tmp_path / "out", steps=10, save_every=10, warmup=None)

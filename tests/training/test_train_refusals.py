@@ -115,7 +115,7 @@ def test_nothing_is_written_where_the_data_is_wrong(base, tmp_path):
         ({"mode": "half"}, "mode is one of full, lora, pose, got 'half'"),
         ({"resume": True, "overwrite": True}, "use one of the two"),
         ({"method": "dynamic"}, "method is one of"),
-        ({"method": "abf"}, "abf scaling needs a --rope-theta, got none; NTK scaling by .* would have --rope-theta "),
+        ({"method": "abf"}, "abf scaling needs a --rope-theta .* got none; what was measured, .*: --rope-theta "),
         ({"rope_theta": "5e5"}, "rope-theta is a finite number above 1 .*, got '5e5'"),
         ({"rope_theta": 5e5}, "linear scaling has no --rope-theta; leave it out"),
         (

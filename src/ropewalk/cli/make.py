@@ -34,13 +34,13 @@ def _made(options: Any, result: str, *advice: str) -> None:
 
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
-    from ropewalk.rope.evidence import choice, evidence
+    from ropewalk.records.evidence import choice, evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
     info = extend(**arguments(ExtendSettings, settings))
     if options.json:
-        say(json.dumps({"out": str(options.out), "measured": evidence(info.method), **info.to_dict()}, indent=2))
+        say(json.dumps({"out": str(options.out), "measured": evidence(info), **info.to_dict()}, indent=2))
         return
     if info.method == InterpolatedTable.method:
         say(
@@ -52,7 +52,7 @@ def extend(options: Any) -> None:
         options,
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq",
-        f"{choice(settings.method, info.method)}: {evidence(info.method) or 'not measured, see docs/results.md'}",
+        f"{choice(settings.method, info.method)}: {evidence(info)}",
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …",
         f"short answers may change too: ask both models a few of your own questions, now and after training, by ropewalk chat {_typed(settings.model)} --question … "
         f"and ropewalk chat {_typed(options.out)} --question …",
@@ -81,15 +81,20 @@ def search(options: Any) -> None:
 def train(options: Any) -> None:
     if options.dry_run:
         return rehearse.train(options)
+    from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP, asked_of
     from ropewalk.suite.watch import train
 
     info = train(**arguments(TrainSettings, options))
-    windows = " ".join(str(window) for window in sorted({info.original_window, info.window}))
+    out, windows = _typed(options.out), " ".join(str(window) for window in sorted({info.original_window, info.window}))
+    is_worse = asked_of(options.out).get(ENDED_BY) == WATCH_STOP
     _made(
         options,
-        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}; "
-        f"the loss of every step is in {options.out}/records.jsonl",
-        f"now: ropewalk perplexity {_typed(options.out)} --data … --windows {windows}",
+        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}"
+        + f", ended by {WATCH_STOP}: worse at {info.original_window} tokens than before" * is_worse
+        + f"; the loss of every step is in {options.out}/records.jsonl",
+        f"now: ropewalk report {out}/watch.jsonl {out}/records.jsonl --out watch.html"
+        if is_worse
+        else f"now: ropewalk perplexity {out} --data … --windows {windows}",
     )
 
 

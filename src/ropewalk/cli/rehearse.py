@@ -26,11 +26,14 @@ def train(options: Any) -> None:
     from ropewalk.cli.tables.plan_sentences import ends_early, in_short
     from ropewalk.distributed import ranks
     from ropewalk.planner.planner import plan
+    from ropewalk.suite.digests import warn_of_trained_texts
     from ropewalk.training.batch import batches_of, estimates_of
     from ropewalk.training.deadline import BY_TIME, Deadline
+    from ropewalk.training.run import method_taken
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
     settings = asked = TrainSettings(**arguments(TrainSettings, options))
+    warn_of_trained_texts("watch-data", settings.watch_data, settings.data)
     deadline = Deadline(settings.budget, settings.mode)
     checkpoint = trained_checkpoint(settings)
     before, after = (checkpoint.weights_of or checkpoint).info, checkpoint.info
@@ -64,11 +67,13 @@ def train(options: Any) -> None:
         + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
+    if sentence := method_taken(settings, checkpoint):
+        tell(sentence)
     # As asked for, since what is proposed is typed beside that.
     given = {name: value for name, value in vars(asked).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**given | {"steps": left})
     tell(in_short(planned))
-    show_plan(planned)
+    show_plan(planned, after)
     _ask_disk(settings, checkpoint, planned, settings.steps - left)
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself

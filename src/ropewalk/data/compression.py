@@ -1,6 +1,6 @@
 """Compressed files (.gz, .xz, .bz2, .zst) as streams of bytes, and the error for a damaged one.
 
-in   a path
+in   a path; or a file that is open, in an archive say, and its suffix
 out  a binary stream of the decompressed bytes; a `UserError` that names the file if it is damaged, cut short, no file, or a bomb
 
 A few bytes can decompress to more than any machine holds. Text shrinks to a third or a tenth, a hundredth where it repeats itself; a
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import gzip
 import io
 import lzma
@@ -18,7 +19,7 @@ import os
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
         UserError: it is a pipe or a device.
     """
     refuse_irregular(path, "data is read from files")
-    opened = _OPENERS.get(path.suffix.lower())
-    return open(path, "rb") if opened is None else io.BufferedReader(_Bounded(path, opened(path)), 1 << 20)
+    return decompressed(open(path, "rb"), path.suffix, Most.of(path))
+
+
+def decompressed(file: io.BufferedIOBase, suffix: str, most: Most) -> io.BufferedIOBase:
+    """The bytes of an open file whose name ends in that suffix, at most so many."""
+    opened = _OPENERS.get(suffix.lower())
+    return file if opened is None else io.BufferedReader(_Bounded(file, opened(file), most), 1 << 20)
 
 
 @contextlib.contextmanager
-def damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: str | Path) -> Iterator[None]:
     """Turn the exceptions of reading a damaged or forbidden file into an error that names it."""
     try:
         yield
@@ -62,22 +68,31 @@ def damage_named(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Most:
-    """How many bytes a file may hold, decompressed."""
+    """How many bytes a file may hold, decompressed.
 
-    path: Path
+    Attributes:
+        name: what the file is called.
+        size: its bytes as they are.
+    """
+
+    name: str
     size: int
-    most: int
 
     @classmethod
     def of(cls, path: Path) -> Most:
-        size = path.stat().st_size
-        return cls(path, size, _limit() or max(_HARMLESS, _RATIO * size))
+        """Of a file on disk."""
+        return cls(str(path), path.stat().st_size)
+
+    @functools.cached_property
+    def most(self) -> int:
+        """These bytes."""
+        return _limit() or max(_HARMLESS, _RATIO * self.size)
 
     def check(self, decompressed: int) -> None:
         """Raises UserError for more than that."""
         if decompressed > self.most:
             raise UserError(
-                f"{self.path} decompresses to more than {self.most} bytes from {self.size}, which is no text; if it is, set {LIMIT} to the "
+                f"{self.name} decompresses to more than {self.most} bytes from {self.size}, which is no text; if it is, set {LIMIT} to the "
                 "bytes that it has"
             )
 
@@ -85,8 +100,8 @@ class Most:
 class _Bounded(io.RawIOBase):
     """What a file decompresses to, as far as that is no bomb."""
 
-    def __init__(self, path: Path, decompressed: Any) -> None:
-        self._decompressed, self._read, self._most = decompressed, 0, Most.of(path)
+    def __init__(self, file: io.BufferedIOBase, decompressed: Any, most: Most) -> None:
+        self._file, self._decompressed, self._read, self._most = file, decompressed, 0, most
 
     def readable(self) -> bool:
         return True
@@ -99,6 +114,7 @@ class _Bounded(io.RawIOBase):
 
     def close(self) -> None:
         self._decompressed.close()
+        self._file.close()
         super().close()
 
 
@@ -113,8 +129,8 @@ def _limit() -> int | None:
 class _Zst(io.RawIOBase):
     """All frames of a .zst file. zstandard's own reader ends without an error where a file was cut short; this one raises."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self._file = file
         self._frame: Any = None
         self._compressed = b""
         self._decompressed = memoryview(b"")
@@ -144,14 +160,10 @@ class _Zst(io.RawIOBase):
             self._compressed, self._frame = self._frame.unused_data, None
         return True
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
-
-_OPENERS = {
-    **dict.fromkeys((".gz", ".tgz"), lambda path: gzip.GzipFile(path, "rb")),
-    **dict.fromkeys((".xz", ".txz"), lambda path: lzma.LZMAFile(path, "rb")),
-    **dict.fromkeys((".bz2", ".tbz2"), lambda path: bz2.BZ2File(path, "rb")),
+_OPENERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys((".gz", ".tgz"), lambda file: gzip.GzipFile(fileobj=file, mode="rb")),
+    **dict.fromkeys((".xz", ".txz"), lzma.LZMAFile),
+    **dict.fromkeys((".bz2", ".tbz2"), bz2.BZ2File),
     ".zst": _Zst,
 }

@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ropewalk.checkpoint import digests
-from ropewalk.checkpoint.guard import MARK
 from ropewalk.checkpoint.hub import reach_hub
-from ropewalk.data.archives import ARCHIVES, OpenFile, members, suffix_of
+from ropewalk.data.archives import ARCHIVES, Contents, Directory, OpenFile, Tree, suffix_of
 from ropewalk.data.compression import SUFFIXES
 from ropewalk.data.conversations import Conversation
+from ropewalk.data.folders import below
 from ropewalk.data.foreign import foreign
 from ropewalk.data.left_out import LeftOut
 from ropewalk.data.reading import Document, NoText, Reading, from_rows
 from ropewalk.data.rows import ROWS, Unreadable, decoded, line_ends, marked, rows_of
-from ropewalk.data.splits import STATE_FILE, as_typed, files_of_rows, is_saved_in_splits, other_splits, said_of
+from ropewalk.data.splits import said_of
 from ropewalk.errors import UserError, refuse_irregular, told
 from ropewalk.sentences import counted
 
@@ -81,7 +81,10 @@ def _read_source(source: str | Path, reading: Reading, seed: int | None) -> Iter
     kind = kind_of(source)
     if kind == "hub":
         return _from_hub(str(source), reading, seed)
-    return _from_directory(Path(source), reading) if kind == "directory" else _from_named_file(Path(source), reading)
+    path = Path(source)
+    if kind == "directory":
+        return _from_many(Directory(path), reading)
+    return _from_many(Contents(path), reading) if suffix_of(path.name) in ARCHIVES else _from_named_file(path, reading)
 
 
 def _listed(sources: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -130,7 +133,8 @@ def files_of(source: str | Path) -> list[Path]:
     if not path.is_dir():
         refuse_irregular(path, "data is read from files")
         return [path]
-    return [file for file in _below(path) if suffix_of(file.name) in _READ and os.path.isfile(file)]
+    files = map(Path, below(Directory(path)).files)
+    return [file for file in files if suffix_of(file.name) in _READ and os.path.isfile(file)]
 
 
 def digest_of(source: str | Path) -> str:
@@ -166,107 +170,56 @@ def copies_among(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Pa
     return copies
 
 
-def _below(
-    directory: Path, splits: dict[str, str] | None = None, others: collections.Counter[str] | None = None
-) -> list[Path]:
-    """The files below a directory that may be read, in the order of their paths.
-
-    splits: takes the splits of a data set that are left out, and how one is named. others: takes the number of files that are, by their kind.
-    """
-    files: list[Path] = []
-    splits, others = {} if splits is None else splits, collections.Counter() if others is None else others
-    for folder, folders, names in os.walk(directory):
-        about = is_saved_in_splits(Path(folder), folders, names)  # else they are read, or other splits' rows
-        not_read = other_splits(Path(folder), folders, names)
-        of_other_splits = {name for parts in not_read.values() for name in parts}
-        for split, parts in not_read.items():
-            splits.setdefault(split, as_typed(Path(folder), parts))
-        for name in sorted(folders):
-            path = os.path.join(folder, name)
-            kind = "of other splits" if name in of_other_splits else _kind_left_out(path)
-            if kind:
-                folders.remove(name)
-                others[kind] += 1 if os.path.islink(path) else sum(len(below) for _, _, below in os.walk(path))
-        kept = [] if about else files_of_rows(Path(folder)) if STATE_FILE in names else names
-        others["about a data set"] += len(names) - len(kept)
-        of_train = [name for name in kept if name not in of_other_splits]
-        others["of other splits"] += len(kept) - len(of_train)
-        shown = [name for name in of_train if not name.startswith(".")]
-        others["hidden"] += len(of_train) - len(shown)
-        files += [Path(folder, name) for name in shown]
-    return sorted(files)
-
-
-def _kind_left_out(folder: str) -> str:
-    """What a folder's files are called that are not read; empty where they are."""
-    name = os.path.basename(folder)
-    if os.path.islink(folder):
-        return "behind links to folders"
-    if name.startswith("."):
-        return "hidden"
-    # What ropewalk wrote among the texts is none: a run that lies there would change its own data.
-    written = os.path.exists(os.path.join(folder, MARK))
-    return "written by ropewalk" if written else "in __pycache__" * (name == "__pycache__")
-
-
 _READ = PLAIN + ROWS + ARCHIVES
 
 
 def _from_named_file(path: Path, reading: Reading) -> Iterator[Document | Conversation]:
     try:
-        if suffix_of(path.name) in ARCHIVES:
-            archived = ((file, f"{path}:{file.member}") for file in members(path))
-            yield from _from_many(path, archived, reading, collections.Counter())
-        else:
-            yield from _from_file(OpenFile(path), str(path), reading)
+        yield from _from_file(OpenFile(path), str(path), reading)
     except Unreadable as error:
         raise UserError(f"a document is non-empty UTF-8 text, but {error}; convert it or leave it out") from None
 
 
-def _from_directory(directory: Path, reading: Reading) -> Iterator[Document | Conversation]:
-    splits: dict[str, str] = {}
-    others: collections.Counter[str] = collections.Counter()
-    paths = _below(directory, splits, others)
-    if splits:  # said first: who has read enough reads on no further
-        _logger.info(said_of(directory, splits))
+def _files_in(tree: Tree, name: str, others: collections.Counter[str]) -> Iterator[tuple[OpenFile, str]]:
+    """The files of a directory or an archive that may be read, also those in archives there, and what messages call them; says of which splits none are.
 
-    def files() -> Iterator[tuple[OpenFile, str]]:
-        for path in paths:
-            name = str(path.relative_to(directory))
-            if suffix_of(path.name) in ARCHIVES and os.path.isfile(path):
-                yield from ((file, f"{name}:{file.member}") for file in members(path))
-            else:
-                yield OpenFile(path), name
-
-    yield from _from_many(directory, files(), reading, others)
-
-
-def _from_many(
-    place: Path, files: Iterable[tuple[OpenFile, str]], reading: Reading, others: collections.Counter[str]
-) -> Iterator[Document | Conversation]:
-    """The documents of files that the user did not name one by one; says how many of them were not read.
-
-    others: files that are not among these, by their kind; filled while they are listed.
+    name: of the tree, in front of its files' names. others: takes how many files are left out, by their kind.
     """
+    found = below(tree)
+    others.update(found.others)
+    if found.splits:  # said first: who has read enough reads on no further
+        _logger.info(said_of(tree, found.splits))
+    for file in tree.opened(found.files):
+        own = f"{name}{file.inside if file.member else file.path.relative_to(tree.path)}"
+        if file.suffix in ARCHIVES and not file.member and os.path.isfile(file.path):
+            yield from _files_in(Contents(file.path), f"{own}:", others)
+        else:
+            yield file, own
+
+
+def _from_many(tree: Tree, reading: Reading) -> Iterator[Document | Conversation]:
+    """The documents of files that the user did not name one by one; says how many of them were not read."""
+    others: collections.Counter[str] = collections.Counter()
+    name = "" if isinstance(tree, Directory) else f"{tree.path}:"
     left_out = LeftOut()
     read = 0
-    for file, name in files:
-        if file.is_hidden or file.suffix not in PLAIN + ROWS:
-            others["hidden" if file.is_hidden else file.suffix or "without a suffix"] += 1
+    for file, own in _files_in(tree, name, others):
+        if file.suffix not in PLAIN + ROWS:
+            others[file.suffix or "without a suffix"] += 1
             continue
         try:
             if file.opened is None and not os.path.isfile(file.path):
                 raise Unreadable(f"{file} is not a file, or is a link to one that is gone")
-            yield from _from_file(file, name, reading)
+            yield from _from_file(file, own, reading)
             read += 1
         except (Unreadable, NoText) as error:
-            left_out.add((str(file), name), str(error))
+            left_out.add((str(file), own), str(error))
     if left_out.count:
-        warnings.warn(left_out.said_of(place), stacklevel=3)
+        warnings.warn(left_out.said_of(tree.path), stacklevel=3)
     others["empty or unreadable"] += left_out.count
     if others.total():
         kinds = ", ".join(f"{number} {kind}" for kind, number in others.most_common() if number)
-        _logger.info(f"{place}: {counted(read, 'file')} read, {others.total()} left out ({kinds})")
+        _logger.info(f"{tree.path}: {counted(read, 'file')} read, {others.total()} left out ({kinds})")
 
 
 def _from_file(file: OpenFile, name: str, reading: Reading) -> Iterator[Document | Conversation]:

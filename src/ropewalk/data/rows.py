@@ -249,7 +249,7 @@ def _separated(file: OpenFile, columns: Columns) -> Numbered:
 def _parquet(file: OpenFile, columns: Columns) -> Numbered:
     import pyarrow.parquet
 
-    most = Most.of(file.path)
+    most = file.most
     with told(f"{file} cannot be read as Parquet", "fetch it again", Exception):
         opened = pyarrow.parquet.ParquetFile(file.place())
         groups = (opened.metadata.row_group(number) for number in range(opened.num_row_groups))
@@ -263,7 +263,7 @@ def _arrow(file: OpenFile, columns: Columns) -> Numbered:
     """Arrow's stream format, which `datasets` saves, or its file format (Feather)."""
     import pyarrow.ipc
 
-    most = Most.of(file.path)
+    most = file.most
     with told(f"{file} cannot be read as Arrow", "fetch it again", Exception):
         place = file.place()
         opened = pyarrow.memory_map(str(place)) if not isinstance(place, io.BytesIO) else place

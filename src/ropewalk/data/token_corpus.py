@@ -32,7 +32,7 @@ from ropewalk.progress import Progress, is_first_process
 
 _logger = logging.getLogger(__name__)
 #: Of the files, and of which rows are read; part of a corpus's name in the cache.
-FORMAT = 8
+FORMAT = 9
 #: Characters that are tokenised at once, on four cores; documents are spread over cores whole, so that more cores need more of them.
 _BATCH_CHARACTERS = 4_000_000
 _HASHED_AT_ONCE = 1 << 24

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ropewalk.checkpoint.layers import LayerLayout, read_layers
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import decoder_of
 
@@ -51,6 +52,13 @@ def key_width(model: Any) -> int:
 def query_width(model: Any) -> int:
     """Numbers in the queries of one token in a layer, all heads together."""
     return model.config.get_text_config().num_attention_heads * head_size(model)
+
+
+def layout_of(model: Any) -> LayerLayout:
+    """Which of a transformers model's layers rotate, and which slide."""
+    config = model.config.get_text_config()
+    # GPT-2's dictionary has the number under another name.
+    return read_layers({**config.to_dict(), "num_hidden_layers": config.num_hidden_layers})
 
 
 def head_size(model: Any) -> int:

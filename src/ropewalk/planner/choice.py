@@ -107,24 +107,25 @@ def choose(layer: Layer, count: int, room: Room) -> Choice:
 def _on_the_card(layer: Layer, count: int, room: int) -> Choice:
     """All layers together keep at most `room` bytes beyond their inputs, on the GPU.
 
-    Most FLOPs per byte first, in as many layers as there is room for. Results of the same FLOPs per byte go together, so
-    that there are two kinds of layers at most, and two compiled functions. Where everything fits, everything is kept, without a
-    policy: that has its price, an operation at a time, which a small model feels most.
+    Most FLOPs per byte first, in as many layers as there is room for: the last ones, since what the first ones compute again comes when
+    those have given their results up. Results of the same FLOPs per byte go together, so that there are two kinds of layers at most, and
+    two compiled functions. Where everything fits, everything is kept, without a policy: that has its price, an operation at a time, which
+    a small model feels most.
     """
     if layer.everything and count * layer.everything <= room:
         return Choice((None,) * count)
-    everywhere, in_first_layers, first_layers = set[int](), set[int](), 0
+    everywhere, in_last_layers, last_layers = set[int](), set[int](), 0
     for group in layer.groups():
         size = sum(c.size for c in group)
         fits = min(count, max(0, room) // size)
         if fits < count:
             if fits >= count / 8:  # a handful of layers is not worth a second compiled function
-                first_layers, in_first_layers = fits, {c.index for c in group}
+                last_layers, in_last_layers = fits, {c.index for c in group}
             break
         room -= count * size
         everywhere |= {c.index for c in group}
-    more, less = frozenset(everywhere | in_first_layers), frozenset(everywhere)
-    return Choice(tuple(more if number < first_layers else less for number in range(count)))
+    more, less = frozenset(everywhere | in_last_layers), frozenset(everywhere)
+    return Choice((less,) * (count - last_layers) + (more,) * last_layers)
 
 
 def _with_the_host(layer: Layer, count: int, room: Room) -> list[Choice]:

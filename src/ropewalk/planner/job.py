@@ -203,7 +203,8 @@ def tensors(job: Job) -> dict[str, float]:
 
     "input" and "middle" are the residual stream before the attention and after it. "norms" is what enters the projections; a norm that
     is not fused leaves its normalised values too, a float32 copy of a bfloat16 stream, and under autocast a copy for each projection.
-    "act" is the gate after its nonlinearity, "product" what enters the down projection.
+    "act" is the gate after its nonlinearity, "product" what enters the down projection. "mask" is of a layer that slides alone: a query's row of what
+    PyTorch makes of transformers' mask for the kernel.
     """
     shape, b, d = job.shape, job.regime.compute, job.shape.width
     q, kv, inner = shape.query_width, shape.kv_width, shape.active * shape.inner
@@ -223,6 +224,7 @@ def tensors(job: Job) -> dict[str, float]:
         "up": b * inner,
         "act": 0 if job.fused and shape.gated else b * inner,
         "product": b * inner if shape.gated else 0,
+        "mask": b * job.length if shape.is_masked(job.length) else 0,
     }
     if shape.experts > 1:  # each token's rows are copied out for its experts, and their outputs before they are summed
         sizes["routed"] = 2 * b * shape.active * d
@@ -239,7 +241,8 @@ def products(job: Job) -> dict[str, float]:
 def kept_bytes(job: Job) -> float:
     """Bytes a token and layer, on average over layers, that live from the forward pass to the backward pass."""
     if not job.activations.recompute:
-        return sum(tensors(job).values())
+        every = tensors(job)
+        return sum(every.values()) - every["mask"] * (1 - job.shape.sliding / job.shape.layers)
     sizes = products(job)
     return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.activations.shares.items())
 

@@ -20,14 +20,18 @@ from ropewalk.settings.budget import (
     gradients_wait,
     head_bytes,
     margin,
+    mask_bytes,
     spare_after_a_step,
 )
 
 
 def layer_of(job: Job) -> Layer:
-    """What one layer could keep for a micro batch, as training/recompute.py finds it in the layer itself."""
+    """What one layer could keep for a micro batch, as training/recompute.py finds it in the layer itself.
+
+    Of layers that see different parts of the window (Gemma 3) the mean, as training has it: all are chosen for as if they were alike.
+    """
     weights, tokens = job.shape.products, job.tokens
-    attention = 2.0 * tokens * job.shape.query_width * job.length  # two products over half the square
+    attention = job.shape.attention_work(job.length) * tokens / job.shape.layers
     flops = {name: 2.0 * tokens * each for name, each in weights.items()} | {"attention": attention}
     sizes = products(job)
     candidates = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]
@@ -45,6 +49,8 @@ def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
         factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
     )
     reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
+    if shape.is_masked(job.length):
+        reserved += mask_bytes(job.length, job.micro, job.regime.compute)
     card = (
         chip.memory * GIB
         - bare.weights

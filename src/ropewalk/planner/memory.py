@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
-from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, shared_window_bytes, unsharded_bytes
+from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, mask_bytes, shared_window_bytes, unsharded_bytes
 
 GIB = 2**30
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
@@ -98,14 +98,16 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
     on_the_way = min(job.activations.hosted * layers, ON_THE_WAY) * hosted_layer_bytes(job) * job.tokens
     kept = layers * (layer_kept - hosted_bytes(job) * job.tokens) + on_the_way
     gathered_forward, gathered_layer = _copies(job)
-    layer = _workspace(job)
+    # Made once, before the layers, and theirs until the last of them is done.
+    mask = mask_bytes(job.length, 0, 0) if job.shape.is_masked(job.length) else 0.0
+    layer = _workspace(job) + mask
     return {
         "forward": dict(
             gradients=gradients if held else 0.0,
             cast=gathered_forward,
             activations=kept,
             logits=loss_bytes(job),
-            workspace=0.0,
+            workspace=mask,
         ),
         "backward": dict(
             gradients=gradients if held else _head_gradient(job),

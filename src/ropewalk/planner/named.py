@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.files import read_json, strange_config
 from ropewalk.checkpoint.hub import refuse_irregular_cache
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner.known_models import known_model
@@ -40,7 +41,7 @@ def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Un
 
 def _of_config(name: str, config: dict[str, Any], answers: Answers) -> Shape:
     rope = read_rope(config, answers=answers).answered()
-    return read_shape(config, name=name, window=rope.window, original_window=rope.original_window)
+    return _with_rope(config, rope, name)
 
 
 def _shape(checkpoint: Checkpoint) -> Shape:
@@ -48,13 +49,12 @@ def _shape(checkpoint: Checkpoint) -> Shape:
     warn_of_spellings(checkpoint)
     stored = checkpoint.parameters if checkpoint.has_weights else None
     with strange_config(checkpoint.name):
-        return read_shape(
-            checkpoint.config,
-            name=checkpoint.name,
-            stored=stored,
-            window=checkpoint.rope.window,
-            original_window=checkpoint.rope.original_window,
-        )
+        return _with_rope(checkpoint.config, checkpoint.rope, checkpoint.name, stored)
+
+
+def _with_rope(config: dict[str, Any], rope: RopeConfig, name: str, stored: int | None = None) -> Shape:
+    shape = read_shape(config, name=name, stored=stored, window=rope.window, original_window=rope.original_window)
+    return replace(shape, rope=rope)
 
 
 def _known_here(name: str) -> str:

@@ -10,15 +10,15 @@ it against transformers). Keys that a config.json leaves out are those of transf
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
-from ropewalk.checkpoint.layers import LayerLayout, read_layers
-from ropewalk.checkpoint.rope_config import text_section
+from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, read_layers
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
 
@@ -50,6 +50,7 @@ class Shape:
         stored: weights in the checkpoint's files, where those were at hand.
         assumed: the family is none that is known by name, and was counted as Llama's.
         layout: which layers rotate and slide.
+        rope: what its config says of RoPE, where the shape is of a model by its name (named.py).
         hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
@@ -75,6 +76,7 @@ class Shape:
     assumed: bool = False
     layout: LayerLayout | None = None
     hurdles: tuple[str, ...] = ()
+    rope: RopeConfig | None = field(default=None, compare=False)
 
     @property
     def query_width(self) -> int:
@@ -130,14 +132,19 @@ class Shape:
         """Weights that one token is multiplied by: all but the embedding, which is looked up, and idle experts."""
         return self.layers * sum(self.products.values()) + self.small + self.last + self.embedding
 
-    def keys(self, tokens: int) -> tuple[float, float]:
-        """Keys a query sees on average in a full layer and in a sliding one; causal, so half the square in a full layer."""
-        window = min(self.sliding_window or tokens, tokens)
-        return tokens / 2, window - window * window / (2 * tokens)
+    def is_masked(self, tokens: int) -> bool:
+        """Whether layers that slide need a mask in a sequence of `tokens`."""
+        return bool(self.sliding) and is_masked(tokens, self.sliding_window)
 
     def attention_flops(self, tokens: int) -> float:
-        """Of all layers' two attention products, forward, a token, at a sequence of `tokens`."""
-        full, sliding = self.keys(tokens)
+        """Of all layers' two attention products, forward, a token, at a sequence of `tokens`: of keys that are seen."""
+        return self._attention(keys_seen(tokens), keys_seen(tokens, self.sliding_window))
+
+    def attention_work(self, tokens: int) -> float:
+        """The same of all keys that are computed, which is what takes time."""
+        return self._attention(keys_computed(tokens), keys_computed(tokens, self.sliding_window))
+
+    def _attention(self, full: float, sliding: float) -> float:
         return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * sliding)
 
     def flops(self, tokens: int) -> float:

@@ -70,7 +70,7 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     products = passes * 2 * (layer + head) * tokens / matrix + (
         2 * head * tokens / matrix if job.recipe.mode == "lora" else 0
     )
-    attention = shape.attention_flops(job.length) * tokens
+    attention = shape.attention_work(job.length) * tokens
     split = (1 + min(1.0, SHARED * SHARED_AT / job.length) * (1 - 1 / job.cp)) / rates.sustained
     forward = split * attention / rates.attention_forward
     backward = split * 2 * attention / rates.attention_backward
@@ -105,7 +105,7 @@ def _short_contexts(job: Job, rates: Rates) -> float:
     tokens = job.tokens * passes * recipe.longce / job.length
     layers = 2 * sum(shape.products.values()) * shape.layers * tokens
     products = (layers + 2 * shape.embedding * job.tokens) / (rates.matrix * rates.sustained)
-    attention = shape.attention_flops(recipe.longce) * tokens / (rates.attention_forward * rates.sustained)
+    attention = shape.attention_work(recipe.longce) * tokens / (rates.attention_forward * rates.sustained)
     return products + attention + _elementwise(job) / 4 * tokens / rates.bandwidth
 
 

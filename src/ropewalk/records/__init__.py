@@ -19,6 +19,7 @@ table or on a page comes from a row, and every row names the run that made it.
     attention_summary.py    attention rows in a few numbers
     resume.py               what a record file already holds
     sources.py              texts by name in one line, and back
+    evidence.py             what the lab measured nearest to a model and its scaling, in sentences
     paper.py, format.py     the paper's own figures; how a figure is written
 """
 

@@ -85,7 +85,7 @@ class Abf(Scaling):
         if self.rope_theta <= rope.rope_theta:
             raise UserError(
                 f"the rope_theta of abf scaling must be above the model's own {rope.rope_theta:g}, got {self.rope_theta:g}; "
-                + _like_ntk(rope, self.factor)
+                + _as_measured(rope)
             )
         return Rope(rope.head_dim, float(self.rope_theta), rope.window)
 
@@ -95,7 +95,7 @@ class Abf(Scaling):
 
     @staticmethod
     def usual(rope: Rope) -> float:
-        """The rope_theta that is tried where none is asked for: Xiong et al. 2023 (arXiv 2309.16039) take 500000 for 10000."""
+        """The rope_theta that the lab measured: Xiong et al. 2023 (arXiv 2309.16039) take 500000 for 10000."""
         return 50 * rope.rope_theta
 
     @classmethod
@@ -103,7 +103,9 @@ class Abf(Scaling):
         """With the rope_theta that was given. No default: the paper has one number for its models, and no rule for others."""
         if parameters.get("rope_theta") is None:
             _refuse_no_base(rope)
-            raise UserError(f"abf scaling needs a --rope-theta, got none; {_like_ntk(rope, factor)}")
+            raise UserError(
+                f"abf scaling needs a --rope-theta above the model's own {rope.rope_theta:g}, got none; {_as_measured(rope)}"
+            )
         scaling = super().for_extension(rope, factor, **parameters)
         scaling.inv_freq(rope)
         return scaling
@@ -179,7 +181,6 @@ def _refuse_no_base(rope: Rope) -> None:
         raise UserError(f"abf scaling needs at least 4 rotated coordinates, got {rope.head_dim}; use linear")
 
 
-def _like_ntk(rope: Rope, factor: float) -> str:
-    """A way out that fits the model and the window."""
-    rope_theta = math.floor(Ntk(factor).rope_theta(rope)) + 1
-    return f"NTK scaling by {factor:.4g} would have --rope-theta {rope_theta}"
+def _as_measured(rope: Rope) -> str:
+    """A way out that fits the model, of which docs/results.md has figures."""
+    return f"what was measured, at factor 4, is 50 times that: --rope-theta {Abf.usual(rope):.0f} (docs/results.md)"

@@ -102,6 +102,14 @@ def head_bytes(tokens: float, width: int, vocabulary: int) -> float:
     return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary
 
 
+def mask_bytes(window: float, windows: int, size: int) -> float:
+    """What attention takes for its mask where layers slide: transformers' own of all pairs, a byte each, and what PyTorch makes of it for the kernel.
+
+    windows: that a kernel is given at a time, each with a mask of its own. size: bytes of a number in the arithmetic.
+    """
+    return window * window * (1 + windows * size)
+
+
 def shared_window_bytes(tokens: float, key_width: int, query_width: int) -> float:
     """What attention takes, beside its part of queries and results, on each device of those that share a window: one layer's at a time.
 

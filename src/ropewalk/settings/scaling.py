@@ -71,11 +71,11 @@ class ScalingOptions(WindowOptions):
     """
 
     method: Annotated[TrainMethod, SPELLINGS] = "auto"
-    """linear or pi: Position Interpolation, every position divided by the factor (Chen et al. 2023, section 2.3). ntk: a larger RoPE base, so that fast pairs hardly change. abf: the base that --rope-theta names. yarn: slow pairs interpolated, fast ones left alone, attention sharpened. llama3: as yarn, by Llama 3.1's rule and without the sharpening. longrope, factors: a factor for each pair (--factors, from `ropewalk search`), with LongRoPE's attention factor or without. proportional: slow pairs stand still. auto: the method that the model has, yarn if it has none (of those that find most of the passkeys it loses least in the old window, docs/results.md; of a learned table linear, the only one there is)."""
+    """linear or pi: Position Interpolation, every position divided by the factor (Chen et al. 2023, section 2.3). ntk: a larger RoPE base, so that fast pairs hardly change. abf: the base that --rope-theta names. yarn: slow pairs interpolated, fast ones left alone, attention sharpened. llama3: as yarn, by Llama 3.1's rule and without the sharpening. longrope, factors: a factor for each pair (--factors, from `ropewalk search`), with LongRoPE's attention factor or without. proportional: slow pairs stand still. auto: the method that the model has, yarn if it has none (on SmolLM2-135M at factor 4, of those that find most of the passkeys, it loses least in the old window, docs/results.md; of a learned table linear, the only one there is)."""
     raise_sliding_window: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Where attention slides in every layer (Mistral v0.1, Phi-3-mini-4k): let each layer see the new window, scaled from what it sees now."""
     rope_theta: Annotated[float, Range(1, 10**15, above=True)] | None = None
-    """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own."""
+    """The RoPE base of method abf (adjusted base frequency, Xiong et al. 2023, arXiv 2309.16039), above the model's own; 50 times that is what was measured."""
     temperature: Annotated[float, Range(0, 100, above=True)] | None = None
     """Of method yarn: attention scores are divided by it; (0.1 ln factor + 1)^-2 if not given (Peng et al. 2023, arXiv 2309.00071, eq. 22)."""
     beta_fast: _Turns | None = None

@@ -38,7 +38,7 @@ from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import takes
 from ropewalk.settings.mixture import sources_of
 from ropewalk.suite.claims import claimed
-from ropewalk.suite.digests import trained_on
+from ropewalk.suite.digests import warn_of_trained_texts
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.kept import STATE
 from ropewalk.suite.measurements import benchmark_tasks
@@ -82,7 +82,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
         for window in grid.windows(row):
             grid.stride(window)
     if is_first_process():
-        _warn_of_test_texts(settings)
+        for option in ("test", "validation", "also"):
+            warn_of_trained_texts(option, getattr(settings, option), settings.data)
         _warn_of_few_trials(settings)
     if settings.dry_run:
         to_do = [row for row in grid.rows if not is_whole(grid, row, out)]
@@ -115,18 +116,6 @@ def _tokenising(grid: Grid, row: Row) -> float:
     if seconds:
         _logger.info(f"{row.name} has all of --data tokenised, once: about {duration(seconds)} on this machine")
     return seconds
-
-
-def _warn_of_test_texts(settings: AblateSettings) -> None:
-    """Say it where what is measured is trained on."""
-    if same := trained_on(settings):
-        test, data = next(iter(same.items()))
-        first = (test if test == data else f"{test} is {data}") + (
-            f", and {len(same) - 1} more" if len(same) > 1 else ""
-        )
-        _logger.warning(
-            f"--test names texts that --data trains on ({first}): what is measured there is what was learnt by heart; name others"
-        )
 
 
 def _warn_of_few_trials(settings: AblateSettings) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from ropewalk.checkpoint.steps import CHECKPOINTS, step_name, steps_in
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import measure as perplexities
@@ -20,6 +22,7 @@ from ropewalk.records import ModelInfo, Perplexity, read
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings, PerplexitySettings
 from ropewalk.settings.train import TrainSettings
+from ropewalk.suite.digests import warn_of_trained_texts
 from ropewalk.training.loop import Loop
 from ropewalk.training.run import run
 
@@ -41,6 +44,7 @@ def train(settings: TrainSettings) -> ModelInfo:
     Raises:
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
     """
+    warn_of_trained_texts("watch-data", settings.watch_data, settings.data)
     return run(settings, Watch(settings) if settings.watch else None)
 
 
@@ -72,19 +76,40 @@ class Watch:
             _, found = passkey.measure(loaded, keys)
             figures.append(f"{found.accuracy:.0%} of the passkeys at {window}")
         _logger.info(f"step {loop.done}: {', '.join(figures)}")
-        return self._too_much(place, windows[0])
+        return self._too_much(loop, windows[0])
 
-    def _too_much(self, place: Path, window: int) -> str | None:
-        """Whether the perplexity at the old window has risen by more than is allowed, by what is on record, of a run that goes on too."""
+    def _too_much(self, loop: Loop, window: int) -> str | None:
+        """Whether the perplexity at the old window has risen by more than is allowed, by what is on record, of a run that goes on too; and what is better."""
         limit = self.settings.watch_stop
         if limit is None:
             return None
-        perplexities_so_far = [
-            each.row.perplexity for each in read([place]).of(Perplexity) if each.row.window == window
-        ]
-        if perplexities_so_far[-1] <= min(perplexities_so_far) * (1 + limit / 100):
+        looks = [each for each in read([loop.out / WATCHED]).of(Perplexity) if each.row.window == window]
+        last, least = looks[-1].row.perplexity, min(each.row.perplexity for each in looks)
+        most = least * (1 + limit / 100)
+        if last <= most:
             return None
-        return f"the perplexity at {window} tokens is {perplexities_so_far[-1]:.4g}, more than {limit:g} % above {min(perplexities_so_far):.4g}"
+        begun = loop.start.info.steps or 0
+        good = max((each.run.model.steps or 0) - begun for each in looks if each.row.perplexity <= most)
+        return (
+            f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is that "
+            f"worse model; {self._better(loop.out, good)}"
+        )
+
+    def _better(self, out: Path, good: int) -> str:
+        """What there is of a run before its old window suffered, and how to go on. out: where it lies. good: the last step at which it had not."""
+        if not good:
+            return "nothing was better but the model it began with: begin again (--overwrite) at a lower --learning-rate, or look more often (--watch-every)"
+        saved = max((step for step in steps_in(out / CHECKPOINTS) if step <= good), default=None)
+        if saved is None:
+            return (
+                f"it was within that after step {good}, and no checkpoint was kept until then: begin again (--overwrite) with --save-every "
+                f"{self.settings.watch_every}, which keeps every model that is looked at"
+            )
+        place = self.settings.out / CHECKPOINTS / step_name(saved)
+        return (
+            f"{place} is the last that is saved of the steps to {good}, which kept within: use that, or train it on at a lower --learning-rate "
+            f"(ropewalk train {shlex.quote(str(place))} …)"
+        )
 
 
 def _as_it_is(loop: Loop) -> LoadedModel:

@@ -20,7 +20,7 @@ from torch import nn
 
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.model.layers import key_width, query_width
+from ropewalk.model.layers import key_width, layout_of, query_width
 from ropewalk.planner.choice import NOTHING, Room
 from ropewalk.settings.budget import (
     COMPILED_FLOPS,
@@ -28,6 +28,7 @@ from ropewalk.settings.budget import (
     SHARED_MARGIN,
     head_bytes,
     host_room,
+    mask_bytes,
     mlp_tiles,
     shared_window_bytes,
     spare_after_a_step,
@@ -70,7 +71,8 @@ class ActivationMemory:
         assert self._checkpointing is not None
         self._traced = True
         with self._autocast():
-            self._checkpointing.candidates(self._loss.body, *self._shape, device=self._mesh.device)
+            mesh = self._mesh
+            self._checkpointing.candidates(self._loss.body, *self._shape, device=mesh.device, sharing=mesh.context_size)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         """As a pass will compute: sharded weights are gathered in that dtype, which autocast comes near."""
@@ -129,6 +131,8 @@ class ActivationMemory:
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
         reserved = reserved_bytes(parameters, accumulated=self._accumulated)
         reserved += self._of_several(tokens)
+        if layout_of(self._loss.model).is_masked(self._shape[1]):
+            reserved += int(mask_bytes(self._shape[1], self._shape[0], self._compute.itemsize))
         return gpu_room(
             self._checkpointing,
             self._mesh.device,

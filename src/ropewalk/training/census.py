@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.attention_ops.kernels import FUSED_ATTENTIONS
+from ropewalk.model.layers import layout_of
 from ropewalk.model.torch_internals import FakeTensorMode, TorchDispatchMode, storage_of
 from ropewalk.planner.choice import Candidate
 from ropewalk.training.tiles import tileable
@@ -40,10 +41,13 @@ class Census(TorchDispatchMode):
         expensive: these operations, in order.
         all_bytes: of the results of all operations.
         marks: how many of these operations there had been when the MLP began and when it ended.
+
+    keys: by which attention multiplies a query.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keys: float) -> None:
         super().__init__()
+        self._keys = keys
         self.expensive: list[Candidate] = []
         self.all_bytes = 0
         self.marks: list[int] = []
@@ -56,7 +60,7 @@ class Census(TorchDispatchMode):
         results = [t for t in (out if isinstance(out, tuple | list) else [out]) if isinstance(t, Tensor)]
         size = sum(t.numel() * t.element_size() for t in results)
         if is_expensive(func):
-            self.expensive.append(Candidate(len(self.expensive), str(func), _flops(func, args), size))
+            self.expensive.append(Candidate(len(self.expensive), str(func), _flops(func, args, self._keys), size))
         if not self._seen & {storage_of(t) for t in results}:
             self.all_bytes += size
         self._hold(results)
@@ -71,18 +75,24 @@ class Census(TorchDispatchMode):
         self._seen |= {storage_of(tensor) for tensor in tensors}
 
 
-def _flops(op: Any, args: Sequence[Any]) -> float:
+def _flops(op: Any, args: Sequence[Any], keys: float) -> float:
     if op in _PRODUCTS:
         left, right = (args[i] for i in _PRODUCTS[op])
         return 2.0 * left.numel() * right.shape[-1]
-    query, key = args[0], args[1]
-    # Two products over half the square: everything trained here is causal.
-    return 2.0 * query.numel() * key.shape[-2]
+    return 4.0 * args[0].numel() * keys  # two products
 
 
-def census_of(body: nn.Module, layer: nn.Module, batch: int, tokens: int, device: torch.device | None = None) -> Census:
-    """The first pass of a layer over a micro batch of [batch, tokens]. device: where it will run, if the weights are not there yet."""
-    census, mlp = Census(), tileable(layer)
+def census_of(
+    body: nn.Module, layer: nn.Module, batch: int, tokens: int, device: torch.device | None = None, *, sharing: int = 1
+) -> Census:
+    """The first pass of a layer over a micro batch of [batch, tokens].
+
+    device: where it will run, if the weights are not there yet. sharing: devices that share the window. Its attention costs the mean of all layers':
+    where some slide (Gemma 3), the first one alone would stand for none of them.
+    """
+    layout = layout_of(body)
+    census = Census(keys=layout.keys_computed(sharing * tokens) / len(layout.layers))
+    mlp = tileable(layer)
 
     def enter(*_: Any) -> None:
         census.__enter__()

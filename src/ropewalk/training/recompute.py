@@ -176,14 +176,15 @@ class SelectiveCheckpointing:
         self.tiles = replace(self.tiles, count=count)
 
     def candidates(
-        self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None
+        self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None, sharing: int = 1
     ) -> list[Candidate]:
         """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first; from then on its MLP goes in tiles.
 
-        device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it.
+        device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it. sharing: devices that share the
+        window.
         """
         self.tile(1)
-        census = census_of(body, self.layers[0], batch, tokens, device)
+        census = census_of(body, self.layers[0], batch, tokens, device, sharing=sharing)
         # The last product's result is added to the stream and never looked at again.
         candidates = sorted(census.expensive[:-1], key=lambda c: -c.flops_per_byte)
         cost = sum(operation.cost for operation in census.expensive)

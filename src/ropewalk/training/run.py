@@ -18,7 +18,7 @@ from ropewalk.checkpoint.steps import all_taken, asked_of, model_step, steps_in,
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
-from ropewalk.rope.evidence import choice, evidence
+from ropewalk.records.evidence import Training, choice, evidence
 from ropewalk.sentences import counted
 from ropewalk.settings.command import option_name
 from ropewalk.settings.inputs import inputs_of
@@ -128,9 +128,24 @@ def _run(
     start = starting_model(settings, mesh, checkpoint=checkpoint)
     if mesh.main and settings.steps <= settings.warmup_steps:
         _logger.info(short_warmup(settings.steps, settings.peak_rate(start.info.parameters), settings.warmup_steps))
-    if mesh.main and settings.window > checkpoint.positions.window and (said := evidence(start.info.method)):
-        _logger.info(f"{choice(settings.method, start.info.method)}: {said}")
+    if mesh.main and (sentence := method_taken(settings, checkpoint)):
+        _logger.info(sentence)
     return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()
+
+
+def method_taken(settings: TrainSettings, checkpoint: Checkpoint) -> str:
+    """By which method the window is a longer one, and what was measured of it; empty where neither this run nor `extend` made it longer.
+
+    Args:
+        settings: settled. checkpoint: that is trained, by its new config.
+    """
+    source, info = (checkpoint.weights_of or checkpoint).positions, checkpoint.info
+    extends = settings.window > source.window
+    if info.window == info.original_window or not (extends or source.block):
+        return ""
+    tokens = settings.steps * settings.batch * settings.tokens_in_memory(info.original_window)
+    training = Training(settings.mode, tokens, settings.peak_rate(info.parameters))
+    return f"{choice(settings.method if extends else info.method, info.method)}: {evidence(info, training)}"
 
 
 def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:

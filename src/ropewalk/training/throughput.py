@@ -19,7 +19,7 @@ import torch
 
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.devices import device_name
-from ropewalk.model.layers import head_size
+from ropewalk.model.layers import layout_of, query_width
 from ropewalk.planner.chip_names import named
 from ropewalk.planner.chips import Chip, mfu
 from ropewalk.records import Step
@@ -31,13 +31,12 @@ _TIMES = 20
 
 
 def flops_per_token(model: Any, window: int) -> float:
-    """3 x (2 x parameters without the embedding + 2 x layers x window x width): forward and backward, nothing recomputed.
+    """3 x (2 x parameters without the embedding + 4 x layers x keys x width): forward and backward, nothing recomputed.
 
-    A weight is one multiplication and one addition a token. Causal attention looks at half the square, so its two products cost
-    2 x window x width a layer and token, width being heads x head size. The backward pass is twice the forward. Looking an
+    A weight is one multiplication and one addition a token. Attention's two products cost 4 x keys x width a layer and token, width being heads x
+    head size, and a query seeing half the window on average, or less where a layer slides. The backward pass is twice the forward. Looking an
     embedding up costs nothing; an output head that shares its weights is a product all the same.
     """
-    config = model.config.get_text_config()
     body = model.get_base_model() if hasattr(model, "get_base_model") else model
     embedding = body.get_input_embeddings().weight
     head = body.get_output_embeddings()
@@ -46,8 +45,8 @@ def flops_per_token(model: Any, window: int) -> float:
     weights = sum(counted.values()) + low_bits.uncounted(body)
     if head is None or head.weight is not embedding:
         weights -= embedding.numel()
-    width = config.num_attention_heads * head_size(model)
-    return 3.0 * (2.0 * weights + 2.0 * config.num_hidden_layers * window * width)
+    attention = 4.0 * layout_of(model).keys_seen(window) * query_width(model)
+    return 3.0 * (2.0 * weights + attention)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from ropewalk.checkpoint.architecture import in_words
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.cli.tables.plan_sentences import (
     MONTH,
     count,
@@ -24,6 +25,7 @@ from ropewalk.planner.planner import ASSUMED_FACTOR, Plan
 from ropewalk.planner.reading import SERVED_SHARE
 from ropewalk.records.format import duration
 from ropewalk.sentences import counted
+from ropewalk.settings.budget import mask_bytes
 from ropewalk.settings.recipe import Recipe
 
 _MOMENTS = {
@@ -34,8 +36,8 @@ _MOMENTS = {
 }
 
 
-def show_plan(plan: Plan) -> None:
-    """Print a plan."""
+def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
+    """Print a plan. info: the model as it is to be, where that is settled."""
     terminal = console()
     job, shape, chip = plan.job, plan.job.shape, plan.chip
     where = f"{job.gpus} × {chip.shown}" if chip.matrix or job.gpus > 1 else chip.name
@@ -51,6 +53,11 @@ def show_plan(plan: Plan) -> None:
         )
     if shape.layout is not None:
         lines.append(str(shape.layout))
+    if shape.is_masked(job.length):
+        size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
+        lines.append(
+            f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them: in training they save no time"
+        )
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":
         lines.append(
@@ -65,7 +72,7 @@ def show_plan(plan: Plan) -> None:
     at_once = of_days and (chip.on_cpu or plan.hours > MONTH)
     if at_once:
         tell(night_line(plan))
-    recipe = recipe_line(plan)
+    recipe = recipe_line(plan, info)
     if at_once and recipe:
         tell(recipe)
     if not plan.fits:  # before every table

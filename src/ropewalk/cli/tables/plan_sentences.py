@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
 from ropewalk.records.format import duration
 from ropewalk.sentences import counted, share
+from ropewalk.settings.recipe import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
 _NIGHT, _STEPS, MONTH = 8 * 3600, 20, 30 * 24
@@ -94,19 +96,38 @@ def ends_early(plan: Plan, minutes: float) -> str:
     return f"--budget {minutes:g} ends it after about {int(steps * share)} of {counted(steps, 'step')}; another time --resume goes on"
 
 
-def recipe_line(plan: Plan) -> str:
-    """Whose recipe the default is, and one that was measured beside it; empty where the steps were named."""
-    beside, recipe = measured_recipe(plan), plan.job.recipe
-    if beside is None:
+def recipe_line(plan: Plan, info: ModelInfo | None = None) -> str:
+    """Whose recipe the default is, and the nearest one that was measured; empty where nothing is to be said.
+
+    Args:
+        info: as in `measured_recipe`.
+    """
+    return "; ".join(filter(None, [_papers_recipe(plan), _measured_recipe(plan, info)]))
+
+
+def _papers_recipe(plan: Plan) -> str:
+    """Whose the steps are that nobody named."""
+    recipe = plan.job.recipe
+    if recipe.steps != Recipe.steps:
         return ""
     whole = f" ({duration(3600 * plan.hours)})" if plan.timed else ""
     papers = replace(recipe, batch_size=None).for_model(plan.job.shape.parameters).batch == recipe.batch
+    return (
+        f"{counted(recipe.steps, 'step')}{f' of {recipe.batch} windows' if papers else ''}{whole} are the recipe of Chen et al. for Position Interpolation, whatever the "
+        "model and the window"
+    )
+
+
+def _measured_recipe(plan: Plan, info: ModelInfo | None) -> str:
+    """The nearest training that was measured, and what as many steps take here."""
+    beside = measured_recipe(plan, info)
+    if beside is None:
+        return ""
     price = "" if beside.cost is None else f", which cost {money(beside.cost)} by the price given"
     takes = "" if beside.hours is None else f", about {duration(3600 * beside.hours)}{price}"
     return (
-        f"{counted(recipe.steps, 'step')}{f' of {recipe.batch} windows' if papers else ''}{whole} are the recipe of Chen et al. for Position Interpolation, whatever the "
-        f"model and the window; measured in the lab with YaRN, the default method: --steps {beside.steps} --batch-size {beside.batch_size}, "
-        f"{count(beside.tokens)} tokens{takes} ({beside.evidence}; for a larger model, another factor or window it is a first guess)"
+        f"measured in the lab with {beside.method}{'' if info else ', which --method auto takes'}: train --steps {beside.steps} --batch-size {beside.batch_size} "
+        f"--learning-rate {beside.learning_rate:g}, here {count(beside.tokens)} tokens{takes} ({beside.evidence})"
     )
 
 
