@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ import pytest
 import made_up
 import ropewalk
 from ropewalk import cli, testing
+from ropewalk.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -249,6 +252,23 @@ def test_an_interrupt_is_130_without_traceback(
         cli.main(["extend", "hemp", "--window", "1024", "--out", "nowhere"])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "ropewalk: interrupted\n"
+
+
+def test_what_low_bit_packages_say_of_themselves_is_no_news_to_a_user(monkeypatch, caplog, recwarn) -> None:
+    from ropewalk.model import extend
+
+    def says(*_: object, **__: object) -> None:
+        for name in ("torchao", "bitsandbytes.backends.cpu.ops", "torch.utils._pytree", "another"):
+            logging.getLogger(name).warning("%s lacks a kernel", name)
+        logging.getLogger("torchao").error("torchao is broken")
+        warnings.warn("OptimState8bit does not implement _stable_hash_for_caching", stacklevel=1)
+        raise UserError("that is all")
+
+    monkeypatch.setattr(extend, "extend", says)
+    with pytest.raises(SystemExit):
+        cli.main(["extend", "hemp", "--window", "1024", "--out", "nowhere"])
+    assert caplog.messages == ["another lacks a kernel", "torchao is broken"]
+    assert not [warning for warning in recwarn if "hash" in str(warning.message)]
 
 
 def test_too_little_memory_is_a_sentence_and_another_fault_is_not_hidden(monkeypatch, capsys) -> None:

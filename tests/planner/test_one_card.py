@@ -207,8 +207,27 @@ def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
     for wrong in ("24 apples", "-3GB", "0", ""):
         with pytest.raises(UserError, match="gpu-memory"):
             plan("hemp", window=1024, gpu_memory=wrong)
-        with pytest.raises(UserError, match="host-memory is a"):
-            plan("hemp", window=1024, host_memory=wrong)
+        if wrong != "0":
+            with pytest.raises(UserError, match="host-memory is a"):
+                plan("hemp", window=1024, host_memory=wrong)
+
+
+def test_a_host_may_have_little_memory_or_none_to_give() -> None:
+    asked = dict(window=131072, gpus="H100", batch_size=1)
+    for none in ("0", "0GB", "512MB"):
+        planned = plan("7b", **asked, host_memory=none)
+        size = 0.98 * 0.5 * 0.9 * 2**30 if none == "512MB" else 0
+        assert planned.job.host == pytest.approx(size) and planned.something_fits
+        assert all(each.memory.host <= size for each in (planned, *planned.here))
+    assert chip_names.gibibytes("512MiB", "host-memory") == 0.5 and chip_names.gibibytes("1TB", "x") == 0.98 * 1024
+    with pytest.raises(UserError, match="host-memory is a size"):
+        plan("hemp", window=1024, host_memory="24B")
+
+
+def test_a_card_of_ones_own_machine_has_less_of_the_hosts_memory_beside_it() -> None:
+    for gpus, host in (("4090", 64), ("3060", 64), ("5090", 64), ("A6000", 128), ("H100", 128), ("T4", 128)):
+        planned = plan("7b", window=8192, gpus=gpus, batch_size=1)
+        assert (planned.assumed_host, planned.job.host) == (f"{host}GiB", 0.9 * host * 2**30)
 
 
 def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
@@ -233,7 +252,7 @@ def test_a_number_of_cards_whose_memory_is_given_needs_no_name() -> None:
     [
         ("RTX 3060", "3060"), ("RTX3090", "3090"), ("4060 Ti 16GB", "4060-Ti"), ("RTX 4070 Ti Super", "4070-Ti-Super"), ("4080", "4080"),
         ("GeForce RTX 4090", "4090"), ("5060-Ti-16GB", "5060-Ti"), ("5070 Ti", "5070-Ti"), ("5080", "5080"), ("2xRTX5090", "5090"),
-        ("Tesla T4", "T4"), ("V100", "V100-32"), ("V100 16GB", "V100-16"), ("A10", "A10"), ("Apple M3-Ultra-512", "M3-Ultra-512"),
+        ("Tesla T4", "T4"), ("V100", "V100-32"), ("V100 16GB", "V100-16"), ("A10", "A10"), ("A40", "A40"), ("L40", "L40"), ("RTX 6000 Ada Generation", "6000-Ada"), ("H20", "H20"), ("H100 NVL", "H100-NVL"), ("b300", "B300"), ("Apple M3-Ultra-512", "M3-Ultra-512"),
         ("3060ti", "3060-Ti"), ("RTX 3070", "3070"), ("RTX 3070 Ti", "3070-Ti"), ("3080", "3080"), ("3080 Ti", "3080-Ti"), ("3090ti", "3090-Ti"),
         ("4060", "4060"), ("rtx-4070", "4070"), ("4070 super", "4070-Super"), ("4070ti", "4070-Ti"), ("4070TiSuper", "4070-Ti-Super"),
         ("4080 SUPER", "4080-Super"), ("5060", "5060"), ("5070", "5070"), ("L4", "L4"), ("L40S", "L40S"), ("MI300X", "MI300X"), ("b200", "B200"),
@@ -264,6 +283,11 @@ def test_every_chip_has_a_source_and_sane_figures() -> None:
         # The roofline's ridge of an accelerator of the last decade; one off by ten would be a slip of the pen.
         assert chip.matrix == 0 or 10 < chip.matrix / chip.bandwidth < 500
     assert chip_names.named("NVIDIA GeForce RTX 4070 Ti SUPER") is chips.CHIPS["4070-TI-SUPER"]
+    assert [
+        chip_names.named(f"NVIDIA {name}").name
+        for name in ("L40", "L40S", "H20", "H200", "H100 NVL", "A40", "RTX 6000 Ada Generation")
+    ] == ["L40", "L40S", "H20", "H200", "H100-NVL", "A40", "6000-Ada"]
+    assert chip_names.named("NVIDIA RTX A4000") is None
     assert chip_names.named("Tesla V100-SXM2-16GB") is chips.CHIPS["V100-16"]
 
 

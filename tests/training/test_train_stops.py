@@ -169,6 +169,9 @@ def test_a_run_that_went_on_at_another_rate_is_repeated_by_the_commands_in_its_f
     go(base, tmp_path / "out", steps=4, resume=True, allow_changes=True, learning_rate=2e-3, **options)
     go(base, tmp_path / "out", steps=6, resume=True, learning_rate=2e-3, **options)  # and on, unchanged
     first, _ = (tmp_path / "out/run.yaml").read_text(encoding="utf-8").split("\n", 1)
+    assert (
+        "; auto chose --precision float32 and --optimizer adamw, and may choose otherwise on another device; " in first
+    )
     commands = first.partition("; again: ")[2].replace("THIS FILE", "out/run.yaml").split(", then ")
     monkeypatch.chdir(tmp_path)
     for command in commands:

@@ -69,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # its bars would stand among ours
+    # What torchao and bitsandbytes lack (kernels for other devices) as transformers imports them, and what torch says of how they are written.
+    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     # OpenMP's threads would spin while they wait, and on busy cores take them from the threads that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Without it, ten gigabytes of a GPU that a large model nearly fills are lost between blocks of different sizes.
@@ -135,6 +138,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     handler = log_to_terminal(quiet=options.quiet, verbose=options.verbose)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*_stable_hash_for_caching")  # of torchao's moments
             if options.quiet:
                 # Before they are imported, which is when they read it.
                 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -17,18 +17,18 @@ _ALIASES = {"A100": "A100-80", "H100-SXM": "H100", "H100-80": "H100", "V100": "V
 _ALIASES |= {f"{name}-TI-16": f"{name}-TI" for name in ("4060", "5060")}
 
 
-def gibibytes(text: str, option: str) -> float:
-    """GiB of "24GB", "79.1GiB" or "24". GB is what makers call a card's GiB, of which a driver has some 2 % less.
+def gibibytes(text: str, option: str, *, least: float = 2**-10) -> float:
+    """GiB of "24GB", "79.1GiB", "512MB" or "24", `least` at the least. GB is what makers call a card's GiB, of which a driver has some 2 % less.
 
     Raises:
         UserError: no such size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(gb|gib|g|tb|tib)?\s*", text.lower())
-    size = float(match[1]) if match else 0.0
-    if match is None or not 0 < size <= 10**6:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([mgt])(i?b)?)?\s*", text.lower())
+    times = {"m": 2**-10, "g": 1, "t": 2**10}[match[2] or "g"] if match else 0
+    size = float(match[1]) * times * (1 if match[3] == "ib" else 0.98) if match else -1.0
+    if not least <= size <= 10**6:
         raise UserError(f"--{option} is a size in GB, as in 24GB, got {text!r}; give one")
-    unit = match[2] or "gb"
-    return size * (1024 if unit.startswith("t") else 1) * (1 if "i" in unit else 0.98)
+    return size
 
 
 #: How people write a number of chips: "H200", "8xH100" or "8 H100", "H100:8"; read in this order, since names begin with numbers ("4060 Ti").
@@ -94,7 +94,7 @@ def _of_name(name: str, *, sized: bool) -> Chip | None:
 
 def _bare(name: str) -> str:
     """A chip's name as `CHIPS` has it, without its maker's."""
-    name = re.sub(r"[ _]+", "-", name.strip()).upper()
+    name = re.sub(r"[ _]+", "-", name.strip()).upper().removesuffix("-GENERATION")
     name = re.sub(r"^((NVIDIA|AMD|INSTINCT|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
     name = re.sub(r"(?<=\d)-?TI", "-TI", re.sub(r"-?SUPER", "-SUPER", name))
     return re.sub(r"-?(\d+)GI?B?$", r"-\1", name)

@@ -29,6 +29,7 @@ class Chip:
         source: where the figures are from.
         peers: chips in one machine.
         host_link: bytes/s to the host's memory or back, one way at a time; 0 where they are one memory.
+        host: GiB of the host's memory beside each chip, where nobody says: what machines of this kind have at least.
         limit: the memory of each as --gpu-memory gives it, where that is not the chip's own.
         bfloat16: whether its units know that format, as NVIDIA's do from compute capability 8.0 on.
         on_cpu: training and measuring run on its CPU cores, in the one memory that there is: a machine without a GPU, and Apple's.
@@ -44,6 +45,7 @@ class Chip:
     peers: int = 8
     host_link: float = 25 * _GIGA
     on_cpu: bool = False
+    host: int = 128
     limit: str = ""
     bfloat16: bool = True
 
@@ -61,7 +63,7 @@ def _chip(
     name: str, tera: float, gib: float, gb_s: float, link: float, network: float, pcie: int, source: str, peers: int = 8
 ) -> Chip:
     rates = tera * _TERA, gib, gb_s * _GIGA, link * _GIGA, network * _GIGA
-    return Chip(name, *rates, source, peers, _HOST_LINK[pcie])
+    return Chip(name, *rates, source, peers, _HOST_LINK[pcie], host=64 if source in _GEFORCE else 128)
 
 
 def _apple(name: str, gib: float, gb_s: float) -> Chip:
@@ -77,9 +79,12 @@ def _float32(*chip: Any) -> Chip:
 
 _AMPERE, _ADA = "NVIDIA Ampere GA102 GPU architecture white paper", "NVIDIA Ada GPU architecture white paper"
 _BLACKWELL = "NVIDIA RTX Blackwell GPU architecture white paper"
+#: Cards that people build into their own machines.
+_GEFORCE = (_AMPERE, _ADA, _BLACKWELL)
 #: Sheets quote NVLink and Infinity Fabric in both directions; `link` is one. PCIe 4.0 x16 is 32 GB/s, 5.0 64 GB/s one way. Of GeForce cards that the
 #: white papers do not list, the rate is that of their tensor cores (128 FLOPs each and clock) at the boost clock of their specification; those with
-#: eight lanes of PCIe have the host's link of a generation before. The rate of T4 and V100 is that of float32.
+#: eight lanes of PCIe have the host's link of a generation before. RTX 6000 Ada's is a quarter of its FP8 rate with
+#: sparsity. The rate of T4 and V100 is that of float32.
 CHIPS = {
     chip.name.upper(): chip
     for chip in (
@@ -110,15 +115,21 @@ CHIPS = {
         _float32("V100-16", 15.7, 15.8, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
         _float32("V100-32", 15.7, 31.7, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
         _chip("A10", 125, 22.0, 600, 32, 12.5, 4, "NVIDIA A10 data sheet"),
+        _chip("A40", 149.7, 44.4, 696, 32, 12.5, 4, "NVIDIA A40 data sheet"),
         _chip("A100-40", 312, 39.4, 1555, 300, 25, 4, "NVIDIA A100 40GB SXM data sheet"),
         _chip("A100-80", 312, 79.2, 2039, 300, 25, 4, "NVIDIA A100 80GB SXM data sheet"),
         _chip("H100", 989, 79.1, 3350, 450, 50, 5, "NVIDIA H100 SXM data sheet"),
         _chip("H100-PCIe", 756, 79.1, 2000, 64, 25, 5, "NVIDIA H100 PCIe data sheet"),
+        _chip("H100-NVL", 835.5, 93.1, 3900, 64, 25, 5, "NVIDIA H100 NVL data sheet"),
+        _chip("H20", 148, 95.1, 4000, 450, 50, 5, "NVIDIA H20, as sellers give it"),
         _chip("H200", 989, 139.8, 4800, 450, 50, 5, "NVIDIA H200 SXM data sheet"),
         _chip("B200", 2250, 178.3, 8000, 900, 50, 5, "NVIDIA HGX B200 data sheet"),
+        _chip("B300", 2250, 267.7, 8000, 900, 50, 5, "NVIDIA HGX B300 data sheet"),
+        _chip("L40", 181.05, 44.4, 864, 32, 12.5, 4, "NVIDIA L40 data sheet"),
         _chip("L40S", 362, 44.4, 864, 32, 12.5, 4, "NVIDIA L40S data sheet"),
         _chip("L4", 121, 22.0, 300, 32, 12.5, 4, "NVIDIA L4 data sheet"),
         _chip("A6000", 154.8, 47.4, 768, 32, 12.5, 4, "NVIDIA RTX A6000 data sheet"),
+        _chip("6000-Ada", 364.2, 47.4, 960, 32, 12.5, 4, "NVIDIA RTX 6000 Ada data sheet, FP8 / 4"),
         _chip("MI300X", 1307.4, 191.5, 5300, 448, 50, 5, "AMD Instinct MI300X data sheet"),
         _chip("MI325X", 1307.4, 255.5, 6000, 448, 50, 5, "AMD Instinct MI325X data sheet"),
         *(

@@ -239,7 +239,7 @@ def ways_with_a_shorter_window(job: Job, asked: Recipe) -> Iterator[Way]:
 
 def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[Way]:
     """The job beside two, four and eight times the host's memory, where it reaches that at all, by each regime that was left open."""
-    for times in (2, 4, 8) if job.fused else ():
+    for times in (2, 4, 8) if job.fused and job.host else ():
         size = math.ceil(job.host * times / HOST_SHARE / GIB)
         more = replace(job, host=size * GIB * HOST_SHARE)
         for recipe in allowed(asked, gpus=job.gpus):

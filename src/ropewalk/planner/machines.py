@@ -15,9 +15,6 @@ from ropewalk.settings.budget import HOST_SHARE, host_room
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.recipe import Recipe
 
-#: The host's memory for each chip, where nobody says: what machines of this kind have at least.
-_HOST = "128GiB"
-
 
 def refuse_untaken(recipe: Recipe, gpus: int, *, cp: int | None = None, replicas: int | None = None) -> None:
     """Refuse what training would not take on so many chips, 0 for a CPU; what is proposed is held against it too.
@@ -72,14 +69,14 @@ def refuse_beside_unified(settings: PlanSettings, count: int, chip: Chip) -> Non
         )
 
 
-def host_memory(settings: PlanSettings, gpus_here: int) -> float:
+def host_memory(settings: PlanSettings, gpus_here: int, chip: Chip | None) -> float:
     """Bytes that each chip's process may take of the host."""
-    if size := settings.host_memory if settings.host_memory is not None else assumed_host(settings):
-        return gibibytes(size, "host-memory") * GIB * HOST_SHARE
+    if size := settings.host_memory if settings.host_memory is not None else assumed_host(settings, chip):
+        return gibibytes(size, "host-memory", least=0) * GIB * HOST_SHARE
     return host_room(max(1, gpus_here))
 
 
-def assumed_host(settings: PlanSettings) -> str:
+def assumed_host(settings: PlanSettings, chip: Chip | None) -> str:
     """The host's memory of machines that are not here, where nobody says how much that is."""
     here = settings.gpus is None and settings.gpu_memory is None
-    return "" if here or settings.host_memory is not None else _HOST
+    return "" if here or chip is None or settings.host_memory is not None else f"{chip.host}GiB"

@@ -217,7 +217,7 @@ def plan(settings: PlanSettings) -> Plan:
     count, chip = _chips(settings)
     on_gpu = count > 0 if chip is None else not chip.on_cpu
     machines.refuse_untaken(settings, count if on_gpu else 0, cp=settings.cp, replicas=settings.replicas)
-    job = _job(settings, shape, count, on_gpu)
+    job = _job(settings, shape, count, chip, on_gpu)
     if not on_gpu:
         job, chip, rates = _on_cpu(job, chip)
         need = step_memory(job, cpu=True)
@@ -240,7 +240,7 @@ def plan(settings: PlanSettings) -> Plan:
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
     fixed = settings.cp, settings.replicas, asked
-    assumed_host = machines.assumed_host(settings)
+    assumed_host = machines.assumed_host(settings, chip)
     return Plan(job, chip, rates, memory, time, fits, settings.price, "", *fixed, assumed_host, assumed_window)
 
 
@@ -262,10 +262,10 @@ def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
     return (_gpus_here(), None) if size is None else (1, of_memory(size))
 
 
-def _job(settings: PlanSettings, shape: Shape, count: int, on_gpu: bool) -> Job:
+def _job(settings: PlanSettings, shape: Shape, count: int, chip: Chip | None, on_gpu: bool) -> Job:
     """The job before it is laid out."""
     recipe = settings if on_gpu else regimes.with_regime(settings, *regimes.ON_CPU)
-    host = machines.host_memory(settings, count)
+    host = machines.host_memory(settings, count, chip)
     job = Job(
         shape,
         recipe,

@@ -28,7 +28,7 @@ class PlanSettings(Recipe, OpeningOptions):
     cpu_memory: Annotated[str | None, tyro.conf.arg(metavar="8GB")] = None
     """Memory of a machine without a GPU, of which nothing else is known, so that no time is told."""
     host_memory: Annotated[str | None, tyro.conf.arg(metavar="128GiB")] = None
-    """The host's memory for each chip, for what is kept there; 128GiB, or this machine's own, if not given. An Apple chip's own is the host's as well."""
+    """The host's memory for each chip, for what is kept there; 128GiB, beside a GeForce card 64GiB, or this machine's own, if not given; 0 for none. An Apple chip's own is the host's as well."""
     cp: Devices | None = None
     """Devices that share one window; chosen if not given."""
     replicas: Devices | None = None

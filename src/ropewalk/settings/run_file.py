@@ -132,9 +132,10 @@ def write(settings: Settings, directory: Path, *, instead: bool = False, head: s
     _put(text, place)
 
 
-def write_training(settings: Settings, directory: Path, *, changed_at: int | None = None) -> None:
+def write_training(settings: Settings, directory: Path, *, chosen: str = "", changed_at: int | None = None) -> None:
     """`run.yaml` of a training, in the place of the one before: it says the whole run.
 
+    chosen: what this device chose of what was left open, in words.
     changed_at: the step from which a resumed run goes on with other settings that move the weights. The file of what was before is kept as
     run-until-STEP.yaml, and the first line has one command for each part.
     """
@@ -145,11 +146,12 @@ def write_training(settings: Settings, directory: Path, *, changed_at: int | Non
         f"--config {shlex.quote(f'{directory.name}/run-until-{step}.yaml')} --steps {step} --save-every {step}"
         for step in steps
     ]
-    resumed = ["--out NEW", *["--out NEW --resume --allow-changes"] * len(steps)]
+    resumed = ["--out NEW", *["--out NEW --resume --allow-changes"] * len(steps)] if steps else [""]
     commands = [
-        f"ropewalk train {part} {out}" for part, out in zip([*parts, "--config THIS FILE"], resumed, strict=True)
+        f"ropewalk train {part} {out}".rstrip()
+        for part, out in zip([*parts, "--config THIS FILE"], resumed, strict=True)
     ]
-    write(settings, directory, instead=True, head=f"again: {', then '.join(commands)}" if steps else "")
+    write(settings, directory, instead=True, head=f"{chosen and f'{chosen}; '}again: {', then '.join(commands)}")
 
 
 def _keep_until(directory: Path, step: int) -> None:

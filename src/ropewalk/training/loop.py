@@ -132,7 +132,11 @@ class Loop:
         asked = self._asked
         if snapshot is not None:
             asked = dataclasses.replace(asked, steps=max(asked.steps, snapshot.step), budget=None)
-        run_file.write_training(asked, self.out, changed_at=snapshot.step if snapshot and self._changed else None)
+        open_ = [name for name in ("precision", "optimizer") if getattr(asked, name) == "auto"]
+        chosen = " and ".join(f"--{name} {getattr(self.settings, name)}" for name in open_)
+        chosen = chosen and f"auto chose {chosen}, and may choose otherwise on another device"
+        changed_at = snapshot.step if snapshot and self._changed else None
+        run_file.write_training(asked, self.out, chosen=chosen, changed_at=changed_at)
 
     def _prepare(self) -> None:
         """The disk is asked; what stays in a GPU's memory is put there; then what the layers keep can be chosen."""
