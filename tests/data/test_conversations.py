@@ -696,18 +696,19 @@ WRITES_FIRST_CALL = CHATML.replace(
     "{{ m['content'] }}",
     "{{ m['content'] }}{% if loop.index == 2 %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}{% endif %}",
 )
-NO_TEMPLATE, NO_WORD = "the tokenizer has no chat template", "the tokenizer's chat template writes nothing of them"
+NO_TEMPLATE, NO_WORD = "the tokenizer has no chat template", "the tokenizer's chat template does not write them"
+CALLS, TOOLS = "the tool_calls of {} assistant turns", "the tools of 2 conversations"
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (CHATML, [("tool_calls of some turns", NO_WORD), ("tools of some conversations", NO_WORD)]),
-        (WRITES_CALLS, [("tools of some conversations", NO_WORD)]),
-        (WRITES_FIRST_CALL, [("tool_calls of some turns", NO_WORD), ("tools of some conversations", NO_WORD)]),
-        ("{{ tools }}" + CHATML, [("tool_calls of some turns", NO_WORD)]),
+        (CHATML, [CALLS.format(4), TOOLS]),
+        (WRITES_CALLS, [TOOLS]),
+        (WRITES_FIRST_CALL, [CALLS.format(2), TOOLS]),
+        ("{{ tools }}" + CHATML, [CALLS.format(4)]),
         ("{{ tools }}" + WRITES_CALLS, []),
-        (None, [("tool_calls of some turns", NO_TEMPLATE), ("tools of some conversations", NO_TEMPLATE)]),
+        (None, [CALLS.format(4), TOOLS]),
     ],
 )
 @pytest.mark.parametrize("name", ["f", "Why?", "measure_rope"])
@@ -720,7 +721,8 @@ def test_calls_and_tools_that_are_not_written_are_said_whatever_their_name(recwa
     silent = {CHATML: 4, "{{ tools }}" + CHATML: 4, WRITES_FIRST_CALL: 2, None: 4}.get(template, 0)
     mute = "; conversations without another, left out: 2" * (silent == 4)
     of_silence = [f"answers that hold nothing but what is left out are not scored: {silent}{mute}"] * bool(silent)
-    sentences = [*(f"the {what} are left out, since {why}" for what, why in said), *of_silence]
+    of_gaps = [f"left out, since {NO_WORD if template else NO_TEMPLATE}: {', '.join(said)}"] * bool(said)
+    sentences = [*of_gaps, *of_silence]
     assert [str(each.message) for each in recwarn] == sentences
 
 
