@@ -112,13 +112,14 @@ class _Template:
             return []
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        (text,), (marks,) = render_jinja_template(
+        rendered: Any = render_jinja_template(  # annotated as a string, and a pair
             [self.messages],
             tools=self._tools,
             chat_template=self._source,
             return_assistant_tokens_mask=True,
             **self._tokenizer.special_tokens_map,
         )
+        (text,), (marks,) = rendered
         return marks if text == self.whole and len(marks) == len(self.answers) else []
 
     def first(self, count: int, *, asks: bool = False) -> str | None:
