@@ -1,5 +1,6 @@
 """Conversations in the spellings of published sets; the tokens of their answers, with and without a chat template."""
 
+import csv
 import gzip
 import json
 import re
@@ -53,6 +54,7 @@ def own_cache(tmp_path, monkeypatch):
     "row",
     [
         {"messages": TALK},
+        {"messages": json.dumps(TALK), "title": "[a]"},
         {
             "messages": [
                 {**ASKED, "content": [{"type": "text", "text": "Why?"}]},
@@ -84,6 +86,17 @@ def test_every_spelling_is_the_same_conversation(tmp_path, row, kind):
     assert len(found) == 2
     with pytest.raises(UserError, match="turns are read by training and by measures of a text, not here"):
         list(read_documents(path))
+
+
+def test_turns_in_a_cell_are_json_of_a_list_of_turns_or_a_text(tmp_path):
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("conversations",), (json.dumps(TALK),), (json.dumps(TALK, indent=1),)])
+    for reading in (Reading(conversations="first"), Reading("conversations", "also")):
+        assert [talk.messages for talk in read_texts(tmp_path / "a.csv", reading)] == [TALK, TALK]
+    for text in ("[1] A note.", '["a", "b"]', '[{"a": 1}]', "[" * 10**5):
+        (tmp_path / "b.jsonl").write_text(json.dumps({"dialogue": text, "summary": "b"}))
+        (talk,) = read_texts(tmp_path / "b.jsonl", Reading(conversations="first"))
+        assert text in talk.messages[0]["content"]
 
 
 def test_other_roles_systems_histories_inputs_and_summaries_are_read():
@@ -567,6 +580,8 @@ PREFERENCES = [
     ({"chosen": TALK, "rejected": [ASKED, {**SAID, "content": "No."}]}, TALK),
     ({"prompt": "Why?", "chosen": TALK, "rejected": TALK, "messages": TALK, "score_chosen": 9, "score_rejected": 1}, TALK),
     ({"score_chosen": 9, "score_rejected": 1, "question": "Why?", "chosen": "Because.", "rejected": "No."}, TALK),
+    ({"prompt": "Why?", "chosen": "Yes", "rejected": "No"}, [ASKED, {**SAID, "content": "Yes"}]),
+    ({"chosen": "1", "rejected": ""}, "1"),
     ({"chosen": "Human: Why?", "rejected": "Human: No."}, "Human: Why?"),  # hh-rlhf
     ({"text": "A text.", "chosen": "Because.", "rejected": "No."}, "Because."),
     ({"instruction": "Why?", "chosen_response": "Because.", "rejected_response": "No."}, TALK),
