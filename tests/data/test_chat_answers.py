@@ -1,8 +1,10 @@
 """What a template makes of a conversation, and where the answers are in it. The oracle is transformers: `apply_chat_template`, and the mask that it
-makes of a template's `{% generation %}`, which ropewalk does not read."""
+makes of a template's `{% generation %}`, of which ropewalk is shown the template without these marks too."""
 
 import json
+import re
 import subprocess
+import warnings
 
 import numpy as np
 import pytest
@@ -41,6 +43,16 @@ ALTERNATING = (
 )
 #: Writes a turn in another way once others follow, as no beginning of the conversation tells.
 REWRITING = CHATML.replace("{{ m.content }}<", "{{ m.content if loop.last else m.content | upper }}<")
+#: Asks for no answer, as many do that were not made for chats.
+SILENT_PROMPT = (
+    "<s>{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}</s>{% endgeneration %}"
+    "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+)
+#: Llama 2's.
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]{% else %}{% generation %} {{ m.content }} </s>{% endgeneration %}"
+    "{% endif %}{% endfor %}"
+)
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "look"}}]}
 THOUGHT = {"role": "assistant", "content": "", "reasoning_content": "hm"}
 
@@ -57,11 +69,20 @@ def by_hand(made, messages):
     return encoded["input_ids"], np.array(encoded["assistant_masks"], dtype=bool)
 
 
+def unmarked(template):
+    """For a tokenizer whose template does not say what the assistant's is."""
+    return template and re.sub("{% (end)?generation %}", "", template)
+
+
+both = pytest.mark.parametrize("shown", [lambda template: template, unmarked], ids=["marked", "unmarked"])
+
+
 def chats(path, *talks):
     path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
     return path
 
 
+@both
 @pytest.mark.parametrize(
     ("template", "messages"),
     [
@@ -76,12 +97,16 @@ def chats(path, *talks):
         (WITH_USER, [HELLO, ASKED, SAID]),
         (WITH_USER, [HELLO, BYE, ASKED, SAID]),
         (ALTERNATING, [ASKED, SAID, ASKED, BYE]),
+        (SILENT_PROMPT, [ASKED, SAID, ASKED, {**SAID, "content": " s<a"}]),
+        (SILENT_PROMPT, [HELLO, ASKED, SAID]),
+        (SILENT_PROMPT, [{**HELLO, "content": "assistant"}, BYE, ASKED]),
+        (SILENT_PROMPT, [BE, HELLO]),
+        (SPACED, [ASKED, SAID, ASKED, BYE]),
     ],
 )
-def test_what_a_template_takes_is_read_whatever_it_makes_of_its_beginnings(template, messages):
-    made = tokenizer(template)
-    ((ids, marks),) = encode_conversations(made, [Conversation("n", messages)])
-    whole, of_assistant = by_hand(made, messages)
+def test_what_a_template_takes_is_read_whatever_it_makes_of_its_beginnings(template, messages, shown):
+    ((ids, marks),) = encode_conversations(tokenizer(shown(template)), [Conversation("n", messages)])
+    whole, of_assistant = by_hand(tokenizer(template), messages)
     assert ids.tolist() == whole
     assert ((marks & SCORED) > 0).tolist() == of_assistant.tolist()
     ends = np.flatnonzero(of_assistant & ~np.append(of_assistant[1:], False))
@@ -165,50 +190,108 @@ def test_texts_that_are_too_long_together_are_written_apart(monkeypatch):
 
 
 def test_where_all_is_scored_no_answer_is_searched(tmp_path):
-    made, talk = tokenizer(REWRITING), [ASKED, SAID, ASKED, BYE]
+    made, talk = tokenizer(unmarked(REWRITING)), [ASKED, SAID, ASKED, BYE]
     with pytest.raises(UserError, match="an answer is not found .* --loss all needs none"):
         encode_conversations(made, [Conversation("n", talk)])
     ((ids, marks),) = encode_conversations(made, [Conversation("n", talk)], loss="all")
-    assert ids.tolist() == by_hand(made, talk)[0] and (marks & SCORED).all()
+    whole, of_assistant = by_hand(tokenizer(REWRITING), talk)
+    assert ids.tolist() == whole and (marks & SCORED).all()
     assert np.flatnonzero(marks & MAY_CUT).tolist() == [len(ids) - 1]
     (read,) = tokenized_documents(made, chats(tmp_path / "a.jsonl", talk))
     assert read.ids.tolist() == ids.tolist()
+    ((ids, marks),) = encode_conversations(tokenizer(REWRITING), [Conversation("n", talk)])
+    assert ((marks & SCORED) > 0).tolist() == of_assistant.tolist()
 
 
+def test_marks_that_are_not_one_an_answer_are_not_taken_for_answers():
+    in_two = "{% generation %}{{ m.content[:3] }}{% endgeneration %}{% generation %}{{ m.content[3:] }}<"
+    template = CHATML.replace("{% generation %}{{ m.content }}<", in_two)
+    made, talk = tokenizer(template), [ASKED, SAID, ASKED, {**BYE, "weight": 0}]
+    ((ids, marks),) = encode_conversations(made, [Conversation("n", talk)])
+    whole, of_assistant = by_hand(made, talk[:2])
+    assert np.flatnonzero(marks & SCORED).tolist() == np.flatnonzero(of_assistant).tolist()
+    assert len(np.flatnonzero(marks & MAY_CUT)) == 2
+
+
+#: Zephyr's, which knows three roles.
+OF_THREE_ROLES = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}")
+#: Mistral's first one, which knows two.
+OF_TWO_ROLES = CHATML.replace("{% for m in messages %}", "{% for m in messages if m.role not in ('tool', 'system') %}")
+#: Qwen 3's, as far as thoughts go: those of the last turn.
+OF_THE_LAST = CHATML.replace(
+    "{{ m.content }}<",
+    "{% if loop.last and m.reasoning_content %}<think>{{ m.reasoning_content | trim }}</think>{% endif %}{{ m.content.split('</think>')[-1] }}<",
+)
+TOOL, THINKS = {"role": "tool", "content": "1", "name": "Why?"}, {**SAID, "reasoning_content": " hm\n"}
+ALOUD = {**SAID, "content": "<think>\nhm\n</think>\n\nBecause."}
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "missing"),
+    [
+        (CHATML, [BE, ASKED, SAID], ""),
+        (CHATML.replace("m.content }}", "m.content | trim | upper | tojson }}"), [BE, ASKED, ALOUD], ""),
+        (CHATML, [ASKED, THINKS, TOOL], "the name of 1 tool turn, the reasoning_content of 1 assistant turn"),
+        (OF_THREE_ROLES, [BE, ASKED, SAID, TOOL, SAID], "the name of 1 tool turn, the text of 1 tool turn"),
+        (OF_TWO_ROLES, [BE, ASKED, SAID], "the text of 1 system turn"),
+        (OF_THE_LAST, [ASKED, THINKS, ASKED, THINKS], "the reasoning_content of 1 assistant turn"),
+        (OF_THE_LAST, [ASKED, ALOUD], "the thoughts of 1 assistant turn"),
+        ("{% for m in messages[:2] %}{{ m.content }}{% endfor %}", [ASKED, SAID, ASKED, BYE], "the text of 1 assistant turn, the text of 1 user turn"),
+        (None, [BE, ASKED, THINKS, ASKED, ALOUD], "the reasoning_content of 1 assistant turn"),
+    ],
+)  # fmt: skip
+def test_what_a_template_does_not_write_is_counted_and_named(tmp_path, template, messages, missing):
+    """The oracle is the text that transformers makes of each: what it does not hold is named, whatever holds it by chance."""
+    made, path = tokenizer(template), chats(tmp_path / "a.jsonl", *[messages] * 1000)
+    why = "the tokenizer's chat template does not write them" if template else "the tokenizer has no chat template"
+    of_all = missing.replace("of 1 ", "of 1,000 ").replace(" turn", " turns")
+    said = [f"left out, since {why}: {of_all}"] * bool(missing)
+    for read in (lambda: tokenise(path, made, loss="answers"), lambda: list(tokenized_documents(made, path))):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            read()
+        assert [str(each.message) for each in warned] == said
+
+
+@both
 @pytest.mark.parametrize("silent", [CALL, THOUGHT])
 @pytest.mark.parametrize("template", [CHATML, WITH_SYSTEM, None])
-def test_an_answer_of_which_a_template_writes_nothing_is_not_scored_and_counted(template, silent, recwarn):
+def test_an_answer_of_which_a_template_writes_nothing_is_not_scored_and_counted(template, silent, recwarn, shown):
     messages = [ASKED, silent, {"role": "tool", "content": "1"}, SAID]
     talk = conversation_of({"messages": messages}, "n", "row 1")
-    made = tokenizer(template)
+    made = tokenizer(shown(template))
     ((ids, marks),) = encode_conversations(made, [talk])
     assert made.decode(ids[marks & SCORED > 0]).strip() in ("Because.<|im_end|>", "Because.</s>")
     assert "answers that hold nothing but what is left out are not scored: 1" in [str(each.message) for each in recwarn]
     if template:
-        whole, of_assistant = by_hand(made, messages)
+        whole, of_assistant = by_hand(tokenizer(template), messages)
         assert (
             ids.tolist() == whole and of_assistant.sum() > (marks & SCORED > 0).sum()
         )  # with the end of an empty turn
 
 
+@both
 @pytest.mark.parametrize(("silent", "written"), [(CALL, "m.tool_calls"), (THOUGHT, "m.reasoning_content")])
-def test_an_answer_of_which_a_template_writes_something_is_scored(silent, written, recwarn):
-    made = tokenizer(
-        CHATML.replace(
-            "{{ m.content }}<|im_end|>\n{% endg", f"{{{{ {written} }}}}{{{{ m.content }}}}<|im_end|>\n{{% endg"
-        )
+def test_an_answer_of_which_a_template_writes_something_is_scored(silent, written, recwarn, shown):
+    template = CHATML.replace(
+        "{{ m.content }}<|im_end|>\n{% endg", f"{{{{ {written} }}}}{{{{ m.content }}}}<|im_end|>\n{{% endg"
     )
-    talk = [ASKED, silent, ASKED, SAID]
-    ((ids, marks),) = encode_conversations(made, [conversation_of({"messages": talk}, "n", "row 1")])
+    made, talk = tokenizer(template), [ASKED, silent, ASKED, SAID]
+    ((ids, marks),) = encode_conversations(
+        tokenizer(shown(template)), [conversation_of({"messages": talk}, "n", "row 1")]
+    )
     whole, of_assistant = by_hand(made, talk)
     assert ids.tolist() == whole and ((marks & SCORED) > 0).tolist() == of_assistant.tolist()
     assert not [each for each in recwarn if "not scored" in str(each.message)]
 
 
-def test_thoughts_alone_that_a_template_drops_are_no_answer():
+@both
+def test_thoughts_alone_that_a_template_drops_are_no_answer(shown):
     """As Qwen 3's drops those of all turns but the last."""
     made = tokenizer(
-        CHATML.replace("{{ m.content }}<", "{{ m.content if loop.last else m.content.split('</think>')[-1].strip() }}<")
+        shown(CHATML).replace(
+            "{{ m.content }}<", "{{ m.content if loop.last else m.content.split('</think>')[-1].strip() }}<"
+        )
     )
     talk = [ASKED, {**SAID, "content": "<think>hm</think>"}, ASKED, SAID]
     with pytest.warns(UserWarning, match="not scored: 1"):

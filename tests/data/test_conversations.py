@@ -1,5 +1,6 @@
 """Conversations in the spellings of published sets; the tokens of their answers, with and without a chat template."""
 
+import csv
 import gzip
 import json
 import re
@@ -53,6 +54,7 @@ def own_cache(tmp_path, monkeypatch):
     "row",
     [
         {"messages": TALK},
+        {"messages": json.dumps(TALK), "title": "[a]"},
         {
             "messages": [
                 {**ASKED, "content": [{"type": "text", "text": "Why?"}]},
@@ -84,6 +86,17 @@ def test_every_spelling_is_the_same_conversation(tmp_path, row, kind):
     assert len(found) == 2
     with pytest.raises(UserError, match="turns are read by training and by measures of a text, not here"):
         list(read_documents(path))
+
+
+def test_turns_in_a_cell_are_json_of_a_list_of_turns_or_a_text(tmp_path):
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("conversations",), (json.dumps(TALK),), (json.dumps(TALK, indent=1),)])
+    for reading in (Reading(conversations="first"), Reading("conversations", "also")):
+        assert [talk.messages for talk in read_texts(tmp_path / "a.csv", reading)] == [TALK, TALK]
+    for text in ("[1] A note.", '["a", "b"]', '[{"a": 1}]', "[" * 10**5):
+        (tmp_path / "b.jsonl").write_text(json.dumps({"dialogue": text, "summary": "b"}))
+        (talk,) = read_texts(tmp_path / "b.jsonl", Reading(conversations="first"))
+        assert text in talk.messages[0]["content"]
 
 
 def test_other_roles_systems_histories_inputs_and_summaries_are_read():
@@ -567,6 +580,8 @@ PREFERENCES = [
     ({"chosen": TALK, "rejected": [ASKED, {**SAID, "content": "No."}]}, TALK),
     ({"prompt": "Why?", "chosen": TALK, "rejected": TALK, "messages": TALK, "score_chosen": 9, "score_rejected": 1}, TALK),
     ({"score_chosen": 9, "score_rejected": 1, "question": "Why?", "chosen": "Because.", "rejected": "No."}, TALK),
+    ({"prompt": "Why?", "chosen": "Yes", "rejected": "No"}, [ASKED, {**SAID, "content": "Yes"}]),
+    ({"chosen": "1", "rejected": ""}, "1"),
     ({"chosen": "Human: Why?", "rejected": "Human: No."}, "Human: Why?"),  # hh-rlhf
     ({"text": "A text.", "chosen": "Because.", "rejected": "No."}, "Because."),
     ({"instruction": "Why?", "chosen_response": "Because.", "rejected_response": "No."}, TALK),
@@ -696,18 +711,19 @@ WRITES_FIRST_CALL = CHATML.replace(
     "{{ m['content'] }}",
     "{{ m['content'] }}{% if loop.index == 2 %}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}{% endif %}",
 )
-NO_TEMPLATE, NO_WORD = "the tokenizer has no chat template", "the tokenizer's chat template writes nothing of them"
+NO_TEMPLATE, NO_WORD = "the tokenizer has no chat template", "the tokenizer's chat template does not write them"
+CALLS, TOOLS = "the tool_calls of {} assistant turns", "the tools of 2 conversations"
 
 
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        (CHATML, [("tool_calls of some turns", NO_WORD), ("tools of some conversations", NO_WORD)]),
-        (WRITES_CALLS, [("tools of some conversations", NO_WORD)]),
-        (WRITES_FIRST_CALL, [("tool_calls of some turns", NO_WORD), ("tools of some conversations", NO_WORD)]),
-        ("{{ tools }}" + CHATML, [("tool_calls of some turns", NO_WORD)]),
+        (CHATML, [CALLS.format(4), TOOLS]),
+        (WRITES_CALLS, [TOOLS]),
+        (WRITES_FIRST_CALL, [CALLS.format(2), TOOLS]),
+        ("{{ tools }}" + CHATML, [CALLS.format(4)]),
         ("{{ tools }}" + WRITES_CALLS, []),
-        (None, [("tool_calls of some turns", NO_TEMPLATE), ("tools of some conversations", NO_TEMPLATE)]),
+        (None, [CALLS.format(4), TOOLS]),
     ],
 )
 @pytest.mark.parametrize("name", ["f", "Why?", "measure_rope"])
@@ -720,7 +736,8 @@ def test_calls_and_tools_that_are_not_written_are_said_whatever_their_name(recwa
     silent = {CHATML: 4, "{{ tools }}" + CHATML: 4, WRITES_FIRST_CALL: 2, None: 4}.get(template, 0)
     mute = "; conversations without another, left out: 2" * (silent == 4)
     of_silence = [f"answers that hold nothing but what is left out are not scored: {silent}{mute}"] * bool(silent)
-    sentences = [*(f"the {what} are left out, since {why}" for what, why in said), *of_silence]
+    of_gaps = [f"left out, since {NO_WORD if template else NO_TEMPLATE}: {', '.join(said)}"] * bool(said)
+    sentences = [*of_gaps, *of_silence]
     assert [str(each.message) for each in recwarn] == sentences
 
 

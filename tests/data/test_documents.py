@@ -280,7 +280,7 @@ def test_what_one_may_not_read_is_left_out_of_a_directory():
         (
             "a.jsonl",
             b'{"messages": "hello"}',
-            "it has messages: a conversation's are a list of {role, content}, and this is 'hello'",
+            "it has messages: a conversation's are a list of {role, content}, or JSON of one, and this is 'hello'",
         ),
         ("a.json", b"[1, 2]", "holds no rows"),
         ("a.json", b"{", "is not JSON"),

@@ -177,10 +177,13 @@ def test_the_words_after_data(words, found):
         (["a", "0,3"], "got 0,3"),
         (["a", "1e-1@8k"], "got 1e-1@8k"),
         (["a", "0.25"], "a file of that name is here too; write ./0.25"),
+        (["0.25@8k"], "a word of their own after their source, got 0.25@8k; write 0.25 1@8k$"),
+        (["a b:short", "0.3"], "got a b:short; write 'a b' 1:short$"),
     ],
 )
 def test_words_that_are_no_mixture(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "0.25").write_text("text")
+    for name in ("0.25", "a b"):
+        (tmp_path / name).write_text("text")
     with pytest.raises(UserError, match=said):
         groups_of(words)

@@ -13,6 +13,7 @@ import made_up
 from ropewalk import UserError, card, records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config, write_json
+from ropewalk.checkpoint.model_card import ModelCard
 from ropewalk.model.extend import extend
 from ropewalk.reports import render
 from ropewalk.rope.scaling import Plain
@@ -63,6 +64,13 @@ def test_a_resumed_training_is_told_by_the_command_that_began_it(out: Path, tmp_
     commands = f"{began.command}\n{resumed.command}\n"
     assert f"```sh\n{commands}```" in read(out / "README.md")
     assert f"<pre>{commands.strip()}</pre>" in render(records.read([out]))
+
+
+@pytest.mark.parametrize(("window", "done"), [(64, "trained on in that window"), (256, "extended")])
+def test_a_card_says_extended_of_what_is(out: Path, window: int, done: str) -> None:
+    history = [{"from": 64, "to": window, "method": "plain", "factor": window / 64}]
+    text = ModelCard("base", measured(out, window=window), history, "Said.").text(out)
+    assert f"Pretrained at 64 tokens, then {done}:\n\n| from | to | method | factor |" in text
 
 
 def test_a_card_has_the_figures_of_its_model_with_their_intervals(out: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 import made_up
 from ropewalk import records
+from ropewalk.cli.tables.measured import show_gain
 from ropewalk.errors import UserError
 from ropewalk.records import Recorder
 from ropewalk.records.sources import read_names, with_letter, write_names
@@ -322,6 +323,22 @@ def test_a_close_up_goes_with_its_figure_and_names_the_state(tmp_path):
     for state, (whole, closeup) in zip(("Before training: ", "Trained: "), captions, strict=True):
         assert whole.startswith(state) and re.match(f"{state}[^;]*, close up;", closeup)
         assert closeup in (figures / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "documents", "shown"),
+    [(1.0, 43.827, 9, ""), (1.0, 4.0, 9, ""), (1.0, 3.9, 9, "1.00 to 3.90"), (2.2, 2.8, 2, ""), (2.2, 2.8, 3, "2.20 to 2.80")],
+)  # fmt: skip
+def test_an_interval_of_longppl_is_given_as_one_of_perplexity_is(tmp_path, capsys, low, high, documents, shown):
+    """docs/evaluation.md: of 3 documents on, here those that have key tokens, and if its upper end is less than 4 times the lower."""
+    losses = {"name": "a", "tokens": 100, "nll": 1.0, "short_nll": 2.0, "key_nll": 1.0, "text": ""}
+    read = [{**losses, "key_tokens": int(at < documents)} for at in range(9)]
+    row = dataclasses.replace(made_up.gain(1024, 0.25, 0.2, 0.3), longppl_low=low, longppl_high=high, per_document=read)
+    page = made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, row))])))
+    assert f" 2.50 {shown} 0.8".replace("  ", " ") in page.split("What the context is worth")[-1].replace("\u202f", " ")
+    show_gain(row)
+    interval = f"({low:.3f} to {high:.3f})" if shown else "(no interval: too few documents)"
+    assert f"LongPPL 2.500 {interval}, over" in " ".join(capsys.readouterr().out.split())
 
 
 def test_context_gains_stand_side_by_side_under_one_evaluator_only(tmp_path):

@@ -153,6 +153,25 @@ def test_a_model_that_was_trained_on_in_its_own_window_is_told_by_its_own_figure
     assert f"{sentence.replace('hemp', 'the model')}." in alone and "No extended model" not in alone
 
 
+@pytest.mark.parametrize(("nll_beyond", "holds"), [(2.2, "512"), (2.5, "256")])
+def test_a_model_that_was_trained_on_in_its_own_window_holds_to_what_was_measured_of_it(tmp_path, nll_beyond, holds):
+    """By documents' own changes from 2.3: at 2.2 each is e^-0.1 times as perplexed, −9.5 %; at 2.5 each is e^0.2 times as perplexed, +22.1 %."""
+    tuned = dataclasses.replace(made_up.BASE, name="runs/tuned", steps=10)
+    rows = [
+        (v, made_up.row(nll, window))
+        for v, nll, window in ((made_up.BASE, 2.4, 256), (tuned, 2.3, 256), (tuned, nll_beyond, 512))
+    ]
+    page = made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", *rows)]))).replace(
+        "\u202f", " "
+    )
+    change = {"256": r"\+22.1 %", "512": "−9.5 %"}[holds]
+    assert re.search(
+        rf"Trained to 256 tokens, it holds to {holds} by perplexity \(from 256(: | to 512: ){change} \(95 % interval",
+        page,
+    )
+    assert re.search("At the short window of 256 tokens its perplexity went 11.02 → 9.97, −9.5 %", page)
+
+
 def test_a_model_as_it_was_published_holds_to_what_was_measured_of_it(tmp_path):
     recorder = records.Recorder(tmp_path / "r.jsonl", made_up.run(made_up.BASE, "ropewalk passkey hemp"))
     made_up.passkey(recorder, 256, 224)

@@ -79,7 +79,8 @@ class ModelCard:
             return ""
         rows = ["| " + " | ".join(_shown(step.get(name, "")) for name in _COLUMNS) + " |" for step in self.history]
         head = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
-        return "\n".join([f"Pretrained at {self.info.original_window} tokens, then extended:\n", *head, *rows])
+        done = "extended" if self.info.window > self.info.original_window else "trained on in that window"
+        return "\n".join([f"Pretrained at {self.info.original_window} tokens, then {done}:\n", *head, *rows])
 
 
 def _shown(value: Any) -> str:

@@ -3,23 +3,28 @@
 in   a conversation; a tokenizer with a chat template, or none
 out  `Written`: the text, the places of the answers, and what the text has not
 
-A template is asked for the conversation and for its beginnings. Where a beginning is one of the whole text, an answer lies between two of them;
-where it is none (earlier turns are written otherwise once others follow, or the template takes no such beginning), the answer is searched.
+Where a template marks each answer (`{% generation %}`), these are its author's words. Others are asked for the conversation and for its beginnings.
+Where a beginning is one of the whole text, an answer lies between two of them; where it is none (earlier turns are written otherwise once others
+follow, or the template takes no such beginning), the answer is searched.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-import uuid
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from ropewalk.data.conversations import Conversation, counts
 from ropewalk.data.reading import HALF_PAIRS
+from ropewalk.data.unwritten import Unwritten, unwritten
 
 #: What an answer may hold beside its text.
 _BESIDE = ("tool_calls", "reasoning_content", "thinking")
+#: How a template's author marks what the assistant says, as transformers reads it.
+_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+#: What no answer begins with.
+_OTHER = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,18 @@ class Written:
         text: all of it.
         answers: where each answer begins and ends in it, in characters, with what ends the assistant's turn, and whether it counts.
         silent: how many answers hold nothing that is in the text; none of them counts.
-        unwritten: which of `tool_calls` and `tools` the conversation has and the text, in part at least, has not.
+        unwritten: what the conversation has and the text, in part at least, has not.
     """
 
     text: str
     answers: list[tuple[int, int, bool]]
     silent: int = 0
-    unwritten: tuple[str, ...] = ()
+    unwritten: tuple[Unwritten, ...] = ()
 
 
 def written_plainly(conversation: Conversation) -> Written:
     """A conversation for a model without a template: its turns with an empty line between, as `ropewalk chat` puts them to such a model."""
-    text, answers, silent = "", [], 0
+    text, answers, silent = "", list[tuple[int, int, bool]](), 0
     for message in conversation.messages:
         text += "\n\n" if text and not text.endswith("\n") else ""
         begins, text = len(text), text + message["content"]
@@ -49,9 +54,8 @@ def written_plainly(conversation: Conversation) -> Written:
             is_silent = not message["content"].strip()
             silent += is_silent
             answers.append((begins, len(text), counts(message) and not is_silent))
-    has_calls = any(message.get("tool_calls") for message in conversation.messages)
-    unwritten = [kind for kind, has in (("tool_calls", has_calls), ("tools", conversation.tools)) if has]
-    return Written(HALF_PAIRS.sub("\ufffd", text), answers, silent, tuple(unwritten))
+    missing = unwritten(conversation, lambda messages, tools: "\n\n".join(each["content"] for each in messages))
+    return Written(HALF_PAIRS.sub("\ufffd", text), answers, silent, tuple(missing))
 
 
 def rendered(tokenizer: Any, conversation: Conversation, *, search: bool) -> Written:
@@ -72,7 +76,7 @@ def rendered(tokenizer: Any, conversation: Conversation, *, search: bool) -> Wri
             raise
         answers = [(0, len(template.whole), True)]
     text = HALF_PAIRS.sub("\ufffd", template.whole)
-    return Written(text, answers, len(silent), tuple(_unwritten(tokenizer, conversation)))
+    return Written(text, answers, len(silent), tuple(unwritten(conversation, template.apply)))
 
 
 class _NotFound(ValueError):
@@ -88,25 +92,58 @@ class _Template:
     Attributes:
         whole: what it makes of all turns.
         answers: which turns are the assistant's.
+        asks: whether it may write something where the assistant is to speak.
     """
 
     def __init__(self, tokenizer: Any, conversation: Conversation) -> None:
-        self._apply = functools.partial(tokenizer.apply_chat_template, tools=conversation.tools, tokenize=False)
-        self.messages = conversation.messages
-        self.whole: str = self._apply(self.messages)
+        self._tokenizer, self.messages, self._tools = tokenizer, conversation.messages, conversation.tools
+        self.whole = self.apply(self.messages, self._tools)
         self.answers = [place for place, message in enumerate(self.messages) if message["role"] == "assistant"]
+        self._source: str = tokenizer.get_chat_template(tools=self._tools)
+        self.asks = "add_generation_prompt" in self._source
+
+    def apply(self, messages: list[dict[str, Any]], tools: list[Any] | None, **options: Any) -> str:
+        """What it makes of these turns. Raises Exception, whatever it wants."""
+        return self._tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, **options)
+
+    def marked(self) -> list[tuple[int, int]]:
+        """What its author marks as the assistant's; empty where the answers are not marked one by one."""
+        if not _MARK.search(self._source):
+            return []
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        rendered: Any = render_jinja_template(  # annotated as a string, and a pair
+            [self.messages],
+            tools=self._tools,
+            chat_template=self._source,
+            return_assistant_tokens_mask=True,
+            **self._tokenizer.special_tokens_map,
+        )
+        (text,), (marks,) = rendered
+        return marks if text == self.whole and len(marks) == len(self.answers) else []
 
     def first(self, count: int, *, asks: bool = False) -> str | None:
         """What it makes of the first turns; None where it takes no such beginning: no turn at all, or the system's alone."""
         return self._tried(self.messages[:count], add_generation_prompt=asks)
 
+    def begins(self, place: int) -> int | None:
+        """Where an answer begins in the whole text: behind what asks for it or, in a template that never asks, behind its turn's header; None if unknown."""
+        before = self.first(place, asks=self.asks)
+        known = len(before) if before is not None and self.whole.startswith(before) else None
+        if self.asks or (other := self._with(place, _OTHER)) is None:
+            return known
+        header = len(os.path.commonprefix([self.whole, other]))
+        # A space alone is no header: the answer begins with it.
+        return header if known is None or self.whole[known:header].strip() else known
+
     def is_silent(self, place: int) -> bool:
         """Whether an answer is written as an empty one: of what it holds beside its text, or of its thoughts, nothing is there."""
-        message = self.messages[place]
-        if _said(message):
-            return False
-        empty = {**{key: value for key, value in message.items() if key not in _BESIDE}, "content": ""}
-        return self.whole == self._tried([*self.messages[:place], empty, *self.messages[place + 1 :]])
+        return not _said(self.messages[place]) and self.whole == self._with(place, "")
+
+    def _with(self, place: int, content: str) -> str | None:
+        """What it makes of the turns where one has this text, and nothing beside it."""
+        kept = {key: value for key, value in self.messages[place].items() if key not in _BESIDE}
+        return self._tried([*self.messages[:place], {**kept, "content": content}, *self.messages[place + 1 :]])
 
     def opening(self, place: int) -> str:
         """What it writes where the assistant is to speak: at this turn or, where it takes no such beginning, at another; empty for nothing."""
@@ -131,7 +168,7 @@ class _Template:
 
     def _tried(self, messages: list[dict[str, Any]], **options: Any) -> str | None:
         try:
-            return self._apply(messages, **options)
+            return self.apply(messages, self._tools, **options)
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - a program of somebody's; it takes the whole conversation
@@ -145,61 +182,39 @@ def _said(message: dict[str, Any]) -> str:
 
 def _answers(template: _Template, silent: set[int]) -> list[tuple[int, int, bool]]:
     """`Written.answers`; of the silent ones those whose place is known. Raises _NotFound."""
+    if marks := template.marked():
+        in_order = zip(template.answers, marks, strict=True)
+        return [(*mark, counts(template.messages[place]) and place not in silent) for place, mark in in_order]
     answers, end = [], 0
     for place, message in enumerate(template.messages):
         if message["role"] != "assistant":
             content = message["content"].strip()
             end = max(end, template.whole.find(content, end) + len(content))
             continue
-        before, after = template.first(place, asks=True), template.first(place + 1)
-        if before is not None and after is not None and after.startswith(before) and template.whole.startswith(after):
-            begins, end = len(before), len(after)
+        known, after = template.begins(place), template.first(place + 1)
+        if known is not None and after is not None and template.whole.startswith(after):
+            begins, end = min(known, len(after)), len(after)
         elif place in silent:
             continue
         else:
-            begins, end = _searched(template, place, end)
+            begins, end = _searched(template, place, end, known)
         answers.append((begins, end, counts(message) and place not in silent))
     return answers
 
 
-def _searched(template: _Template, place: int, start: int) -> tuple[int, int]:
-    """Where an answer stands behind `start`, by what the template writes before and behind one."""
-    whole, answer, opening = template.whole, _said(template.messages[place]), template.opening(place)
-    opened = whole.find(opening, start)
-    begins = opened + len(opening)
+def _searched(template: _Template, place: int, start: int, known: int | None) -> tuple[int, int]:
+    """Where an answer stands behind `start`, by what the template writes before and behind one. known: where it begins, if that is."""
+    whole, answer = template.whole, _said(template.messages[place])
+    begins = _behind(template.opening(place), whole, start) if known is None else known
     answer_begins = whole.find(answer, begins)
-    if not opening or opened < 0 or answer_begins < 0 or not answer:
+    if answer_begins < 0 or not answer:
         raise _NotFound
     end = answer_begins + len(answer)
     return begins, end + len(os.path.commonprefix([template.closing(place), whole[end:]]))
 
 
-def _unwritten(tokenizer: Any, conversation: Conversation) -> list[str]:
-    """Of `tool_calls` and `tools` those that the template leaves out: each is given a name that no text has, and some name does not come up."""
-    names: dict[str, list[str]] = {"tool_calls": [], "tools": []}
-
-    def renamed(kind: str, item: Any) -> Any:
-        names[kind].append(name := f"f{uuid.uuid4().hex}")
-        if not isinstance(item, dict):
-            return name
-        function = item.get("function")
-        return (
-            {**item, "function": {**function, "name": name}} if isinstance(function, dict) else {**item, "name": name}
-        )
-
-    def with_calls_renamed(message: dict[str, Any]) -> dict[str, Any]:
-        calls = message.get("tool_calls")
-        if not calls:
-            return message
-        listed = calls if isinstance(calls, list) else [calls]
-        return {**message, "tool_calls": [renamed("tool_calls", call) for call in listed]}
-
-    messages = [with_calls_renamed(message) for message in conversation.messages]
-    tools = [renamed("tools", tool) for tool in conversation.tools or ()] or None
-    if not any(names.values()):
-        return []
-    try:
-        text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False)
-    except Exception:  # noqa: BLE001 - it wrote the conversation as it was: what refuses other names reads them
-        return []
-    return [kind for kind, some in names.items() if not all(name in text for name in some)]
+def _behind(opening: str, whole: str, start: int) -> int:
+    opened = whole.find(opening, start)
+    if not opening or opened < 0:
+        raise _NotFound
+    return opened + len(opening)

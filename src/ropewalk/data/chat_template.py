@@ -75,7 +75,7 @@ def _told(made: dict[str, Any] | str, conversation: Conversation) -> Written | U
         place = conversation.place or conversation.name
         return UserError(f"{place} cannot be used with the tokenizer's chat template ({made}); mend or drop it")
     answers = [(begins, ends, counts) for begins, ends, counts in made["answers"]]
-    return Written(made["text"], answers, made["silent"], tuple(made["unwritten"]))
+    return Written(made["text"], answers, made["silent"], tuple((what, whose) for what, whose in made["unwritten"]))
 
 
 def _asked(render: Callable[[], str], way_out: str, whose: str = "", count: int = 0) -> str:

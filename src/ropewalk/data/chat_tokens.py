@@ -6,6 +6,7 @@ out  token ids, and a mark for each: SCORED where the loss looks, MAY_CUT on the
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import warnings
@@ -21,7 +22,9 @@ from ropewalk.data.chat_template import written
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.encode import TokenIds, any_of, check_ids, control_tokens, on_all_cores, prefix_ids
 from ropewalk.data.rows import refusal_of
+from ropewalk.data.unwritten import Unwritten
 from ropewalk.errors import UserError
+from ropewalk.sentences import counted
 
 SCORED, MAY_CUT = 1, 2
 Marks = UInt8[np.ndarray, " _"]
@@ -60,11 +63,11 @@ class Gaps:
     """What conversations hold and their tokens do not, counted over many of them.
 
     Attributes:
-        unwritten, silent: as `Written` has them.
+        unwritten: of how many turns what is missing, and silent: as `Written` has them.
         mute: conversations in which no answer is scored.
     """
 
-    unwritten: set[str] = field(default_factory=set)
+    unwritten: collections.Counter[Unwritten] = field(default_factory=collections.Counter)
     silent: int = 0
     mute: int = 0
 
@@ -75,14 +78,16 @@ class Gaps:
 
     def tell(self, tokenizer: Any, loss: str) -> None:
         """Warn of them."""
-        of_whom = {"tool_calls": "turns", "tools": "conversations"}
-        why = (
-            "tokenizer's chat template writes nothing of them"
-            if _has_template(tokenizer)
-            else "tokenizer has no chat template"
-        )
-        for kind in sorted(self.unwritten):
-            warnings.warn(f"the {kind} of some {of_whom[kind]} are left out, since the {why}", stacklevel=3)
+        missing = [
+            f"the {what} of {counted(count, whose, ',')}" for (what, whose), count in sorted(self.unwritten.items())
+        ]
+        if missing:
+            why = (
+                "tokenizer's chat template does not write them"
+                if _has_template(tokenizer)
+                else "tokenizer has no chat template"
+            )
+            warnings.warn(f"left out, since the {why}: {', '.join(missing)}", stacklevel=3)
         others = f"; conversations without another, left out: {self.mute:,}" * bool(self.mute)
         if self.silent and loss == "answers":
             warnings.warn(
@@ -113,7 +118,7 @@ def encode_conversations(
         Refused: conversations that the template cannot be used for.
         UserError: what `written` raises; a token that the model has no embedding for.
     """
-    templated, counted = _has_template(tokenizer), Gaps() if gaps is None else gaps
+    templated, missing = _has_template(tokenizer), Gaps() if gaps is None else gaps
     cover = _Cover([] if control else control_tokens(tokenizer))
     encoded: list[tuple[TokenIds, Marks]] = []
     refused: list[tuple[str, UserError]] = []
@@ -123,14 +128,14 @@ def encode_conversations(
         texts = [] if refused else [text for text in made if isinstance(text, Written)]
         placed = _placed(tokenizer, texts, cover, control=templated or control)
         for text, (ids, places) in zip(texts, placed, strict=True):
-            counted.add(text)
+            missing.add(text)
             marks = _marks(np.array(places, dtype=np.int64).reshape(-1, 2), text, all_of_it=loss == "all")
             row = np.array(ids, dtype=np.int64)
             encoded.append((row, marks) if templated else _ended(tokenizer, row, marks))
     if refused:
         raise Refused(refused)
     if gaps is None:
-        counted.tell(tokenizer, loss)
+        missing.tell(tokenizer, loss)
     for ids, _ in encoded:
         check_ids(tokenizer, ids)
     return encoded

@@ -3,7 +3,7 @@
 in   a row of a file or a data set
 out  `Conversation`: its messages as chat templates take them, `role` and `content`
 
-    {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of TURNS
+    {"messages": [{"role": "user", "content": …}, …]}                      OpenAI, UltraChat; also under the other names of TURNS, and as JSON in a text
     {"conversations": [{"from": "human", "value": …}, …], "system": …}     ShareGPT
     {"instruction": …, "input": …, "output": …}                            Alpaca; also the other pairs of PAIRS
     {"document": …, "summary": …}                                          also the other pairs of SUMMARIES, asked for by the paper's prompt; texts, or lists of their lines
@@ -87,6 +87,25 @@ def is_conversation(row: Mapping[str, Any], named: str | None = None) -> bool:
     if named is not None:
         return isinstance(row.get(named), list)
     return bool(columns_of(row))
+
+
+def with_turns(row: Any) -> Any:
+    """A row with its turns as a list, which files whose columns have one type hold as JSON of one."""
+    if not isinstance(row, dict):
+        return row
+    texts = {name: row[name] for name in TURNS if isinstance(row.get(name), str) and row[name].lstrip().startswith("[")}
+    parsed = {name: turns for name, text in texts.items() if (turns := _parsed(text)) is not None}
+    return {**row, **parsed} if parsed else row
+
+
+def _parsed(text: str) -> list[Any] | None:
+    """The turns that a text is JSON of; None of any other text."""
+    try:
+        turns = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    has_roles = turns and all(isinstance(turn, dict) and turn.keys() & {"role", "from"} for turn in turns)
+    return turns if has_roles else None
 
 
 def columns_of(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -67,8 +67,9 @@ def _word_in(column: str) -> re.Match[str] | None:
 def preferences_in(row: Mapping[str, Any], texts: Collection[str]) -> Preferences | None:
     """What makes a row one of preferences; None for any other row. texts: names of columns that are read as a text."""
     columns, has_text = columns_of(row), any(name in row for name in texts)
-    disliked = [name for name in map(str, row) if _is_answer(row[name]) and _word_in(name)]
-    if pair := next(((liked, name) for name in disliked if (liked := _liked(row, name))), None):
+    alone = not columns and not has_text  # then a short text, "no", is no status but an answer
+    disliked = [name for name in map(str, row) if _is_answer(row[name], short=alone) and _word_in(name)]
+    if pair := next(((liked, name) for name in disliked if (liked := _liked(row, name, short=alone))), None):
         return _two(*pair, _with_answer(row, pair[0]))
     disliked = [name for name in disliked if row[name] is not None]
     beside = columns or tuple(name for name in texts if name in row)
@@ -84,20 +85,20 @@ def _two(liked: str, disliked: str, by_jq: str) -> Preferences:
     return Preferences(f"two answers, of which one was preferred ({liked}, {disliked})", by_jq)
 
 
-def _is_answer(value: Any) -> bool:
-    """Whether a column holds an answer, or was not read."""
+def _is_answer(value: Any, *, short: bool = False) -> bool:
+    """Whether a column holds an answer, or was not read. short: also one that may be a status."""
     if isinstance(value, str):
-        return value.strip().lower() not in _STATUS
+        return short or value.strip().lower() not in _STATUS
     return value is None or (isinstance(value, list | dict) and bool(value))
 
 
-def _liked(row: Mapping[str, Any], disliked: str) -> str | None:
+def _liked(row: Mapping[str, Any], disliked: str, *, short: bool) -> str | None:
     """The column of the liked answer, whose name differs in the word alone."""
     if (found := _word_in(disliked)) is None:
         return None
     before, after = disliked[: found.start(1)], disliked[found.end(1) :]
     names = [f"{before}{word}{after}".lower() for word in _WORDS[found[1].lower()]]
-    return next((name for name in map(str, row) if name.lower() in names and _is_answer(row[name])), None)
+    return next((name for name in map(str, row) if name.lower() in names and _is_answer(row[name], short=short)), None)
 
 
 def _judged(row: Mapping[str, Any], columns: tuple[str, ...]) -> Preferences | None:

@@ -26,6 +26,7 @@ from ropewalk.data.conversations import (
     conversation_of,
     is_conversation,
     unread,
+    with_turns,
 )
 from ropewalk.data.preferences import Preferences, preferences_in, tells_of_preferences
 from ropewalk.data.rows import Unreadable, json_kind, line_ends, refusal_of
@@ -101,7 +102,7 @@ def from_rows(
     empty = half_pairs = 0
     unread_keys: set[str] = set()
     settled: Reading | None = None
-    rows = iter(rows)
+    rows = iter(rows) if reading.conversations == "never" else ((number, with_turns(row)) for number, row in rows)
     with _Beside(source) as beside:
         for number, row in rows:
             is_first, settled = settled is None, settled or reading.settled(row)
@@ -236,10 +237,10 @@ def _row_text(row: Any, field: str | None, place: str) -> str:
         missing = f"has no field {field!r}" if field else f"has none of the fields {', '.join(FIELDS)}"
         if field:
             way_out = "name one with --field"
-        elif is_conversation(row):
+        elif is_conversation(with_turns(row)):
             way_out = "turns are read by training and by measures of a text, not here"
         elif isinstance(turns := row.get(TURNS[0]), str):
-            way_out = f"a conversation's are a list of {{role, content}}, and this is {turns[:20]!r}; write it so, or call a text {FIELDS[0]}"
+            way_out = f"a conversation's are a list of {{role, content}}, or JSON of one, and this is {turns[:20]!r}; write it so, or call a text {FIELDS[0]}"
         else:
             way_out = f"call the one with the text {FIELDS[0]}, or name it where a command has --field"
         raise NoText(f"{place} {missing}; it has {', '.join(map(str, row))}: {way_out}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.data.chat_tokens import encode_conversations, refusing_all
+from ropewalk.data.chat_tokens import Gaps, encode_conversations, refusing_all
 from ropewalk.data.conversations import Conversation
 from ropewalk.data.corpus_encoder import tokenizer_digest
 from ropewalk.data.documents import files_of, kind_of, read_texts
@@ -81,23 +81,28 @@ def tokenized_documents(
     documents = telling_spelled(tokenizer, iter(sources) if in_memory else read_texts(sources, Reading(field, "also")))
     head = prefix_ids(tokenizer)
     # The batches grow, so that whoever needs two documents does not wait for sixteen.
-    batch_size = 1
-    while batch := list(itertools.islice(documents, batch_size)):
-        with refusing_all(tokenizer, documents, loss="all"):
-            encoded = _encoded(tokenizer, batch)
-        for document, ids in zip(batch, encoded, strict=True):
-            cut = ids[:max_tokens].copy() if max_tokens else ids
-            words = _words(tokenizer, document, ids, len(cut)) if keep_words else ""
-            content = text_digest(document.text.strip())
-            prefix = len(head) * (ids[: len(head)].tolist() == head)  # a chat template may have left it out
-            yield TokenizedDocument(document.name, cut, text_digest(document.text), words, content, prefix)
-        batch_size = min(2 * batch_size, _LARGEST_BATCH)
+    batch_size, gaps = 1, Gaps()
+    try:
+        while batch := list(itertools.islice(documents, batch_size)):
+            with refusing_all(tokenizer, documents, loss="all"):
+                encoded = _encoded(tokenizer, batch, gaps)
+            for document, ids in zip(batch, encoded, strict=True):
+                cut = ids[:max_tokens].copy() if max_tokens else ids
+                words = _words(tokenizer, document, ids, len(cut)) if keep_words else ""
+                content = text_digest(document.text.strip())
+                prefix = len(head) * (ids[: len(head)].tolist() == head)  # a chat template may have left it out
+                yield TokenizedDocument(document.name, cut, text_digest(document.text), words, content, prefix)
+            batch_size = min(2 * batch_size, _LARGEST_BATCH)
+    finally:  # also where no more are asked for
+        gaps.tell(tokenizer, "all")
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, batch: Sequence[Document | Conversation]) -> Iterator[TokenIds]:
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, batch: Sequence[Document | Conversation], gaps: Gaps
+) -> Iterator[TokenIds]:
     """The tokens of each."""
     talks = [each for each in batch if isinstance(each, Conversation)]
-    of_talks = iter(encode_conversations(tokenizer, talks, loss="all") if talks else [])
+    of_talks = iter(encode_conversations(tokenizer, talks, loss="all", gaps=gaps) if talks else [])
     texts = [each.text for each in batch if not isinstance(each, Conversation)]
     of_texts = iter(encode_all(tokenizer, texts) if texts else [])
     return (next(of_talks)[0] if isinstance(each, Conversation) else next(of_texts) for each in batch)

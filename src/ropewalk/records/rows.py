@@ -213,6 +213,14 @@ class ContextGain(Alone):
         if not 0 <= self.key_tokens <= self.tokens:
             raise ValueError(f"key tokens are some of the {self.tokens} tokens, got {self.key_tokens}")
 
+    @property
+    def longppl_bounds(self) -> tuple[float, float]:
+        """The interval of LongPPL that is given, by the rule of a perplexity's, over the documents that have key tokens; NaN where none is."""
+        few = self.per_document and sum(each["key_tokens"] > 0 for each in self.per_document) < Perplexity.FEWEST
+        if few or self.longppl_high >= Perplexity.OPEN * self.longppl_low:
+            return math.nan, math.nan
+        return self.longppl_low, self.longppl_high
+
 
 @dataclass(frozen=True)
 class Step:

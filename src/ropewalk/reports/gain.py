@@ -138,8 +138,7 @@ def _line(clean: Clean, m: Measurement[ContextGain], names: dict[Variant, str]) 
         Cell.of(
             row.longppl,
             number_format.perplexity,
-            row.longppl_low,
-            row.longppl_high,
+            *row.longppl_bounds,
             over_seeds=perplexity_over_seeds,
         ),
         Cell.of(row.key_tokens / row.tokens, lambda value: number_format.share(value, 1)),

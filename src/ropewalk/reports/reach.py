@@ -32,9 +32,13 @@ def sentence(
     short, window = target.original_window, target.window
     rows = [group.variants().get(seed, {}) for seed in seeds] if group else []
     before = group.base_row() if group else None
+    first, last, asked = short, window, window
+    if not target.extended:  # in its own window, beyond which it may have been measured
+        measured = set().union(*rows) or {window}
+        first, last, asked = min(measured), max(measured), max(passkey.summaries(clean).get(target, {window: None}))
     parts = [
-        *_by_retrieval(clean, seeds, window),
-        *(_useless(before, rows, window) or _by_perplexity(rows, short, window)),
+        *_by_retrieval(clean, seeds, asked),
+        *(_useless(before, rows, last) or _by_perplexity(rows, first, last)),
     ]
     since = any(training.is_like(target, run) for run in training.unmeasured(clean))
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"

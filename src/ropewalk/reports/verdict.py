@@ -68,7 +68,9 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     tuned = [v for v in variants if v.role == "base" and v.steps and v in measured]
     if target is None and tuned:
         seeds = tuned[-1:]
-        verdict.sentences += [_trained_on(base, variant, alike) for variant in tuned]
+        for variant in tuned:
+            own = next((each for each in alike if variant in each.variants()), None)
+            verdict.sentences += [_trained_on(base, variant, alike), reach.sentence(clean, own, own, [variant])]
     elif target is None:
         runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
         verdict.sentences.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ropewalk.errors import UserError
 from ropewalk.settings.written_numbers import tokens
 
 _WEIGHT = re.compile(r"(?P<weight>\d+\.?\d*|\.\d+)?(?:@(?P<length>[\d_]+[kKmM]?))?(?P<short>:short)?")
+_JOINED = re.compile(r"(?P<source>.+?)(?P<closing>@[\d_]+[kKmM]?(:short)?|:short)")
 #: Meant as a weight, though it is none: below 0, with an exponent, with a comma, in percent, no number.
 _LIKE_A_WEIGHT = re.compile(r"([+-]?\d*[.,]?\d+([eE][+-]?\d+)?%?|[+-]?(nan|inf))(@.*)?", re.IGNORECASE)
 
@@ -67,6 +69,7 @@ def groups_of(data: Any) -> list[Group]:
     for word in words:
         closing = _closing(word) if sources else None
         if closing is None:
+            _refuse_joined(word)
             sources.append(word)
         else:
             groups.append(Group(sources, *closing))
@@ -95,6 +98,15 @@ def _closing(word: Any) -> tuple[float | None, int | None, bool] | None:
     if weight == 0 or length == 0:
         raise UserError(f"a weight and a length are above 0, got {word}; leave that source out")
     return weight, length, match["short"] is not None
+
+
+def _refuse_joined(word: Any) -> None:
+    """Refuse a source with its length or its leave to be short in one word, where no file is called so."""
+    match = _JOINED.fullmatch(word) if isinstance(word, str) else None
+    if match and Path(match["source"]).exists() and not Path(word).exists():
+        raise UserError(
+            f"a weight and a length are a word of their own after their source, got {word}; write {shlex.quote(match['source'])} 1{match['closing']}"
+        )
 
 
 def _refuse_some_without(groups: Sequence[Group]) -> None:

@@ -89,9 +89,9 @@ class TrainSettings(Recipe, Checkpointed):
     scores: OptionalScores = None
     """Choose documents by what a long context gives a model: what `ropewalk data score DATA --model MODEL --out FILE` wrote of them. Those without a score stay."""
     keep: ShareOrNone = None
-    """With --scores: the share of the scored documents that stays, those that gain most a token; half if not given, all with --weigh."""
+    """With --scores: the share of the documents in that file, rounded up, that stays, those that gain most a token, whether --data has them or not; half if not given, all with --weigh."""
     weigh: Flag = False
-    """With --scores: each document counts in the loss by its score, once on average; one that gains nothing does not count, one without a score once."""
+    """With --scores: each document counts in the loss by its score, once on average over those in that file; one that gains nothing does not count, one without a score once."""
     longce_most: Annotated[float, Range(1, 1000)] | None = None
     """With --longce: the largest weight of a label; 5 if not given, as there."""
     packing: Packing = "concat"

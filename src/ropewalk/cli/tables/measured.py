@@ -69,7 +69,8 @@ def show_gain(row: ContextGain, name: str = "") -> None:
         f"perplexity {about}{row.perplexity:.3f}, with the short context, of {row.short - row.stride} to {row.short - 1} tokens, {row.short_perplexity:.3f}"
     )
     chosen = f"{counted(row.key_tokens, 'key token')} of {row.tokens}, chosen by {row.evaluator or 'the model itself'}"
-    interval = "" if math.isnan(row.longppl_low) else f" ({row.longppl_low:.3f} to {row.longppl_high:.3f})"
+    low, high = row.longppl_bounds
+    interval = f" ({low:.3f} to {high:.3f})" if low == low else " (no interval: too few documents)" * (not row.estimate)
     terminal.print(
         f"LongPPL {about}{row.longppl:.3f}{interval}, over {chosen}" if row.key_tokens else f"LongPPL: none, {chosen}"
     )
