@@ -20,10 +20,12 @@ from ropewalk import testing
 from ropewalk.attention_ops import blocks as attention_blocks
 from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend
+from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
+from ropewalk.model.torch_internals import FakeTensorMode
 from ropewalk.training import recompute
 
 TOKENS = 32
@@ -324,6 +326,50 @@ def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tens
         mask[slice(None) if row < 0 else row, q0:q1, k0:k1] |= block.tril() if causal else block
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], scale=0.3)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "kernel"),
+    [
+        ((9, 0), torch.bfloat16, "flash"),
+        ((9, 0), torch.float32, "efficient"),
+        ((7, 5), torch.float32, "efficient"),
+        ((7, 0), torch.float16, "efficient"),
+        ((7, 5), torch.bfloat16, "plain"),  # which no fused kernel takes there
+    ],
+)
+def test_the_kernel_is_one_that_the_gpu_has(monkeypatch, capability, dtype: torch.dtype, kernel: str) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    with FakeTensorMode():  # a GPU's tensor without a GPU
+        q = torch.empty(1, 1, 1, 64, dtype=dtype, device="cuda")
+    for right in (True, False):
+        monkeypatch.setattr(kernels, "_is_efficient_right", lambda *_, right=right: right)
+        assert kernels.choose(q, varied=True) == (kernel if right or kernel != "efficient" else "plain")
+
+
+def test_the_memory_efficient_kernel_is_given_what_its_operators_take() -> None:
+    """By their shapes alone, since no CPU has it: an odd number of tokens, grouped heads."""
+    q, k = torch.empty(2, 4, 37, 16, device="meta"), torch.empty(2, 2, 37, 16, device="meta")
+    out, lse = kernels.forward("efficient", q, k, k, True, 0.25)
+    assert (out.shape, lse.shape) == (q.shape, q.shape[:3])
+    grads = kernels.backward("efficient", out, q, k, k, out, lse, True, 0.25)
+    assert [grad.shape for grad in grads] == [q.shape, k.shape, k.shape]
+
+
+def test_keys_that_are_repeated_are_the_same_attention(monkeypatch) -> None:
+    model, ids = testing.tiny("qwen3").train(), torch.arange(48)[None]
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    expected, given = gradients(), []
+    attend_in_blocks(model)
+    monkeypatch.setattr(kernels, "wants_repeated", lambda q, k: given.append((q.shape[1], k.shape[1])) or True)
+    for ours, theirs in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert given == [(4, 2)] * 2
 
 
 @pytest.mark.parametrize("at_once", [2**29, 2000])

@@ -81,7 +81,7 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
         assert error <= naive[name] + 1e-2, (name, error, naive[name])
 
 
-@pytest.mark.parametrize("kernel", ["cudnn", "flash", "plain"])
+@pytest.mark.parametrize("kernel", ["cudnn", "flash", "efficient", "plain"])
 @pytest.mark.parametrize("size", [64, 128])
 def test_each_kernel_is_plain_attention(kernel: str, size: int) -> None:
     assert kernels.agrees(kernel, cuda(), size)

@@ -113,6 +113,20 @@ def test_the_first_regime_that_fits_is_chosen(window: int, batch: int, chip: str
     assert planned.fits and (planned.job.recipe.precision, planned.job.recipe.optimizer) == chosen
 
 
+@pytest.mark.parametrize("chip", ["T4", "V100-16", "V100-32"])
+def test_cards_without_bfloat16_are_planned_in_float32(chip: str) -> None:
+    """Seven billion weights at 32768 on a T4 were planned in bfloat16, whose attention makes 4 GiB of scores a head there."""
+    asked = dict(gpus=chip, mode="lora", base_bits=4, batch_size=1)
+    planned = plan("7b", window=32768, **asked)
+    assert not planned.job.bfloat16 and planned.job.regime.compute == 4
+    assert planned.fits == (chip == "V100-32")
+    # Whatever is proposed is in float32 too, by this chip or more of them.
+    others = [other for each in (planned, plan("7b", window=8192, **asked)) for other in each.others]
+    assert others and all(other.job.regime.compute == 4 for other in others)
+    with pytest.raises(UserError, match=f"{chip} does not.*use --precision float32"):
+        plan("7b", window=32768, precision="bfloat16-stochastic", **asked)
+
+
 def test_what_is_left_open_is_filled_in_and_nothing_else() -> None:
     def pairs(**given: Any) -> list[tuple[str, str]]:
         return [(r.precision, r.optimizer) for r in regimes.allowed(Recipe(window=8, **given))]

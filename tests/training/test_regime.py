@@ -35,7 +35,8 @@ def seven(tmp_path, monkeypatch):
     for room in (regimes, train_settings):
         monkeypatch.setattr(room, "installed", lambda name: True)
 
-    def choose(free: float, out=tmp_path / "none", **options) -> TrainSettings:
+    def choose(free: float, out=tmp_path / "none", capability=(9, 0), **options) -> TrainSettings:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(free * GIB), int(79.2 * GIB)))
         asked = {"window": 32768, "data": "none", **options}
         settings = TrainSettings(model=tmp_path / "7b", out=tmp_path / "out", **asked).for_model(6_738_415_616)
@@ -58,6 +59,16 @@ def seven(tmp_path, monkeypatch):
 def test_an_80_gb_card_trains_seven_billion_by_what_fits(seven, free: float, options: dict, chosen) -> None:
     settings = seven(free, **options)
     assert (settings.precision, settings.optimizer) == chosen
+
+
+def test_a_gpu_that_knows_no_bfloat16_computes_in_float32(seven, caplog) -> None:
+    """Below compute capability 8.0 attention in bfloat16 has no fused kernel, and makes the whole square."""
+    with caplog.at_level("INFO", logger="ropewalk"):
+        settings = seven(31.7, capability=(7, 0), mode="lora", base_bits=4, window=4096)
+    assert (settings.precision, settings.optimizer) == ("float32", "adamw")
+    assert "knows no bfloat16" in caplog.messages[0]
+    with pytest.raises(UserError, match="bfloat16 needs GPUs that know bfloat16 .*use --precision float32"):
+        seven(31.7, capability=(7, 5), precision="bfloat16", optimizer="adamw")
 
 
 def test_the_choice_is_one_line(seven, caplog) -> None:

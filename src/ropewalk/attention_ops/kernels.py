@@ -48,12 +48,26 @@ def choose(q: Tensor, varied: bool) -> Kernel:
     size = q.shape[-1]
     if q.device.type == "cpu":
         return "cpu"
-    half = q.dtype in (torch.float16, torch.bfloat16)
-    if q.device.type != "cuda" or not half or size % 8 or torch.cuda.get_device_capability(q.device) < (8, 0):
+    if q.device.type != "cuda" or size % 8:
+        return "plain"
+    old = torch.cuda.get_device_capability(q.device) < (8, 0)
+    if q.dtype == torch.float32 or (old and q.dtype == torch.float16):
+        return "efficient" if _is_efficient_right(q.device, q.dtype, size) else "plain"
+    if old or q.dtype not in (torch.float16, torch.bfloat16):
         return "plain"
     if size <= 128 and not varied and torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cudnn.is_available():
         return "cudnn"
     return "flash" if size <= 256 else "plain"
+
+
+def wants_repeated(q: Tensor, k: Tensor) -> bool:
+    """Whether PyTorch, given fewer heads of keys than of queries, would make the whole square, for want of a kernel.
+
+    float32 is the memory-efficient kernel's alone, which takes grouped keys since pytorch/pytorch#191085 (July 2026) only. Heads of more than 256 numbers
+    transformers repeats itself.
+    """
+    grouped = k.shape[1] < q.shape[1] and q.shape[-1] <= 256
+    return grouped and q.is_cuda and q.dtype == torch.float32 and not torch.is_autocast_enabled("cuda")
 
 
 def attend(q: Heads, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tuple[Heads, LogSumExp]:
@@ -63,7 +77,7 @@ def attend(q: Heads, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> tup
     """
     kernel = choose(q, varied=True)
     if q.device.type == "cuda" and q.dtype == torch.float32:
-        kernel = "efficient"  # here for its forward pass alone
+        kernel = "efficient"  # whose forward pass was tried, whatever becomes of the backward pass
     if causal and q.shape[2] != k.shape[2] and not lower_right(kernel, q):
         kernel = "plain"
     return forward(kernel, q, k, v, causal, scale)
@@ -188,11 +202,27 @@ def _first(function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) 
     return function(*args, **kwargs)[:count]
 
 
-def agrees(kernel: Kernel, device: torch.device, size: int, queries: int = 256, tokens: int = 256) -> bool:
+@functools.cache
+def _is_efficient_right(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether the memory-efficient kernel, from compute capability 5.0 on, does here what it should: its backward pass was read and never tried."""
+    try:
+        return agrees("efficient", device, size, dtype=dtype)
+    except Exception:  # noqa: BLE001 - a kernel that refuses the case is as little use for it as one that gets it wrong
+        return False
+
+
+def agrees(
+    kernel: Kernel,
+    device: torch.device,
+    size: int,
+    queries: int = 256,
+    tokens: int = 256,
+    dtype: torch.dtype = torch.bfloat16,
+) -> bool:
     """Whether a kernel's causal attention and its gradients are those of plain attention, within bfloat16's rounding."""
     generator = torch.Generator(device).manual_seed(0)
     q, k, v, grad = (
-        torch.randn(1, 2, length, size, generator=generator, device=device).to(torch.bfloat16)
+        torch.randn(1, 2, length, size, generator=generator, device=device).to(dtype)
         for length in (queries, tokens, tokens, queries)
     )
     scale = size**-0.5
@@ -217,7 +247,7 @@ def aligns(kernel: Kernel, device: torch.device, size: int) -> bool:
 
 def forward(kernel: Kernel, q: Heads, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Heads, LogSumExp]:
     """softmax(scale q k^T) v and its log-sum-exp, natural logarithm, float32."""
-    k, v = _repeat(k, q), _repeat(v, q)
+    k, v = repeat(k, q), repeat(v, q)
     if kernel == "cudnn":
         results = _aten._scaled_dot_product_cudnn_attention(q, k, v, None, True, 0.0, causal, False, scale=scale)
     elif kernel == "flash":
@@ -235,15 +265,9 @@ def forward(kernel: Kernel, q: Heads, k: Tensor, v: Tensor, causal: bool, scale:
 def backward(
     kernel: Kernel, grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v. Where `out` and `lse` are those of a row of more keys, these are the parts of `k` and `v` in them.
-
-    Raises:
-        ValueError: the kernel is used for its forward pass alone ("efficient").
-    """
-    if kernel == "efficient":
-        raise ValueError("the memory-efficient kernel is used for its forward pass alone; choose one by `choose`")
+    """Gradients of q, k, v. Where `out` and `lse` are those of a row of more keys, these are the parts of `k` and `v` in them."""
     kv_heads, lengths = k.shape[1], (q.shape[2], k.shape[2])
-    k, v, lse = _repeat(k, q), _repeat(v, q), lse.contiguous()
+    k, v, lse = repeat(k, q), repeat(v, q), lse.contiguous()
     if kernel in ("cudnn", "flash"):
         # No dropout, so the random generator's state is not read.
         rng_state = torch.zeros((), dtype=torch.int64, device=q.device)
@@ -257,6 +281,13 @@ def backward(
             grads = _aten._scaled_dot_product_flash_attention_backward(
                 *tensors, lse, None, None, *lengths, 0.0, causal, rng_state, rng_state, scale=scale
             )
+    elif kernel == "efficient":
+        # It wants rows of sums that begin at multiples of 8 (kernel_backward.h, `check_supported`); of what fills them up nothing is left.
+        lse = torch.nn.functional.pad(lse, (0, -lse.shape[-1] % 32), value=torch.inf)
+        rng_state = torch.zeros((), dtype=torch.int64, device=q.device)
+        grads = _aten._scaled_dot_product_efficient_attention_backward(
+            grad, q, k, v, None, out, lse, rng_state, rng_state, 0.0, [True, True, True, False], causal, scale=scale
+        )
     elif kernel == "cpu":
         grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
             grad, q, k, v, out, lse, 0.0, causal, scale=scale
@@ -266,7 +297,7 @@ def backward(
     return grads[0], _sum_heads(grads[1], kv_heads), _sum_heads(grads[2], kv_heads)
 
 
-def _repeat(t: Tensor, q: Tensor) -> Tensor:
+def repeat(t: Tensor, q: Tensor) -> Tensor:
     """Grouped keys or values, once for each of their queries' heads."""
     return t if t.shape[1] == q.shape[1] else t.repeat_interleave(q.shape[1] // t.shape[1], dim=1)
 

@@ -30,7 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropewalk.attention_ops import cached_rows, last_positions, prefix
+from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
 from ropewalk.attention_ops.blocks import Attend, attention
 from ropewalk.errors import UserError
 
@@ -53,6 +53,8 @@ def _attend_in_blocks(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention over documents and devices. Without `attend` it is transformers' own SDPA attention, masks and all."""
+    if attention_mask is None and (attend is None or attend.blocks is None) and kernels.wants_repeated(query, key):
+        key, value = kernels.repeat(key, query), kernels.repeat(value, query)
     if attend is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs

@@ -34,6 +34,11 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
+def has_bfloat16() -> bool:
+    """Whether the GPU here knows that format; others are emulated, and what PyTorch says of itself counts those too."""
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
 def present(job: Job, *, seconds: float = 10.0, clock: Callable[[], float] = time.perf_counter) -> tuple[Chip, Rates]:
     """The chip at hand and what it reaches for this job.
 

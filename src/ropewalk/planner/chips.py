@@ -10,6 +10,7 @@ a chip that nobody measured. A calibration on the machine itself (calibrate.py) 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 _TERA, _GIGA = 1e12, 1e9
 
@@ -29,6 +30,7 @@ class Chip:
         peers: chips in one machine.
         host_link: bytes/s to the host's memory or back, one way at a time; 0 where they are one memory.
         limit: the memory of each as --gpu-memory gives it, where that is not the chip's own.
+        bfloat16: whether its units know that format, as NVIDIA's do from compute capability 8.0 on.
         on_cpu: training and measuring run on its CPU cores, in the one memory that there is: a machine without a GPU, and Apple's.
     """
 
@@ -43,6 +45,7 @@ class Chip:
     host_link: float = 25 * _GIGA
     on_cpu: bool = False
     limit: str = ""
+    bfloat16: bool = True
 
     @property
     def shown(self) -> str:
@@ -67,11 +70,16 @@ def _apple(name: str, gib: float, gb_s: float) -> Chip:
     return replace(chip, on_cpu=True)
 
 
+def _float32(*chip: Any) -> Chip:
+    """A chip that knows no bfloat16; and training has no float16."""
+    return replace(_chip(*chip), bfloat16=False)
+
+
 _AMPERE, _ADA = "NVIDIA Ampere GA102 GPU architecture white paper", "NVIDIA Ada GPU architecture white paper"
 _BLACKWELL = "NVIDIA RTX Blackwell GPU architecture white paper"
 #: Sheets quote NVLink and Infinity Fabric in both directions; `link` is one. PCIe 4.0 x16 is 32 GB/s, 5.0 64 GB/s one way. Of GeForce cards that the
 #: white papers do not list, the rate is that of their tensor cores (128 FLOPs each and clock) at the boost clock of their specification; those with
-#: eight lanes of PCIe have the host's link of a generation before. T4 and V100 have no bfloat16, and training has no float16: theirs is the float32 rate.
+#: eight lanes of PCIe have the host's link of a generation before. The rate of T4 and V100 is that of float32.
 CHIPS = {
     chip.name.upper(): chip
     for chip in (
@@ -98,9 +106,9 @@ CHIPS = {
         _chip("5070-Ti", 87.9, 15.6, 896, 64, 12.5, 5, _BLACKWELL),
         _chip("5080", 112.6, 15.6, 960, 64, 12.5, 5, _BLACKWELL),
         _chip("5090", 209.5, 31.4, 1792, 64, 12.5, 5, _BLACKWELL),
-        _chip("T4", 8.1, 14.6, 320, 16, 12.5, 3, "NVIDIA T4 data sheet, float32"),
-        _chip("V100-16", 15.7, 15.8, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
-        _chip("V100-32", 15.7, 31.7, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
+        _float32("T4", 8.1, 14.6, 320, 16, 12.5, 3, "NVIDIA T4 data sheet, float32"),
+        _float32("V100-16", 15.7, 15.8, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
+        _float32("V100-32", 15.7, 31.7, 900, 150, 12.5, 3, "NVIDIA V100 SXM2 data sheet, float32"),
         _chip("A10", 125, 22.0, 600, 32, 12.5, 4, "NVIDIA A10 data sheet"),
         _chip("A100-40", 312, 39.4, 1555, 300, 25, 4, "NVIDIA A100 40GB SXM data sheet"),
         _chip("A100-80", 312, 79.2, 2039, 300, 25, 4, "NVIDIA A100 80GB SXM data sheet"),

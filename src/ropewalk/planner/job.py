@@ -95,6 +95,7 @@ class Job:
         fused: norms, rotation and SwiGLU run as one kernel each.
         whole_logits: the loss is computed from the logits of a whole sequence, as transformers does.
         host: bytes of the host's memory that each chip may take; 0 where nothing is kept there.
+        bfloat16: whether the chips know that format.
         tiled: the MLP goes through a long sequence in tiles, as training does on a GPU.
     """
 
@@ -109,6 +110,7 @@ class Job:
     replicas: int = 1
     host: float = 0.0
     tiled: bool = False
+    bfloat16: bool = True
 
     def with_recipe(self, recipe: Recipe) -> Job:
         """The same job by another recipe, whose batch is the paper's if it leaves that open."""
@@ -224,6 +226,8 @@ def tensors(job: Job) -> dict[str, float]:
         "up": b * inner,
         "act": 0 if job.fused and shape.gated else b * inner,
         "product": b * inner if shape.gated else 0,
+        # Keys and values, one for each query's head: what the kernel for float32 is given (attention_ops/transformers.py).
+        "repeated": 2 * b * q if b == 4 and job.tiled and kv < q else 0,
         "mask": b * job.length if shape.is_masked(job.length) else 0,
     }
     if shape.experts > 1:  # each token's rows are copied out for its experts, and their outputs before they are summed

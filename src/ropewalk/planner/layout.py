@@ -19,7 +19,7 @@ from ropewalk.planner.memory import GIB, fits, step_memory
 from ropewalk.planner.regimes import AUTO, allowed
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.budget import HOST_SHARE
-from ropewalk.settings.recipe import Mode, Recipe
+from ropewalk.settings.recipe import Mode, Precision, Recipe
 
 #: More tokens at a time than this make no product faster and only take memory.
 _MOST_TOKENS = 65536
@@ -159,15 +159,21 @@ def ways_on_the_same_chips(job: Job, asked: Recipe) -> Iterator[Way]:
     helped = replace(job.recipe, activations="auto")
     if helped != job.recipe:
         yield _way(job, helped, asked)
+    precision = _any_precision(job)
     modes: list[Mode] = ["full", "lora"] if job.recipe.mode == "full" else [job.recipe.mode]
     for mode in modes:
-        open_recipe = replace(helped, mode=mode, precision=AUTO, optimizer=AUTO)
+        open_recipe = replace(helped, mode=mode, precision=precision, optimizer=AUTO)
         for recipe in allowed(open_recipe, gpus=job.gpus, every=True):
             if recipe != helped:
                 yield _way(job, recipe, asked)
     if job.gpus == 1 and job.recipe.mode != "pose" and not job.recipe.base_bits:
-        low = replace(helped, mode="lora", base_bits=4, precision=AUTO, optimizer=AUTO)
+        low = replace(helped, mode="lora", base_bits=4, precision=precision, optimizer=AUTO)
         yield from (_way(job, recipe, asked) for recipe in allowed(low, every=True))
+
+
+def _any_precision(job: Job) -> Precision:
+    """Whichever these chips know."""
+    return AUTO if job.bfloat16 else "float32"
 
 
 def ways_with_every_weight(job: Job, asked: Recipe) -> Iterator[Way]:
@@ -258,7 +264,7 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
 
     The job's precision and optimiser are settled, and nothing says which of them were asked for: each way names both.
     """
-    asked = replace(job.recipe, precision=AUTO, optimizer=AUTO)
+    asked = replace(job.recipe, precision=_any_precision(job), optimizer=AUTO)
     ways = [str(way) for way in ways_on_the_same_chips(job, asked) if _fits_somewhere(way.job, chip)]
     more = next((way for way in ways_on_more_chips(job, chip, job.recipe) if _fits_somewhere(way.job, chip)), None)
     return ways if more is None else [*ways, str(more)]

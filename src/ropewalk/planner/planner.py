@@ -225,6 +225,10 @@ def plan(settings: PlanSettings) -> Plan:
         time = step_time(job, rates, chip)
         return Plan(job, chip, rates, need, time, fits, settings.price, asked=asked, assumed_window=assumed_window)
     layout.refuse_undivided(job, settings.cp)
+    if not (_has_bfloat16_here() if chip is None else chip.bfloat16):
+        name = "the GPU here" if chip is None else chip.name
+        asked, settings = (regimes.without_bfloat16(recipe, name) for recipe in (asked, settings))
+        job = replace(job, recipe=settings, bfloat16=False)
     first = job.with_recipe(regimes.allowed(settings, gpus=job.gpus)[0])
     if chip is None:
         chip, rates = _measured(first)
@@ -298,6 +302,12 @@ def _measured(job: Job) -> tuple[Chip, Rates]:
         "timing this machine at the model's own shapes, which takes ten seconds and, where other programs run, several times as long"
     )
     return calibrate.present(job)
+
+
+def _has_bfloat16_here() -> bool:
+    from ropewalk.planner import calibrate
+
+    return calibrate.has_bfloat16()
 
 
 def _gpus_here() -> int:

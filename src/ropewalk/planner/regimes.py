@@ -65,6 +65,23 @@ def with_regime(recipe: R, precision: str, optimizer: str) -> R:
     )
 
 
+def without_bfloat16(recipe: R, where: str) -> R:
+    """The recipe on GPUs that know no bfloat16: float32, where nothing is asked for. where: the GPU's name.
+
+    PyTorch computes products of bfloat16 there in float32, slowly; and its memory-efficient attention, the one kernel there that never makes the whole
+    square, takes float16 and float32 alone below compute capability 8.0 (aten's sdp_utils.cpp, `less_than_sm80_mem_efficient_dtypes`).
+
+    Raises:
+        UserError: another precision than float32 is asked for.
+    """
+    if recipe.precision not in (AUTO, "float32"):
+        raise UserError(
+            f"{recipe.precision} needs GPUs that know bfloat16 (compute capability 8.0 and later), and {where} does not: attention would make the scores of "
+            "all pairs of tokens; use --precision float32, the default there"
+        )
+    return replace(recipe, precision="float32")
+
+
 def allowed(recipe: R, *, gpus: int = 1, every: bool = False) -> list[R]:
     """The recipe in every regime that its options leave open, in the order in which they are tried.
 

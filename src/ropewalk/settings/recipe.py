@@ -41,7 +41,7 @@ class Recipe(Settings):
     micro_batch: Count | None = None
     """Windows in memory at a time on one device; chosen by window and device if not given."""
     precision: Precision = "auto"
-    """float32 everywhere; bfloat16: float32 weights, bfloat16 arithmetic; bfloat16-stochastic: bfloat16 weights, updates rounded stochastically. auto is float32 on a CPU; on a GPU bfloat16 if that fits, else bfloat16-stochastic."""
+    """float32 everywhere; bfloat16: float32 weights, bfloat16 arithmetic; bfloat16-stochastic: bfloat16 weights, updates rounded stochastically. auto is float32 on a CPU and on GPUs before Ampere, which know no bfloat16; on others bfloat16 if that fits, else bfloat16-stochastic."""
     optimizer: Optimizer = "auto"
     """adamw-8bit keeps its states in 8 bits, adamw-offload in the host's memory. auto is adamw if that fits, else adamw-8bit."""
     activations: Activations = "auto"

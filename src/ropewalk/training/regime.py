@@ -30,6 +30,7 @@ from ropewalk.planner.regimes import (
     on_cpu,
     refuse_without_torchao,
     with_regime,
+    without_bfloat16,
 )
 from ropewalk.settings.budget import host_room, micro_windows
 from ropewalk.settings.command import arguments
@@ -56,6 +57,10 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
         settings = replace(settings, warmup=about["identity"].get("warmup"))
     if mesh.device.type != "cuda":
         return _with_room(with_regime(settings, *ON_CPU), checkpoint, mesh)
+    if not calibrate.has_bfloat16():
+        settings = without_bfloat16(settings, torch.cuda.get_device_name(mesh.device))
+        if mesh.main:
+            _logger.info("precision float32: this GPU knows no bfloat16")
     if is_settled(settings):
         return settings
     if about is not None:
@@ -130,6 +135,7 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, *, on_
         host=host_room(ranks.local_size()),
         fused=on_gpu,
         tiled=on_gpu,
+        bfloat16=not on_gpu or calibrate.has_bfloat16(),
     )
     per_device = max(1, settings.batch // mesh.data_size)
     return job.with_micro(settings.micro_batch or micro_windows(job.length, per_device, on_gpu=on_gpu))

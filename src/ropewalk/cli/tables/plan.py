@@ -46,6 +46,8 @@ def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
         f"{shape.name}: {count(shape.parameters)} weights ({source}), window {shape.window} → {job.recipe.window}",
         f"on {where}; rates: {plan.rates.source}",
     ]
+    if not job.bfloat16:
+        lines.append("in float32: these GPUs know no bfloat16, and training has no float16")
     if plan.assumed_window:
         lines.insert(
             0,
