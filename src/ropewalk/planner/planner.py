@@ -226,7 +226,8 @@ def plan(settings: PlanSettings) -> Plan:
         return Plan(job, chip, rates, need, time, fits, settings.price, asked=asked, assumed_window=assumed_window)
     layout.refuse_undivided(job, settings.cp)
     if not (_has_bfloat16_here() if chip is None else chip.bfloat16):
-        settings = regimes.without_bfloat16(settings, "the GPU here" if chip is None else chip.name)
+        name = "the GPU here" if chip is None else chip.name
+        asked, settings = (regimes.without_bfloat16(recipe, name) for recipe in (asked, settings))
         job = replace(job, recipe=settings, bfloat16=False)
     first = job.with_recipe(regimes.allowed(settings, gpus=job.gpus)[0])
     if chip is None:
