@@ -119,7 +119,7 @@ def test_a_run_that_its_short_window_ended_names_the_last_checkpoint_before_and_
 def test_a_run_that_kept_no_checkpoint_is_told_of_the_option_that_does(tmp_path):
     watch = Watch(
         TrainSettings(
-            "hemp", data=TEXTS, window=512, out=tmp_path, watch=["perplexity"], watch_data=TEXTS, watch_every=50
+            "hemp", data=TEXTS, window=512, out=str(tmp_path), watch=["perplexity"], watch_data=TEXTS, watch_every=50
         )
     )
     assert "with --save-every 50, which keeps every model that is looked at" in watch._better(tmp_path, 100)

@@ -105,7 +105,7 @@ class Watch:
                 f"it was within that after step {good}, and no checkpoint was kept until then: begin again (--overwrite) with --save-every "
                 f"{self.settings.watch_every}, which keeps every model that is looked at"
             )
-        place = self.settings.out / CHECKPOINTS / step_name(saved)
+        place = Path(self.settings.out) / CHECKPOINTS / step_name(saved)
         return (
             f"{place} is the last that is saved of the steps to {good}, which kept within: use that, or train it on at a lower --learning-rate "
             f"(ropewalk train {shlex.quote(str(place))} …)"
