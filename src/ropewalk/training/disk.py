@@ -86,12 +86,13 @@ def ask(out: Path, settings: TrainSettings, source: Checkpoint, state: int, *, d
     refuse_above_limit("the model's largest file", max(file.stat().st_size for file in source.weight_files))
     room = free(out)
 
-    def reckoned(**options: int) -> Writes:
-        return writes(replace(settings, **options), model_bytes(source), state, done=done, there=there)
+    def reckoned(options: TrainSettings) -> Writes:
+        return writes(options, model_bytes(source), state, done=done, there=there)
 
-    if (planned := reckoned()).total <= room:
+    if (planned := reckoned(settings)).total <= room:
         return
-    seldom, few = reckoned(save_every=0).total, reckoned(keep_checkpoints=1).total
+    seldom = reckoned(replace(settings, save_every=0)).total
+    few = reckoned(replace(settings, keep_checkpoints=1)).total
     ways = [
         f"save less often with a larger --save-every (0 writes {size_in_words(seldom)})" * (seldom < planned.total),
         f"keep fewer states with a smaller --keep-checkpoints (1 writes {size_in_words(few)})" * (few < planned.total),

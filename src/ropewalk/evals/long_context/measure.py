@@ -256,13 +256,13 @@ class Measuring:
     def _drawn(self, name: str, window: int, numbers: Sequence[int]) -> tuple[dict[int, Item], tuple[int, int] | None]:
         """Items by their numbers; or the number of the first that does not fit, and the tokens that it takes."""
         items: dict[int, Item] = {}
-        try:
-            with Progress(f"making {name}, {window} tokens", len(numbers)) as advance:
-                for number in numbers:
+        with Progress(f"making {name}, {window} tokens", len(numbers)) as advance:
+            for number in numbers:
+                try:
                     items[number] = item(self.source, name, window, self.settings.seed, number)
-                    advance()
-        except TooSmall as small:
-            return {}, (number, small.least)
+                except TooSmall as small:
+                    return {}, (number, small.least)
+                advance()
         return items, None
 
     def _measured(self, name: str, window: int, items: dict[int, Item]) -> dict[int, records.LongItem]:
