@@ -143,7 +143,10 @@ def test_extend_takes_the_rope_theta_of_abf(tmp_path: Path, capsys) -> None:
     arguments = ["extend", str(tmp_path / "a"), "--window", "256", "--method", "abf", "--out", str(tmp_path / "b")]
     without = typed(capsys, *arguments)
     assert without.returncode == 2 and not (tmp_path / "b").exists()
-    assert "abf scaling needs a --rope-theta above the model's own 10000, got none; what was measured, at factor 4, is 50 times that: --rope-theta" in without.stderr
+    assert (
+        "abf scaling needs a --rope-theta above the model's own 10000, got none; what was measured, at factor 4, is 50 times that: --rope-theta"
+        in without.stderr
+    )
     done = typed(capsys, *arguments, "--rope-theta", "5e5")
     assert done.returncode == 0, done.stderr
     assert "window 64 → 256 tokens, abf factor 4" in done.stdout

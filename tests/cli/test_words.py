@@ -417,8 +417,14 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
             ["train", model, "--window", "128", "--steps", "3", "--batch-size", "2", *common],
             "3 steps of 2 windows, 768 tokens in all: ",
         ),
-        (["train", model, "--window", "128", "--method", "linear", *common], "linear: measured nearest on hemp, 256 to"),
-        (["train", model, "--window", "128", "--method", "linear", *common], "measured in the lab with PI: train --steps"),
+        (
+            ["train", model, "--window", "128", "--method", "linear", *common],
+            "linear: measured nearest on hemp, 256 to",
+        ),
+        (
+            ["train", model, "--window", "128", "--method", "linear", *common],
+            "measured in the lab with PI: train --steps",
+        ),
         (
             [
                 "train",

@@ -74,8 +74,17 @@ def test_the_readme_names_the_recipe_that_its_table_was_measured_with():
     assert at_20 == {"yarn": 3e-4, "abf": 3e-4, "linear": 1e-3}
     assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4 --out" in text
     assert "(3e-4 for YaRN and ABF; Position Interpolation's is 1e-3" in text
+    wider = {
+        case.model.window: case.budgets[0].passkeys
+        for case in evidence.cases()
+        if str(case).startswith("smollm2") and case.model.method == "yarn"
+    }
+    found = [share(wider[8192 * factor]).replace("\u202f", " ") for factor in (8, 16)]
+    assert f"By 8 and 16, untrained, YaRN finds {found[0]} and {found[1]} on SmolLM2" in text
     abf = cases["abf"].model
-    assert abf.scaling == Abf(4.0, Abf.usual(abf.rope)) == Abf(4.0, 5e6) and "`--method abf --rope-theta 5000000`" in text
+    assert (
+        abf.scaling == Abf(4.0, Abf.usual(abf.rope)) == Abf(4.0, 5e6) and "`--method abf --rope-theta 5000000`" in text
+    )
 
 
 def test_records_name_no_place_on_the_machine_that_made_them():

@@ -408,7 +408,7 @@ def test_the_default_recipe_is_said_to_be_the_papers_and_a_measured_one_stands_b
     assert "(lab-2k, 2048 to 8192 tokens, " in printed and "31\u202f% in the new one" in printed
     assert "factor 16 (measured: 4); Chen et al. train 7B and 13B at a rate of 2e-05" in printed
     assert f", which cost {beside.cost:.0f} by the price given (" in printed
-    dear = plan("llama-7b", **{**options, "price": 250.0})
+    dear = plan("llama-7b", **{**options, "price": 25.0})
     show_plan(dear)
     assert f", which cost {measured_recipe(dear).cost:.0f} by the price given (" in capsys.readouterr().out
     assert measured_recipe(plan("llama-7b", window=32768, gpus="128xH100", cp=1)).batch_size == 128  # shared out evenly

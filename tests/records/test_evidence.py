@@ -23,11 +23,18 @@ def by(scaling: Scaling, info: ModelInfo = SMOLLM2) -> ModelInfo:
 def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapolation() -> None:
     told = {info.original_window: evidence(info) for info in (SMOLLM2, LAB_2K, HEMP)}
     assert "measured on smollm2-135m" in told[8192]
-    assert "untrained: +0.10 nats in the old window, 100\u202f% of passkeys there, 79\u202f% in the new one" in told[8192]
-    assert "after 20M training tokens at a rate of 0.0003: −0.22 nats" in told[8192] and "88\u202f% (3 seeds)" in told[8192]
+    assert (
+        "untrained: +0.10 nats in the old window, 100\u202f% of passkeys there, 79\u202f% in the new one" in told[8192]
+    )
+    assert (
+        "after 20M training tokens at a rate of 0.0003: −0.22 nats" in told[8192]
+        and "88\u202f% (3 seeds)" in told[8192]
+    )
     # lab-2k: none untrained, at 5 M and at 20 M, 31 % at 100 M; and as it was none in its own window.
     assert "measured on lab-2k, 2048 to 8192 tokens, which as it was found 0\u202f% of passkeys" in told[2048]
-    assert told[2048].count("0\u202f% in the new one") == 3 and "81\u202f% of passkeys there, 31\u202f% in" in told[2048]
+    assert (
+        told[2048].count("0\u202f% in the new one") == 3 and "81\u202f% of passkeys there, 31\u202f% in" in told[2048]
+    )
     assert "88\u202f%" not in told[2048] and "79\u202f%" not in told[2048]
     assert "measured on hemp" in told[256]
     assert not any("extrapolation" in each for each in told.values())
@@ -57,7 +64,9 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         ),
     ],
 )
-def test_another_model_or_factor_is_told_what_is_nearest_and_every_respect_in_which_it_is_another(info, found, apart) -> None:
+def test_another_model_or_factor_is_told_what_is_nearest_and_every_respect_in_which_it_is_another(
+    info, found, apart
+) -> None:
     told = evidence(info)
     assert f"measured nearest on {found}" in told and told.endswith(f"; here it is an extrapolation: {apart}")
 
@@ -69,7 +78,10 @@ def test_another_model_or_factor_is_told_what_is_nearest_and_every_respect_in_wh
         (by(Abf(4.0, 5e6), HEMP), "rope_theta 5000000 (measured: 500000)"),
         (by(Yarn(4.0, 4.0, 3.0)), "beta_fast 4 (measured: 32) and beta_slow 3 (measured: 1)"),
         (by(Yarn(4.0, temperature=1.0)), "temperature 1 (measured: by the method's rule)"),
-        (by(LongRope(4.0, (1.0,) * 32, (2.0,) * 32)), "long_factor (measured: as searched for smollm2-135m) and short_factor"),
+        (
+            by(LongRope(4.0, (1.0,) * 32, (2.0,) * 32)),
+            "long_factor (measured: as searched for smollm2-135m) and short_factor",
+        ),
         (by(Factors(4.0, (2.0,) * 32)), ""),
     ],
 )
@@ -94,7 +106,9 @@ def test_a_training_is_held_against_those_that_were_measured() -> None:
         "mode lora (measured: full), training tokens 1k (measured: 5M and 20M) and learning rate 2e-05 (measured: 0.0001)"
     )
     # By 16, YaRN was never trained.
-    assert evidence(by(Yarn(16.0)), as_measured).endswith("here it is an extrapolation: training tokens 20M (measured: none)")
+    assert evidence(by(Yarn(16.0)), as_measured).endswith(
+        "here it is an extrapolation: training tokens 20M (measured: none)"
+    )
 
 
 def test_shares_are_rounded_as_the_lab_rounds_them_and_a_range_of_seeds_is_called_one() -> None:

@@ -204,7 +204,10 @@ def test_abf_is_what_transformers_computes_with_that_rope_theta(head_dim: int, r
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({}, "needs a --rope-theta above the model's own 10000, got none; what was measured, at factor 4, is 50 times that: --rope-theta 500000 "),
+        (
+            {},
+            "needs a --rope-theta above the model's own 10000, got none; what was measured, at factor 4, is 50 times that: --rope-theta 500000 ",
+        ),
         (
             {"rope_theta": 10000.0},
             "above the model's own 10000, got 10000; what was measured, at factor 4, is 50 times that: --rope-theta 500000 ",
