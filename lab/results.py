@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import statistics
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
