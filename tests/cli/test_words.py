@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import re
 import shutil
 import subprocess
@@ -453,6 +454,35 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
         status, printed = said(capsys, *words)
         assert status == 0 and sentence in printed and "a dry run: nothing was written" in printed, printed
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mixed", [[], ["0.5"]])
+def test_a_dry_run_shows_what_of_a_conversation_is_scored(trained, tmp_path, capsys, mixed) -> None:
+    long = "Because. " * 300
+    turns = [("user", "Why?"), ("assistant", "So."), ("user", "Why not?"), ("assistant", long)]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "book.txt").write_text("A book. " * 9999)
+    data = [*([str(tmp_path / "book.txt"), "0.5"] if mixed else []), str(tmp_path / "chats.jsonl"), *mixed]
+    words = [
+        "train",
+        str(trained / "a"),
+        "--window",
+        "4096",
+        "--steps",
+        "3",
+        "--batch-size",
+        "2",
+        "--allow-short",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    status, printed = said(capsys, *words, "--data", *data, "--loss", "answers", "--dry-run")
+    shown = " ".join(printed.split())
+    assert status == 0, printed
+    assert re.search(
+        r"scored between « and »: (<s> ?)?Why\?\\n\\n«So\.(</s>)?»\\n\\nWhy not\?\\n\\n«Because\. Bec.*»… ", shown
+    )
 
 
 def test_a_dry_run_of_much_text_estimates_and_says_so(trained, tmp_path, capsys, monkeypatch) -> None:

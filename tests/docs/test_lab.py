@@ -66,13 +66,16 @@ def test_the_rule_of_auto_is_what_the_records_of_the_model_that_it_names_say():
 def test_the_readme_names_the_recipe_that_its_table_was_measured_with():
     text = " ".join(results.README.read_text(encoding="utf-8").split())
     cases = _of_the_readme()
-    for tokens, told in ((5, "20 steps of 8 windows"), (20, "40 steps of 16")):
+    for tokens, told in ((5, "20 steps of 8 windows"), (20, "--steps 40 --batch-size 16")):
         trained = [case.budgets[tokens * 2**20] for case in cases.values() if tokens * 2**20 in case.budgets]
         ((steps, batch_size),) = {(each.steps, each.batch_size) for each in trained}
-        assert told.startswith(f"{steps} steps of {batch_size}") and told in text
+        assert (
+            told.startswith((f"{steps} steps of {batch_size}", f"--steps {steps} --batch-size {batch_size}"))
+            and told in text
+        )
     at_20 = {method: cases[method].budgets[20 * 2**20].learning_rate for method in ("yarn", "abf", "linear")}
     assert at_20 == {"yarn": 3e-4, "abf": 3e-4, "linear": 1e-3}
-    assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4 --out" in text
+    assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4`" in text
     assert "(3e-4 for YaRN and ABF; Position Interpolation's is 1e-3" in text
     wider = {
         case.model.window: case.budgets[0].passkeys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ropewalk.settings.search import SearchSettings
 from ropewalk.settings.train import TrainSettings
 
 _NOTHING = "a dry run: nothing was written"
+#: Tokens of a conversation that are shown.
+_SHOWN = 200
 
 
 def train(options: Any) -> None:
@@ -46,7 +49,9 @@ def train(options: Any) -> None:
     if not left:
         return say(f"{settings.out} has {all_taken(run, settings.steps)}\n{_NOTHING}")
     readings, seconds = ranks.first(lambda: estimates_of(settings, checkpoint))
-    sources = [f"{reading} (estimated)" for reading in readings] or batches_of(settings, checkpoint, mesh).readings
+    batches = None if readings else batches_of(settings, checkpoint, mesh)
+    sources = [f"{reading} (estimated)" for reading in readings] if batches is None else batches.readings
+    shown = "" if batches is None else _first_conversation(batches.windows, checkpoint)
     often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
     often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
     saves = f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
@@ -64,6 +69,7 @@ def train(options: Any) -> None:
         f"{after.method} factor {after.factor:g}\n"
         f"{done}{counted(left, 'step')} of {read}, {left * settings.batch * tokens:,} tokens in all:\n"
         + "".join(f"  {source}\n" for source in sources)
+        + shown
         + _unread(seconds) * bool(readings)
         + f"into {settings.out}: {saves}, then the model"
     )
@@ -81,6 +87,30 @@ def train(options: Any) -> None:
     if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
         tell(sentence)
     say(_NOTHING)
+
+
+def _first_conversation(windows: Any, checkpoint: Any) -> str:
+    """How the first row of conversations begins, as the model reads it, with what the loss looks at between « and »; empty where all is text."""
+    from ropewalk.data.best_fit import FittedBlocks
+    from ropewalk.data.mixture import Mixture
+    from ropewalk.data.packing import IGNORED
+    from ropewalk.model.load import load_tokenizer
+
+    each = [part.rows for part in windows.parts] if isinstance(windows, Mixture) else [windows]
+    rows = next((rows for rows in each if isinstance(rows, FittedBlocks) and rows.tokens.marks is not None), None)
+    if rows is None:
+        return ""
+    tokenizer, first = load_tokenizer(checkpoint), rows.rows([0])
+    ids, positions = first["input_ids"][0].tolist(), first["position_ids"][0].tolist()
+    length = (positions[1:] + [0]).index(0) + 1  # where the next one begins
+    scored = [False, *(first["labels"][0] != IGNORED).tolist()]
+    text = ""
+    for is_scored, run in itertools.groupby(range(min(length, _SHOWN)), key=scored.__getitem__):
+        piece = str(tokenizer.decode([ids[place] for place in run]))
+        text += f"«{piece}»" if is_scored else piece
+    more = "…" * (length > _SHOWN)
+    text = text.replace("\n", "\\n")
+    return f"the first conversation, what is scored between « and »: {text}{more}\n"
 
 
 def _unread(seconds: float) -> str:
