@@ -332,7 +332,7 @@ def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tens
     ("capability", "dtype", "kernel"),
     [
         ((9, 0), torch.bfloat16, "flash"),
-        ((9, 0), torch.float32, "efficient"),
+        ((9, 0), torch.float32, "plain"),
         ((7, 5), torch.float32, "efficient"),
         ((7, 0), torch.float16, "efficient"),
         ((7, 5), torch.bfloat16, "plain"),  # which no fused kernel takes there
