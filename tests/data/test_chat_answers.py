@@ -53,6 +53,19 @@ SPACED = (
     "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]{% else %}{% generation %} {{ m.content }} </s>{% endgeneration %}"
     "{% endif %}{% endfor %}"
 )
+#: DeepSeek R1's asks for thoughts, and leaves those of every answer out.
+THOUGHTLESS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<answer>{% generation %}{{ m.content.split('</think>')[-1] }}</s>{% endgeneration %}"
+    "{% else %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}<answer><think>\n{% endif %}"
+)
+#: Qwen 3's asks for thoughts too, and writes those of the last answer.
+LAST_THOUGHTS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% if loop.last %}<think>\n{% endif %}{% generation %}"
+    "{% if loop.last %}{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}<call>{{ c.function.name }}"
+    "</call>{% endfor %}<|im_end|>\n{% endgeneration %}{% else %}{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+)
+RESULT = {"role": "tool", "content": "12"}
 CALL = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "look"}}]}
 THOUGHT = {"role": "assistant", "content": "", "reasoning_content": "hm"}
 
@@ -102,6 +115,13 @@ def chats(path, *talks):
         (SILENT_PROMPT, [{**HELLO, "content": "assistant"}, BYE, ASKED]),
         (SILENT_PROMPT, [BE, HELLO]),
         (SPACED, [ASKED, SAID, ASKED, BYE]),
+        (THOUGHTLESS, [ASKED, SAID]),
+        (THOUGHTLESS, [BE, ASKED, {**SAID, "content": "<think>hm</think>Because."}, ASKED, BYE]),
+        (LAST_THOUGHTS, [ASKED, SAID, ASKED, SAID]),
+        (LAST_THOUGHTS, [ASKED, SAID, ASKED, {**BYE, "reasoning_content": "Because."}]),
+        (LAST_THOUGHTS, [ASKED, CALL, RESULT, SAID]),
+        (LAST_THOUGHTS, [ASKED, {**CALL, "content": "Let me look."}, RESULT, CALL, RESULT, {**SAID, "content": "12"}]),
+        (LAST_THOUGHTS, [ASKED, CALL, RESULT, CALL, RESULT]),
     ],
 )
 def test_what_a_template_takes_is_read_whatever_it_makes_of_its_beginnings(template, messages, shown):
@@ -268,6 +288,19 @@ def test_an_answer_of_which_a_template_writes_nothing_is_not_scored_and_counted(
         assert (
             ids.tolist() == whole and of_assistant.sum() > (marks & SCORED > 0).sum()
         )  # with the end of an empty turn
+
+
+def test_the_header_of_a_silent_answer_is_not_taken_for_that_of_the_next():
+    """Two answers follow each other where a template leaves out the tool's turn between them."""
+    talk = conversation_of({"messages": [ASKED, CALL, RESULT, {**SAID, "reasoning_content": "hm"}]}, "n", "row 1")
+    made = tokenizer(
+        "{% for m in messages if m.role != 'tool' %}[{{ m.role }}] {{ m.content }}{% if m.reasoning_content and loop.last %} ({{ m.reasoning_content }})"
+        "{% endif %}</s>{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
+    with pytest.warns(UserWarning, match="left out|answers that hold nothing"):
+        ((ids, marks),) = encode_conversations(made, [talk])
+    assert made.decode(ids).count("[assistant]") == 2
+    assert made.decode(ids[marks & SCORED > 0]).strip() == "Because. (hm)</s>"
 
 
 @both

@@ -51,7 +51,7 @@ def train(options: Any) -> None:
     readings, seconds = ranks.first(lambda: estimates_of(settings, checkpoint))
     batches = None if readings else batches_of(settings, checkpoint, mesh)
     sources = [f"{reading} (estimated)" for reading in readings] if batches is None else batches.readings
-    shown = "" if batches is None else _first_conversation(batches.windows, checkpoint)
+    shown = "" if batches is None else _a_conversation(batches.windows, checkpoint)
     often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
     often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
     saves = f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
@@ -89,8 +89,8 @@ def train(options: Any) -> None:
     say(_NOTHING)
 
 
-def _first_conversation(windows: Any, checkpoint: Any) -> str:
-    """How the first row of conversations begins, as the model reads it, with what the loss looks at between « and »; empty where all is text."""
+def _a_conversation(windows: Any, checkpoint: Any) -> str:
+    """How a conversation of the first row begins, as the model reads it, with what the loss looks at between « and »; empty where all is text."""
     from ropewalk.data.best_fit import FittedBlocks
     from ropewalk.data.mixture import Mixture
     from ropewalk.data.packing import IGNORED
@@ -110,7 +110,7 @@ def _first_conversation(windows: Any, checkpoint: Any) -> str:
         text += f"«{piece}»" if is_scored else piece
     more = "…" * (length > _SHOWN)
     text = text.replace("\n", "\\n")
-    return f"the first conversation, what is scored between « and »: {text}{more}\n"
+    return f"a conversation, what is scored between « and »: {text}{more}\n"
 
 
 def _unread(seconds: float) -> str:

@@ -142,8 +142,21 @@ class _Template:
 
     def _with(self, place: int, content: str) -> str | None:
         """What it makes of the turns where one has this text, and nothing beside it."""
-        kept = {key: value for key, value in self.messages[place].items() if key not in _BESIDE}
-        return self._tried([*self.messages[:place], {**kept, "content": content}, *self.messages[place + 1 :]])
+        return self._tried([*self.messages[:place], self._saying(place, content), *self.messages[place + 1 :]])
+
+    def _saying(self, place: int, content: str) -> dict[str, Any]:
+        return {**{key: value for key, value in self.messages[place].items() if key not in _BESIDE}, "content": content}
+
+    def span(self, place: int) -> tuple[int, int] | None:
+        """What another text in an answer's place, and no calls beside it, would change in the whole; None where it would change later turns too."""
+        other = self._with(place, _OTHER)
+        if other is None or _OTHER not in other:
+            return None
+        begins = len(os.path.commonprefix([self.whole, other]))
+        behind = len(os.path.commonprefix([self.whole[begins:][::-1], other[begins:][::-1]]))
+        tail = other[: len(other) - behind].partition(_OTHER)[2]
+        later = self.messages[place + 1]["content"].strip() if place + 1 < len(self.messages) else ""
+        return None if later and later in tail else (begins, len(self.whole) - behind)
 
     def opening(self, place: int) -> str:
         """What it writes where the assistant is to speak: at this turn or, where it takes no such beginning, at another; empty for nothing."""
@@ -159,12 +172,12 @@ class _Template:
         Raises:
             _NotFound: the conversation does not end with an answer either.
         """
-        after = self.first(place + 1)
-        if after is None:
-            if self.messages[-1]["role"] != "assistant" or not _said(self.messages[-1]):
-                raise _NotFound
-            place, after = -1, self.whole
-        return after.rpartition(_said(self.messages[place]))[2]
+        after = self._tried([*self.messages[:place], self._saying(place, _OTHER)])
+        if after is None and self.messages[-1]["role"] == "assistant":
+            after = self._with(len(self.messages) - 1, _OTHER)
+        if after is None or _OTHER not in after:
+            raise _NotFound
+        return after.rpartition(_OTHER)[2]
 
     def _tried(self, messages: list[dict[str, Any]], **options: Any) -> str | None:
         try:
@@ -195,6 +208,7 @@ def _answers(template: _Template, silent: set[int]) -> list[tuple[int, int, bool
         if known is not None and after is not None and template.whole.startswith(after):
             begins, end = min(known, len(after)), len(after)
         elif place in silent:
+            end = max(end, (template.span(place) or (0, 0))[1])  # behind its header
             continue
         else:
             begins, end = _searched(template, place, end, known)
@@ -204,17 +218,22 @@ def _answers(template: _Template, silent: set[int]) -> list[tuple[int, int, bool
 
 def _searched(template: _Template, place: int, start: int, known: int | None) -> tuple[int, int]:
     """Where an answer stands behind `start`, by what the template writes before and behind one. known: where it begins, if that is."""
-    whole, answer = template.whole, _said(template.messages[place])
-    begins = _behind(template.opening(place), whole, start) if known is None else known
-    answer_begins = whole.find(answer, begins)
-    if answer_begins < 0 or not answer:
+    whole, answer, span = template.whole, _said(template.messages[place]), template.span(place)
+    begins = _begins(template, place, start, span) if known is None else known
+    found = whole.find(answer, begins)
+    if found < 0 or not (answer or span):
         raise _NotFound
-    end = answer_begins + len(answer)
+    end = max(found + len(answer), span[1] if span else 0)  # calls may follow what is said
     return begins, end + len(os.path.commonprefix([template.closing(place), whole[end:]]))
 
 
-def _behind(opening: str, whole: str, start: int) -> int:
-    opened = whole.find(opening, start)
-    if not opening or opened < 0:
+def _begins(template: _Template, place: int, start: int, span: tuple[int, int] | None) -> int:
+    """Behind what asks for the answer or, where earlier turns are written without that (thoughts are asked for, and left out later), behind the header."""
+    opening = template.opening(place)
+    opened = template.whole.find(opening, start) if opening else -1
+    asked = opened + len(opening) if opened >= 0 else None
+    if span is not None and (asked is None or asked > span[0]):
+        return span[0]
+    if asked is None:
         raise _NotFound
-    return opened + len(opening)
+    return asked
