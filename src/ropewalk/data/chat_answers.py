@@ -219,21 +219,21 @@ def _answers(template: _Template, silent: set[int]) -> list[tuple[int, int, bool
 def _searched(template: _Template, place: int, start: int, known: int | None) -> tuple[int, int]:
     """Where an answer stands behind `start`, by what the template writes before and behind one. known: where it begins, if that is."""
     whole, answer, span = template.whole, _said(template.messages[place]), template.span(place)
-    begins = _begins(template, place, start, span) if known is None else known
-    found = whole.find(answer, begins)
-    if found < 0 or not (answer or span):
+    begins = _behind_header(template, place, start, span) if known is None else known
+    answer_begins = whole.find(answer, begins)
+    if answer_begins < 0 or not (answer or span):
         raise _NotFound
-    end = max(found + len(answer), span[1] if span else 0)  # calls may follow what is said
+    end = max(answer_begins + len(answer), span[1] if span else 0)  # calls may follow what is said
     return begins, end + len(os.path.commonprefix([template.closing(place), whole[end:]]))
 
 
-def _begins(template: _Template, place: int, start: int, span: tuple[int, int] | None) -> int:
-    """Behind what asks for the answer or, where earlier turns are written without that (thoughts are asked for, and left out later), behind the header."""
+def _behind_header(template: _Template, place: int, start: int, span: tuple[int, int] | None) -> int:
+    """Behind what asks for the answer or, where earlier turns are written without that (thoughts are asked for, and left out later), where its span begins."""
     opening = template.opening(place)
-    opened = template.whole.find(opening, start) if opening else -1
-    asked = opened + len(opening) if opened >= 0 else None
-    if span is not None and (asked is None or asked > span[0]):
-        return span[0]
-    if asked is None:
+    opening_begins = template.whole.find(opening, start) if opening else -1
+    behind_opening = opening_begins + len(opening)
+    if opening_begins >= 0 and (span is None or behind_opening <= span[0]):
+        return behind_opening
+    if span is None:
         raise _NotFound
-    return asked
+    return span[0]

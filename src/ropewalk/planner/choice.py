@@ -89,6 +89,10 @@ class Layer:
         rates = sorted({c.flops_per_byte for c in self.candidates}, reverse=True)
         return [[c for c in self.candidates if c.flops_per_byte == rate] for rate in rates]
 
+    def size(self, kept: Kept) -> int:
+        """Bytes of the results that are kept, the input not included."""
+        return self.everything if kept is None else sum(c.size for c in self.candidates if c.index in kept)
+
 
 def choose(layer: Layer, count: int, room: Room) -> Choice:
     """The choice for `count` layers that takes the fewest seconds within the room."""
@@ -172,8 +176,7 @@ def seconds(layer: Layer, choice: Choice, room: Room) -> float:
     """What a choice adds to a step: what is computed again, and what is waited for."""
     cost = {c.index: c.cost for c in layer.candidates}
     again = sum(sum(cost.values()) - sum(cost[index] for index in kept) for kept in choice.kept if kept is not None)
-    size = {c.index: c.size for c in layer.candidates}
-    moved = sum(room.input + sum(size[index] for index in choice.kept[number] or ()) for number in choice.hosted)
+    moved = sum(room.input + layer.size(choice.kept[number]) for number in choice.hosted)
     forward = len(choice.kept) * layer.cost / room.matrix
     computed_again, one_way = again / room.matrix, moved / room.link
     waited = max(0.0, one_way - forward) + max(0.0, one_way - 2 * forward - computed_again)
@@ -205,19 +208,12 @@ class Settled:
         """
         if not self.choice.hosted or size <= 0:
             return False
-        layers = range(self._count)
-        passing = ON_THE_WAY * max(self._bytes(number) for number in self.choice.hosted)
-        stayed = sum(self._bytes(number) for number in layers if number not in self.choice.hosted)
-        card = stayed - self._count * self._room.input + passing + size
+        stayed, sent = [], []
+        for number, kept in enumerate(self.choice.kept):
+            (sent if number in self.choice.hosted else stayed).append(self._room.input + self._layer.size(kept))
+        passing = ON_THE_WAY * max(sent)
+        card = sum(stayed) - self._count * self._room.input + passing + size
         return self._changed(replace(self._room, card=max(card, self._room.card), passing=passing))
-
-    def _bytes(self, number: int) -> int:
-        """What a layer keeps, its input included."""
-        kept = self.choice.kept[number]
-        results = (
-            self._layer.everything if kept is None else sum(c.size for c in self._layer.candidates if c.index in kept)
-        )
-        return self._room.input + results
 
     def _changed(self, room: Room) -> bool:
         """Whether another room makes another choice."""
