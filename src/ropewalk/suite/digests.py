@@ -35,7 +35,8 @@ def words_of(value: Any) -> list[Any]:
 
 def warn_of_trained_texts(option: str, measured: Any, data: Any) -> None:
     """Say it where what an option names is in --data too, whatever it is called there."""
-    if same := _trained_on(words_of(measured), sources_of(data)):
+    words = words_of(measured)
+    if words and (same := _trained_on(words, sources_of(data))):  # else no file of --data need be listed
         text, other = next(iter(same.items()))
         first = (text if text == other else f"{text} is {other}") + (
             f", and {len(same) - 1} more" if len(same) > 1 else ""
