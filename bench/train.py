@@ -10,6 +10,7 @@ the same start, so that losses can be compared. The first step of a turn is not 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -25,6 +26,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 import torch
 from torch import Tensor, nn
 
+from bench.card import card_of
 from bench.contestants import CONTESTANTS, SHAPES, Bench, Turn
 from ropewalk import records
 from ropewalk.attention_ops import kernels
@@ -121,8 +123,15 @@ def main() -> None:
     parser.add_argument(
         "--profile", choices=list(CONTESTANTS), help="list this contestant's kernels by time after its turns"
     )
+    parser.add_argument("--memory", type=float, help="GiB, as if the card had no more; its arithmetic is its own")
     parser.add_argument("--json", type=Path, help="write every turn here")
     arguments = parser.parse_args()
+    with card_of(int(arguments.memory * 2**30)) if arguments.memory else contextlib.nullcontext():
+        measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """All turns that were asked for, then the table."""
     started = time.perf_counter()
     # Each size and each choice of what is kept is compiled by itself.
     torch._dynamo.config.recompile_limit = 64

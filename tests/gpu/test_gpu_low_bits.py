@@ -7,23 +7,21 @@ The card is made smaller by `set_per_process_memory_fraction`, and what it says 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib.util
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 import transformers
 
+from bench.card import card_of
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
-from ropewalk.planner.memory import CONTEXT, GIB
+from ropewalk.planner.memory import GIB
 from ropewalk.training import TrainSettings
 from ropewalk.training.batch import batches_of
 from ropewalk.training.loop import Loop
@@ -55,22 +53,6 @@ def llama_7b(tmp_path_factory) -> Path:
     return place
 
 
-@contextlib.contextmanager
-def card_of(gigabytes: float) -> Iterator[None]:
-    """As if the card had so much memory, of which the driver and the libraries take their part."""
-    size, (_, whole) = int(0.98 * gigabytes * GIB), torch.cuda.mem_get_info()
-
-    def info(device: object = None) -> tuple[int, int]:
-        return max(0, int(size - CONTEXT) - torch.cuda.memory_reserved()), size
-
-    torch.cuda.set_per_process_memory_fraction((size - CONTEXT) / whole)
-    try:
-        with mock.patch.object(torch.cuda, "mem_get_info", info):
-            yield
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-
-
 def two_steps(model: Path, window: int, out: Path) -> list[records.Step]:
     """The steps of a run as `train` takes them, nothing saved."""
     document = Document("d", testing.prose(window // 2))  # more than three bytes a word, and a byte is a token
@@ -96,7 +78,7 @@ def two_steps(model: Path, window: int, out: Path) -> list[records.Step]:
 @pytest.mark.parametrize("gigabytes", [24, 48])
 def test_the_longest_window_of_7b(llama_7b: Path, tmp_path: Path, gigabytes: int) -> None:
     longest, window = 0, 16384
-    with card_of(gigabytes):
+    with card_of(int(0.98 * gigabytes * GIB)):
         while window <= LONGEST:
             torch.cuda.reset_peak_memory_stats()
             try:
