@@ -1,8 +1,15 @@
-"""A tokenizer for tests of conversations: a byte is a token, and two control tokens of ChatML are known."""
+"""A short conversation, ChatML, and a tokenizer for tests of conversations: a byte is a token, and two control tokens of ChatML are known."""
 
 from __future__ import annotations
 
 from ropewalk import testing
+
+ASKED, SAID = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}
+TALK = [ASKED, SAID]
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def tokenizer(template=None):
