@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rows import Row, rows_in
+from rows import MODES, Row, rows_in
 from run import grids, with_chosen_rates
 from tables import budget
 
@@ -54,11 +54,12 @@ def _absent(rows: list[Row]) -> Iterable[str]:
     if not any(row.records.of(Summary) for row in rows):
         yield "its summaries (table 6) beside the first words of each document"
     names = {row.name for row in rows}
-    yield from (f"any row of {model}" for model in dict.fromkeys(table["model"] for table in grids([])) if model not in names)  # fmt: skip
-    for mode, words in (("pose", "PoSE"), ("lora", "LoRA")):
+    asked_for = dict.fromkeys(table["model"] for table in grids([]) if table["level"] != "steps")  # those are made of others
+    yield from (f"any row of {model}" for model in asked_for if model not in names)
+    for mode, words in MODES.items():
         if mode not in {each["mode"] for each in asked}:
             yield words
-    if all(each["current_window"] == each["original_window"] for each in asked):
+    if not any(row.in_two_steps for row in rows):
         yield "windows in two steps"
 
 

@@ -24,6 +24,7 @@ import never
 import reading
 import trained_states
 import tuning
+import ways
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
@@ -105,6 +106,10 @@ def sections() -> Iterable[str]:
         if found := reading.section(model, RECORDS, known):
             yield found
         if found := tuning.section(model, RECORDS):
+            yield found
+        if found := ways.section(model, RECORDS):
+            yield found
+        if found := ways.widest(model, RECORDS):
             yield found
         if found := method_map(model, RECORDS / "e" / model):
             yield f"### {model}, full-attention layers alone\n\n{found}"
