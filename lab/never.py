@@ -50,9 +50,9 @@ def _absent(rows: list[Row], records: Path) -> Iterable[str]:
     if (factor := max(each["factor"] for each in asked)) < _FACTOR:
         yield f"the paper's ×{_FACTOR} (at most ×{factor:g})"
     if (most := max(each["tokens"] for each in asked)) < _TOKENS:
-        yield f"its 1000 steps of {budget(_TOKENS)} tokens in all (at most {budget(most)})"
+        yield f"the paper's 1000 steps of {budget(_TOKENS)} tokens in all (at most {budget(most)})"
     if not any((records / summaries.LEVEL).glob("*.jsonl")):
-        yield "its summaries (table 6) beside the first words of each document"
+        yield "the paper's summaries (table 6) beside the first words of each document"
     names = {row.name for row in rows}
     asked_for = dict.fromkeys(
         table["model"] for table in grids([]) if table["level"] != "steps"
