@@ -66,7 +66,8 @@ def _of(records: Path, level: str, model: str) -> Iterable[Row]:
 def _whole(model: str, records: Path) -> list[Row]:
     """Rows of whole windows in one step, at their chosen rates."""
     mapped = records / "a" / model
-    known = [*rows_in(mapped), *rows_in(records / "read-plain" / model)]  # not one row, trained twice, where names are the same
+    # Files of one name are here rows that were trained twice, not one row.
+    known = [*rows_in(mapped), *rows_in(records / "read-plain" / model)]
     return at_chosen_rate(known, chosen_rates(mapped))
 
 
