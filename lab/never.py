@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rows import Row, rows_in
+import summaries
+from rows import MODES, Row, rows_in
 from run import grids, with_chosen_rates
 from tables import budget
 
-from ropewalk.records import Summary
 from ropewalk.sentences import joined
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.written_numbers import tokens
@@ -28,8 +28,8 @@ def sentences(records: Path) -> str:
     rows = [row for directory in sorted(records.glob("*/*")) for row in rows_in(directory)]
     left = "; ".join(_left(records))
     return (
-        f"**Never run:** {_larger(rows)}; a 7B with real weights least of all, so that what this says of one is an extrapolation. Nor {'; nor '.join(_absent(rows))}. "
-        "Nor a model pretrained with a penalty on |h_j|, the paper's open question, for which there is no command. One seed where no other number is given."
+        f"**Never run:** {_larger(rows)}; a 7B with real weights least of all, so that what this says of one is an extrapolation. Nor {'; nor '.join(_absent(rows, records))}. "
+        "One seed where no other number is given."
         + (
             f" Rows of [grids.toml](../lab/grids.toml) that are there, where not all are (level, model): {left}."
             if left
@@ -44,22 +44,27 @@ def _larger(rows: list[Row]) -> str:
     return f"models of more than {size / 1e6:.0f} million parameters ({name}, the largest of the records)"
 
 
-def _absent(rows: list[Row]) -> Iterable[str]:
+def _absent(rows: list[Row], records: Path) -> Iterable[str]:
     """What the paper or the grids have, and no row."""
     asked = [row.asked for row in rows]
     if (factor := max(each["factor"] for each in asked)) < _FACTOR:
         yield f"the paper's ×{_FACTOR} (at most ×{factor:g})"
     if (most := max(each["tokens"] for each in asked)) < _TOKENS:
-        yield f"its 1000 steps of {budget(_TOKENS)} tokens in all (at most {budget(most)})"
-    if not any(row.records.of(Summary) for row in rows):
-        yield "its summaries (table 6) beside the first words of each document"
+        yield f"the paper's 1000 steps of {budget(_TOKENS)} tokens in all (at most {budget(most)})"
+    if not any((records / summaries.LEVEL).glob("*.jsonl")):
+        yield "the paper's summaries (table 6) beside the first words of each document"
     names = {row.name for row in rows}
-    yield from (f"any row of {model}" for model in dict.fromkeys(table["model"] for table in grids([])) if model not in names)  # fmt: skip
-    for mode, words in (("pose", "PoSE"), ("lora", "LoRA")):
+    asked_for = dict.fromkeys(
+        table["model"] for table in grids([]) if table["level"] != "steps"
+    )  # those are made of others
+    yield from (f"any row of {model}" for model in asked_for if model not in names)
+    for mode, words in MODES.items():
         if mode not in {each["mode"] for each in asked}:
             yield words
-    if all(each["current_window"] == each["original_window"] for each in asked):
+    if not any(row.in_two_steps for row in rows):
         yield "windows in two steps"
+    if not any((records / "penalty").glob("*/*.jsonl")):
+        yield "a model pretrained with a penalty on |h_j|, the paper's open question"
 
 
 def _left(records: Path) -> Iterable[str]:

@@ -21,9 +21,12 @@ import claims
 import explain
 import measures
 import never
+import penalty
 import reading
+import summaries
 import trained_states
 import tuning
+import ways
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
@@ -106,6 +109,10 @@ def sections() -> Iterable[str]:
             yield found
         if found := tuning.section(model, RECORDS):
             yield found
+        if found := ways.section(model, RECORDS):
+            yield found
+        if found := ways.widest(model, RECORDS):
+            yield found
         if found := method_map(model, RECORDS / "e" / model):
             yield f"### {model}, full-attention layers alone\n\n{found}"
     for level, words in (
@@ -123,6 +130,9 @@ def sections() -> Iterable[str]:
         yield found
     if found := telling(models):
         yield found
+    for found in (summaries.section(RECORDS), penalty.section(RECORDS)):
+        if found:
+            yield found
 
 
 def rates_taken(directory: Path) -> str:
@@ -136,8 +146,8 @@ def rates_taken(directory: Path) -> str:
 
 
 def full_rows(model: str) -> list[Row]:
-    """Of the method map and the paper's budget, at the rates chosen in the first."""
-    directories = [RECORDS / level / model for level in ("a", "c")]
+    """Of the method map, the paper's budget and its 1000 steps, at the rates chosen in the first."""
+    directories = [RECORDS / level / model for level in ("a", "c", "paper")]
     return at_chosen_rate(rows_in(*directories), chosen_rates(directories[0]))
 
 

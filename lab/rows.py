@@ -31,6 +31,8 @@ NAMES = {
     "p-rope": "p-RoPE, fast pairs kept",
     "cope": "CoPE",
 }
+#: Ways of training other than of every weight at whole windows.
+MODES = {"pose": "PoSE", "lora": "LoRA"}
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ class Row:
 
     @property
     def method(self) -> str:
-        """As the page calls it, with its parameters."""
+        """As the page calls it, with its parameters and how it was trained, if not at whole windows in one step: what differs so is never one line."""
         word = self.asked["method"]
         label = NAMES.get(word) or SCALINGS[word].label
-        return label + "".join(f", {name} {value:g}" for name, value in self.asked["parameters"].items())
+        parts = [f"{name} {value:g}" for name, value in self.asked["parameters"].items()]
+        parts += [words for mode, words in MODES.items() if self.asked["mode"] == mode]
+        return ", ".join([label, *parts, *["second step"] * self.in_two_steps])
 
     @cached_property
     def variant(self) -> Variant:
@@ -125,7 +129,15 @@ class Row:
 
     @property
     def new_window(self) -> int:
-        return round(self.window * self.asked["factor"])
+        """L', tokens: what it was extended to, in however many steps; of the base and the control what the others were."""
+        if self.asked["method"] in ("none", "control"):
+            return round(self.window * self.asked["factor"])
+        return next(iter(self.records.runs.values())).model.window
+
+    @property
+    def in_two_steps(self) -> bool:
+        """Whether the model that it was made of had been extended already."""
+        return self.new_window != round(self.window * self.asked["factor"])
 
     @cached_property
     def training_seconds(self) -> float:

@@ -136,7 +136,7 @@ def work(arguments: argparse.Namespace) -> int:
                 # Rates are chosen when all rows that they are chosen from are there.
                 if (
                     arguments.dry_run
-                    or table["level"] != "rates"
+                    or table.get("measure") != ["validation"]
                     or not any("another" in each.reason for each in undone)
                 ):
                     break

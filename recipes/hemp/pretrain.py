@@ -5,9 +5,13 @@ out  a Hugging Face checkpoint in bfloat16
 
 Next-token loss on Python source, and on the recall exercise for a fifth of the rows. AdamW on float32 weights under
 bfloat16 autocast. The learning rate warms up, holds, and falls to zero over the second half of the time, so the
-schedule ends where the clock does, whatever the machine's speed.
+schedule ends where the clock does, whatever the machine's speed; or, by --steps, after so many steps of the same rows on every machine.
+
+--penalty adds the paper's open question (arXiv 2306.15595, section 2.2): a ridge on |h_j|, the coefficients of a score
+a(s) = Re sum_j h_j exp(i s theta_j), so that scores beyond the trained distances stay as bounded as those inside.
 
     python recipes/hemp/pretrain.py --corpus build/hemp --out build/hemp/model --minutes 4
+    python recipes/hemp/pretrain.py --corpus build/hemp --out build/penalty/hemp-3000-h0.01-s0 --steps 3000 --penalty 0.01
 """
 
 from __future__ import annotations
@@ -45,14 +49,34 @@ def build(width: int, layers: int, heads: int, head: int, inner: int, vocabulary
     return transformers.LlamaForCausalLM(config)
 
 
-def logits(model: transformers.LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
-    """The model's own layers in order. Called whole and compiled, transformers hands attention a mask tensor, which
-    bars the fast causal kernel; with no mask at all the layers ask for that kernel themselves."""
-    hidden = model.model.embed_tokens(tokens)
+def logits(
+    model: transformers.LlamaForCausalLM, tokens: torch.Tensor, ridge: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | float]:
+    """The model's own layers in order, and the mean of `squared_h` over them if asked for. Called whole and compiled, transformers hands attention
+    a mask tensor, which bars the fast causal kernel; with no mask at all the layers ask for that kernel themselves."""
+    hidden, squares = model.model.embed_tokens(tokens), 0.0
     turned = model.model.rotary_emb(hidden, torch.arange(tokens.shape[1], device=tokens.device)[None])
     for layer in model.model.layers:
+        if ridge:
+            squares = squares + squared_h(layer.self_attn, layer.input_layernorm(hidden)) / len(model.model.layers)
         hidden = layer(hidden, attention_mask=None, position_embeddings=turned)
-    return model.lm_head(model.model.norm(hidden))
+    return model.lm_head(model.model.norm(hidden)), squares
+
+
+def squared_h(attention: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """The sum over j of |h_j|² / d, the squared coefficients of a score as the softmax has it, in the mean over rows, heads, and pairs of a query and a key.
+
+    |h_j| = |q_j| |k_j|, q_j and k_j the complex pairs (j, j + d/2) of a query and a key, and RoPE changes neither. So the mean over all pairs of a
+    query and a key of a row, the causal mask aside, is the product of two means.
+
+    Args:
+        inputs: of the layer, normed, [rows, tokens, width].
+    """
+
+    def squares(projection: torch.nn.Linear) -> torch.Tensor:  # [rows, heads, d/2]
+        return projection(inputs).float().unflatten(-1, (-1, 2, attention.head_dim // 2)).square().sum(-2).mean(1)
+
+    return (squares(attention.q_proj) * squares(attention.k_proj)).sum(-1).mean() / attention.head_dim
 
 
 def rate(progress: float, peak: float, warm: float = 0.03, fall: float = 0.5) -> float:
@@ -65,6 +89,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, help="instead of --minutes")
+    parser.add_argument("--penalty", type=float, default=0.0, help="weight of the ridge on |h_j|")
     parser.add_argument("--shape", default="192,6,3,64,512", help="width, layers, heads, head dimension, inner width")
     parser.add_argument("--batch", type=int, default=512, help="rows a step")
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -89,8 +115,9 @@ def main() -> None:
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16):
-            guesses = logits(model, rows[:, :-1])
-        return torch.nn.functional.cross_entropy(guesses.float().flatten(0, 1), rows[:, 1:].flatten())
+            guesses, squares = logits(model, rows[:, :-1], ridge=arguments.penalty > 0)
+        told = torch.nn.functional.cross_entropy(guesses.float().flatten(0, 1), rows[:, 1:].flatten())
+        return told + arguments.penalty * squares
 
     step_loss = loss if arguments.eager else torch.compile(loss)
     exercises = round(arguments.batch * arguments.recall)
@@ -124,7 +151,7 @@ def main() -> None:
         step += 1
         if step % 10 == 0 and device == "cuda":
             torch.cuda.synchronize()  # the clock of the schedule is the GPU's, not the launcher's
-        progress = (time.time() - began) / (60 * arguments.minutes)
+        progress = step / arguments.steps if arguments.steps else (time.time() - began) / (60 * arguments.minutes)
         if step % 250 == 0:
             speed = step * arguments.batch * WINDOW / (time.time() - began)
             print(f"{arguments.out.name} {step} loss {value.item():.4f} {speed / 1e6:.2f} M tokens/s", flush=True)

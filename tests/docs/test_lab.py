@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from command_lines import parsed
 from ropewalk.reports import report
 
 LAB = Path(__file__).resolve().parents[2] / "lab"
@@ -22,16 +24,19 @@ import claims  # noqa: E402
 import conversations  # noqa: E402
 import explain  # noqa: E402
 import never  # noqa: E402
+import penalty  # noqa: E402
 import results  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
+import summaries  # noqa: E402
+import ways  # noqa: E402
 
 from ropewalk.cli.tables.theory import show_theory  # noqa: E402
 from ropewalk.data.chat_tokens import encode_conversations  # noqa: E402
 from ropewalk.data.conversations import Conversation  # noqa: E402
 from ropewalk.errors import UserError  # noqa: E402
 from ropewalk.model.load import load_tokenizer  # noqa: E402
-from ropewalk.records import evidence  # noqa: E402
+from ropewalk.records import Recorder, Summary, evidence  # noqa: E402
 from ropewalk.records.format import share  # noqa: E402
 from ropewalk.rope.scaling import Abf  # noqa: E402
 from ropewalk.suite.theory import theory  # noqa: E402
@@ -331,7 +336,7 @@ def test_what_was_never_run_is_larger_than_the_largest_record():
     assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
 
 
-def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one():
+def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path):
     (said,) = re.findall(r"^\*\*Never run:\*\* .*", _page(), re.MULTILINE)
     for words in (
         "×32",
@@ -346,15 +351,22 @@ def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one():
         assert words in said
     assert "a, lab-2k: 13 of 19 (without `ntk-x4-5M-1e-4-s0`, `abf-x4-5M-1e-4-s0`, " in said
     assert "smollm2-135m: 8 of 11 (without `direct-x4-100M-1e-3-s0`" in said
-    kinds = [SimpleNamespace(of=lambda kind: ["a summary"])]
-    asked = {"factor": 32.0, "tokens": 2**29, "mode": "full", "current_window": 512, "original_window": 256}
+    for name in ("summaries/lab-2k.jsonl", "penalty/hemp-3000-h0-s0/none.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    asked = {"factor": 32.0, "tokens": 2**29}
+    names = ("gemma-3-270m", "smollm2-135m", "lab-2k", "hemp", "lab-2k")
+    modes = ("full", "lora", "pose", "full", "full")
     there = [
-        SimpleNamespace(name="gemma-3-270m", records=kinds[0], asked=asked | {"mode": mode})
-        for mode in ("full", "lora", "pose")
+        SimpleNamespace(name=name, asked=asked | {"mode": mode}, in_two_steps=name == "hemp")
+        for name, mode in zip(names, modes, strict=True)
     ]
-    there += [SimpleNamespace(name=name, records=kinds[0], asked=asked) for name in ("smollm2-135m", "lab-2k", "hemp")]
-    assert list(never._absent(there)) == []
-    assert list(never._absent([each for each in there if each.asked["mode"] != "pose"])) == ["PoSE"]
+    assert list(never._absent(there, tmp_path)) == []
+    assert list(never._absent([each for each in there if each.asked["mode"] != "lora"], tmp_path))[-1] == "LoRA"
+    assert list(never._absent([each for each in there if not each.in_two_steps], tmp_path)) == [
+        "any row of hemp",
+        "windows in two steps",
+    ]
 
 
 def test_what_is_said_of_the_mixtures_retrieval_is_the_verdict_over_its_seeds():
@@ -383,3 +395,115 @@ def test_the_theory_is_said_to_have_told_what_the_records_bear_out(capsys):
 def theory_in_words(capsys) -> str:
     show_theory(theory("hemp", window=1024))
     return " ".join(capsys.readouterr().out.split())
+
+
+def _shifted(source: Path, target: Path, nats: dict[int, float], **asked) -> None:
+    """A row's file written again: asked for otherwise, and its losses so many nats higher, by window."""
+    lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    window = asked.pop("new_window", None)
+    for line in lines:
+        if line["kind"] == "run":
+            line["settings"]["row"] |= asked
+            line["model"]["window"] = window or line["model"]["window"]
+        elif line["kind"] == "perplexity" and (shift := nats.get(line["window"])):
+            line |= {name: line[name] * math.exp(shift) for name in ("perplexity", "low", "high")}
+            for document in line["per_document"]:
+                document["nll"] += shift * document["tokens"]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(tmp_path):
+    """A PoSE row 0.1 nats above at L', a second step of half of the tokens 0.2 nats above: each in its line, also where all lie in one directory."""
+    whole = results.RECORDS / "a/lab-2k/linear-x4-5M-1e-3-s0.jsonl"
+    for name in ("none.jsonl", whole.name):
+        _shifted(whole.with_name(name), tmp_path / "a/lab-2k" / name, {})
+    assert ways.section("lab-2k", tmp_path) == ""
+    pose, second = tmp_path / "pose/lab-2k" / whole.name, tmp_path / "steps/lab-2k-linear-4096/linear-x2.jsonl"
+    _shifted(whole, pose, {8192: 0.1}, mode="pose")
+    _shifted(
+        whole,
+        second,
+        {8192: 0.2},
+        name="lab-2k-linear-4096/linear-x2",
+        factor=2.0,
+        tokens=5 * 2**19,
+        learning_rate=3e-4,
+    )
+    lines = [line for line in ways.section("lab-2k", tmp_path).splitlines() if line.startswith("| PI |")]
+    assert [line.split(" | ")[1:4] for line in lines] == [
+        ["whole windows, one step", "5 M", "0.001"],
+        ["PoSE", "5 M", "0.001"],
+        ["two steps", "5 M", "0.0003"],
+    ]
+    assert "| 0.100 (0.100 to 0.100) |" in lines[1] and "| 0.200 (0.200 to 0.200) |" in lines[2]
+    _shifted(whole, tmp_path / "a/lab-2k/other.jsonl", {}, mode="lora")
+    together = rows.at_chosen_rate(rows.rows_in(tmp_path / "a/lab-2k", second.parent), {})
+    assert {row.method for row in together} == {"base", "PI", "PI, LoRA", "PI, second step"}
+    (row,) = rows.rows_in(second.parent)
+    assert (row.new_window, row.in_two_steps) == (8192, True)
+
+
+def test_the_paper_s_largest_factor_is_a_table_of_its_own(tmp_path):
+    source = results.RECORDS / "b/lab-2k"
+    for name, word in (("none", "none"), ("linear-x16-0", "linear")):
+        _shifted(source / f"{name}.jsonl", tmp_path / f"x32/lab-2k/{word}.jsonl", {}, factor=16.0)
+    found = ways.widest("lab-2k", tmp_path)
+    assert "2048 → 32768" in found and re.search(r"^\| none \| PI \| 16 \|", found, re.MULTILINE)
+    assert ways.widest("smollm2-135m", tmp_path) == ""
+
+
+def test_the_penalty_is_judged_beside_the_model_of_the_same_seed_without_it(tmp_path):
+    """By hand: 0.1 nats lower at 4 L with the penalty in every seed, and 0.03 higher at L."""
+    source = results.RECORDS / "a/hemp"
+    for seed in range(3):
+        for weight in (0, 0.01):
+            out = tmp_path / f"penalty/hemp-3000-h{weight}-s{seed}"
+            shift = {256: 0.03 * bool(weight) + 0.5 * seed, 1024: -0.1 * bool(weight) + 0.5 * seed}
+            _shifted(source / "none.jsonl", out / "none.jsonl", shift)
+            for factor in (2, 4):
+                lost = {1024: 0.05 * bool(weight)}
+                _shifted(source / "linear-x4-0.jsonl", out / f"linear-x{factor}-0.jsonl", lost, factor=float(factor))
+    assert list(penalty.models_in(tmp_path)) == [3000]
+    found = penalty.section(tmp_path)
+    answers = {line.split(":")[0].strip("| "): line.split(" | ")[1] for line in found.splitlines() if "nats at" in line}
+    assert answers["Extrapolation to four times is better"].startswith("**held**: −0.100 (−0.100 to −0.100)")
+    assert answers["Its own window hardly suffers"].startswith("**did not**: 0.030")
+    assert answers["Interpolation to four times, untrained, is better"].startswith("**did not**: 0.050")
+    assert penalty.section(tmp_path / "nothing") == ""
+
+
+def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(tmp_path):
+    """The first three words of each document are its summary, so that all of it is found; one more word of them is a word too many."""
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "summaries/m.jsonl"
+    texts = [("one two three four five", "one two three"), ("red green blue gray", "red green blue")]
+    pairs.write_text("".join(json.dumps({"document": d, "summary": s}) + "\n" for d, s in texts), encoding="utf-8")
+    names = [pair.name for pair in summaries.first([str(pairs)], None)]
+    half = {"rouge_1": 0.5, "rouge_2": 0.5, "rouge_l": 0.5, "rouge_l_plain": 0.5}
+    row = Summary(**half, intervals=dict.fromkeys(half, [0.4, 0.6]), documents=2, cut=0, unfinished=1, decoding="greedy", window=64, document_tokens=32,
+                  summary_tokens=16, per_document=[{"name": name, "tokens": 3, **half} for name in names], data="pairs.jsonl")  # fmt: skip
+    run_header = next(iter(rows.rows_in(results.RECORDS / "a/hemp")[0].records.runs.values()))
+    out.parent.mkdir()
+    Recorder(out, run_header).add(row)
+    assert summaries.add_first_words(out, [str(pairs)], 3).rouge_1 == 1.0
+    found = summaries.section(tmp_path)
+    assert "| greedy | 50.0 (40.0 to 60.0) |" in found and "| first 3 words | 100.0 " in found
+    assert "| −50.0 (−50.0 to −50.0) | 1 of 2 |" in found
+    assert summaries.add_first_words(out, [str(pairs)], 4).rouge_1 == pytest.approx(6 / 7)  # F of 3/4 and 1
+    pairs.write_text(json.dumps({"document": "a b", "summary": "a"}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="summaries of other documents"):
+        summaries.add_first_words(out, [str(pairs)], 3)
+
+
+def test_commands_of_the_readme_are_commands():
+    """Of what stands outside the grids: training in steps, summaries, the paper's largest factor and steps."""
+    text = (
+        (LAB / "README.md").read_text(encoding="utf-8").replace("${method%:*}", "yarn").replace("${method#*:}", "3e-4")
+    )
+    told = [
+        line.partition("ropewalk ")[2] for line in text.splitlines() if re.match(r" {4,}(ropewalk|torchrun) ", line)
+    ]
+    commands = [parsed(shlex.split(line)) for line in told if "$(" not in line and "…" not in line]
+    assert [each["command"] for each in commands] == ["train", "train", "summarize", "ablate", "ablate"]
+    assert commands[0]["window"] * 64 * 10 == 5 * 2**19  # half of the 5 M
+    assert (commands[3]["factors"], max(commands[4]["tokens"])) == ([32.0], 1000 * 64 * 8192)

@@ -143,6 +143,14 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
 
 
+def test_a_row_of_another_mode_is_refused_beside_the_others(tmp_path):
+    """It would stand there as one of theirs, and its name does not say it."""
+    ablate(tmp_path, methods=["linear"], tokens=[1024], measure=["passkey"])
+    for mode in ("lora", "pose"):
+        with pytest.raises(UserError, match=f"s0.jsonl is a row with mode full, and asked for is {mode}: rows beside"):
+            ablate(tmp_path, methods=["yarn"], tokens=[1024], mode=mode, measure=["passkey"])
+
+
 def test_a_dry_run_counts_the_tokenising_once_where_it_will_happen(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path_factory.mktemp("cache")))  # in which nothing is kept yet
     monkeypatch.setattr(tokenising, "text_size", lambda *_: TextSize(10**7, 10**6, 138.0))

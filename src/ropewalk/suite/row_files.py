@@ -56,16 +56,19 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
 
 
 def refuse_other_rows(grid: Grid, out: Path) -> None:
-    """Rows of one directory are of one model and read the same texts, whichever rows are asked for now.
+    """Rows of one directory are of one model, read the same texts and are trained in one mode, whichever rows are asked for now.
 
     Raises:
-        UserError: one that lies there is of another model, or read other texts, though names may agree.
+        UserError: one that lies there is of another model or mode, or read other texts, though names may agree.
     """
     on_disk = {path: asked for path in sorted(out.glob("*.jsonl")) if (asked := asked_of(path)) is not None}
     if on_disk:  # nothing is hashed for nothing
         asked = json.loads(json.dumps(grid.identity(next((row for row in grid.rows if row.tokens), grid.rows[0]))))
         for path, there in on_disk.items():
             _refuse_other_content(path, there, asked)
+            modes = there.get("mode"), asked["mode"]  # none of rows that are not trained
+            if None not in modes and modes[0] != modes[1]:
+                raise UserError(f"{path} is a row with mode {modes[0]}, and asked for is {modes[1]}: {_ALIKE}")
 
 
 def _refuse_other_content(path: Path, on_disk: dict[str, Any], asked: dict[str, Any]) -> None:

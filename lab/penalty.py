@@ -1,0 +1,140 @@
+"""The paper's open question: does a penalty on |h_j| in pretraining let a model extrapolate?
+
+in   lab/records/penalty/hemp-STEPS-hWEIGHT-sSEED, the rows of models that differ in the penalty's weight and the seed alone (recipes/hemp/penalty.py)
+out  Markdown; losses are paired with those of the model of the same seed without the penalty, on the same documents
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from claims import HELD, verdict
+from rows import Row, base_of, rows_in
+from tables import bounded, table
+from trained_states import states
+
+from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds
+from ropewalk.records import format as number_format
+from ropewalk.records.attention_summary import Gist, gist
+from ropewalk.records.format import fixed
+from ropewalk.reports.paired import Bounded, ratio
+
+_NAME = re.compile(r"hemp-(?P<steps>\d+)-h(?P<weight>.+)-s(?P<seed>\d+)")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One pretrained model: as it is, and interpolated by factor."""
+
+    base: Row
+    interpolated: dict[float, Row]
+
+    @property
+    def states(self) -> list[Gist]:
+        """Its scores inside the window and beyond it."""
+        return [gist(state, self.base.window) for state in states(self.base)[:2]]
+
+    def row(self, times: int, interpolated: bool) -> Row:
+        return self.interpolated[times] if interpolated else self.base
+
+
+@dataclass(frozen=True)
+class Question:
+    """A loss at so many times the window beside the same one without the penalty, and up to how many nats above it the answer is yes."""
+
+    text: str
+    times: int
+    interpolated: bool = False
+    most: float = 0.0
+
+    def nats(self, model: Model, without: Model) -> Bounded | None:
+        after, before = (
+            each.row(self.times, self.interpolated).perplexities[self.times * each.base.window]
+            for each in (model, without)
+        )
+        return ratio(before, after).nats
+
+    def cell(self, pairs: Iterable[tuple[Model, Model]]) -> str:
+        value, low, high = over_seeds([self.nats(*pair) for pair in pairs])
+        return f"{verdict(low, high, -math.inf, self.most)}: {bounded(fixed(value, 3), low, high, lambda end: fixed(end, 3))}"
+
+
+QUESTIONS = (
+    Question("Its own window hardly suffers: nats at L above those without, held up to 0.02", 1, most=0.02),
+    Question("Extrapolation to twice the window is better: nats at 2 L, held below 0", 2),
+    Question("Extrapolation to four times is better: nats at 4 L, held below 0", 4),
+    Question("Interpolation to twice, untrained, is better: nats at 2 L, held below 0", 2, interpolated=True),
+    Question("Interpolation to four times, untrained, is better: nats at 4 L, held below 0", 4, interpolated=True),
+)
+
+
+def models_in(records: Path) -> dict[int, dict[float, dict[int, Model]]]:
+    """By steps, weight and seed; of a model that was measured in part nothing."""
+    found: dict[int, dict[float, dict[int, Model]]] = defaultdict(lambda: defaultdict(dict))
+    for directory in sorted((records / "penalty").glob("hemp-*")):
+        rows, name = rows_in(directory), _NAME.fullmatch(directory.name)
+        base = base_of(rows)
+        interpolated = {row.asked["factor"]: row for row in rows if row.asked["method"] == "linear"}
+        if base is not None and name is not None and {2, 4} <= set(interpolated):
+            found[int(name["steps"])][float(name["weight"])][int(name["seed"])] = Model(base, interpolated)
+    return found
+
+
+def section(records: Path) -> str:
+    """What each weight reads, and the verdicts, of the longest pretraining; nothing without models of both kinds."""
+    by_steps = models_in(records)
+    if not by_steps:
+        return ""
+    steps = max(by_steps)
+    found = dict(sorted(by_steps[steps].items()))
+    without = found.get(0.0, {})
+    paired = {
+        weight: [(model, without[seed]) for seed, model in models.items() if seed in without]
+        for weight, models in found.items()
+        if weight
+    }
+    paired = {weight: pairs for weight, pairs in paired.items() if pairs}
+    if not paired:
+        return ""
+    window = next(iter(without.values())).base.window
+    heads = ["weight", "seeds", *(f"perplexity {times * window}" for times in (1, 2, 4))]
+    heads += [
+        *(f"PI, {times * window}" for times in (2, 4)),
+        "largest \\|h_j\\|",
+        f"largest score below {window}",
+        "from there on",
+    ]
+    lines = [_line(weight, list(models.values())) for weight, models in found.items()]
+    told = [f"weight {weight:g}, {len(pairs)} seed{'s' * (len(pairs) > 1)}" for weight, pairs in paired.items()]
+    answers = [[question.text, *map(question.cell, paired.values())] for question in QUESTIONS]
+    about = (
+        "Section 2.2 of the paper: with a ridge on the coefficients h_j of a score a(s) = Re Σ h_j exp(i s θ_j) a fit stays bounded beyond the distances it was fitted on; it knows of no pretraining that does so, and leaves it open. "
+        "Here hemp is pretrained with and without weight × Σ_j |h_j|² / d added to its loss, the mean over layers, heads and pairs of a query and a key ([pretrain.py](../recipes/hemp/pretrain.py)): the same corpus, the same rows in {steps} steps, the same first weights a seed "
+        f"(`python recipes/hemp/penalty.py --corpus build/hemp`). Nothing is fine-tuned. Held-out modules, {window} tokens is L; perplexities and scores are means over seeds, |h_j| and scores in the softmax's unit, of one document, beyond {window} as it is at {4 * window}."
+    )
+    return f"### A penalty on |h_j| in pretraining, hemp\n\n{about}\n\n{table(heads, lines)}\n\n{_ANSWERS}\n\n{table(['question', *told], answers)}"
+
+
+_ANSWERS = (
+    "Beside the model of the same seed without it, paired over documents; in brackets the 95 % interval for other documents and other seeds. "
+    f"{HELD} if all of it keeps to the bound, **did not** if none of it does, else open:"
+)
+
+
+def _line(weight: float, models: list[Model]) -> list[str]:
+    def perplexity(times: int, interpolated: bool) -> str:
+        read = [model.row(times, interpolated).perplexities[times * model.base.window] for model in models]
+        value, low, high = perplexity_over_seeds([(each.perplexity, *each.bounds) for each in read])
+        return bounded(number_format.perplexity(value), low, high, number_format.perplexity)
+
+    def mean(figure: Callable[[Model], float]) -> str:
+        return fixed(sum(map(figure, models)) / len(models), 1)
+
+    scores = [mean(lambda model: model.states[0].largest_h), mean(lambda model: model.states[0].inside), mean(lambda model: model.states[1].beyond)] if all(len(model.states) == 2 for model in models) else ["", "", ""]  # fmt: skip
+    plain, read = [perplexity(times, False) for times in (1, 2, 4)], [perplexity(times, True) for times in (2, 4)]
+    return [f"{weight:g}" if weight else "none", str(len(models)), *plain, *read, *scores]

@@ -1,0 +1,109 @@
+"""Summaries (the paper's table 6) beside the first words of each document, which any model should beat.
+
+    ropewalk summarize … --data PAIRS --out lab/records/summaries/NAME.jsonl
+    python lab/summaries.py lab/records/summaries/NAME.jsonl --data PAIRS --words 250     # adds the first words, to the same records
+
+in   lab/records/summaries/NAME.jsonl, as `ropewalk summarize` writes it; the pairs that it was measured on
+out  a row of ROUGE of the first words of each document; Markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from tables import bounded, table
+
+from ropewalk import UserError
+from ropewalk.evals.downstream.pairs import first
+from ropewalk.evals.downstream.rouge import SCORES, rouge
+from ropewalk.evals.intervals import documents_interval, scores_interval
+from ropewalk.records import Recorder, Summary, read
+from ropewalk.records.format import fixed
+
+LEVEL = "summaries"
+_WORDS = "first {} words"
+
+
+def add_first_words(path: Path, data: list[str], words: int) -> Summary:
+    """Score the first words of the documents that a file has summaries of, and put the row beside them.
+
+    Raises:
+        UserError: the file has no summaries, or they are of other documents.
+    """
+    measured = read([path]).of(Summary)
+    if not measured:
+        raise UserError(f"{path} has no summaries; write them by `ropewalk summarize --out {path}`")
+    row, run = measured[-1].row, measured[-1].run
+    chosen = first(data, row.documents)
+    names = [document["name"] for document in row.per_document]
+    if [pair.name for pair in chosen] != names:
+        raise UserError(
+            f"{path} has summaries of other documents than {', '.join(data)}; give the --data that they are of"
+        )
+    scores = [rouge(" ".join(pair.document.split()[:words]), pair.summary) for pair in chosen]
+    columns = {name: np.array([each[name] for each in scores]) for name in SCORES}
+    beside = dataclasses.replace(
+        row,
+        **{name: float(values.mean()) for name, values in columns.items()},
+        intervals={name: list(scores_interval(values)) for name, values in columns.items()},
+        per_document=[{"name": name, "tokens": 0, **each} for name, each in zip(names, scores, strict=True)],
+        decoding=_WORDS.format(words), unfinished=0, temperature=None, top_p=None, trained_on="", seconds=0.0, generated_tokens=0,
+    )  # fmt: skip
+    Recorder(path, run).add(beside)
+    return beside
+
+
+def section(records: Path) -> str:
+    """A table a file, each decoding above the first words; nothing without any."""
+    tables = [_table(path) for path in sorted((records / LEVEL).glob("*.jsonl"))]
+    if not tables:
+        return ""
+    about = (
+        "ROUGE of summaries against the reference, in points: `rougeLsum` is by lines, `rougeL` over the whole text, as published tables near the paper's 29.5 have it. In brackets the 95 % interval over "
+        "documents. Below each way of decoding stand the first words of the same documents, taken for a summary; the difference is paired. Unfinished are summaries that the longest length cut, whose ROUGE is of the cut."
+    )
+    return "\n\n".join(["### Summaries (table 6)", about, *tables])
+
+
+def _table(path: Path) -> str:
+    rows = [measured.row for measured in read([path]).of(Summary)]
+    leads = {row.decoding: row for row in rows if row.decoding.startswith("first ")}
+    lead = next(iter(leads.values()), None)
+    names = {"rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
+    lines = []
+    for row in rows:
+        above = _above(row, lead) if lead and row is not lead else ""
+        scores = [_points(getattr(row, name), row.intervals[name]) for name in names]
+        ended = f"{row.unfinished} of {row.documents}" if row is not lead else ""
+        lines.append([row.decoding, row.trained_on, *scores, above, ended])
+    first_row = rows[0]
+    about = f"{path.stem}: {first_row.documents} documents of {first_row.data}, {first_row.cut} of them cut to {first_row.document_tokens} tokens; summaries of at most {first_row.summary_tokens}."
+    heads = ["summary", "fine-tuned on", *names.values(), "ROUGE-1 above the first words", "unfinished"]
+    return f"{about}\n\n{table(heads, lines)}"
+
+
+def _points(value: float, ends: list[float]) -> str:
+    return bounded(fixed(100 * value, 1), *(100 * end for end in ends), lambda end: fixed(end, 1))
+
+
+def _above(row: Summary, lead: Summary) -> str:
+    """The paired difference over documents."""
+    changes = np.array([after["rouge_1"] - before["rouge_1"] for after, before in zip(row.per_document, lead.per_document, strict=True)])  # fmt: skip
+    return _points(float(changes.mean()), list(documents_interval(changes, np.ones(changes.size))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--data", nargs="+", required=True, help="the pairs that the summaries are of")
+    parser.add_argument("--words", type=int, default=250)
+    arguments = parser.parse_args()
+    found = add_first_words(arguments.records, arguments.data, arguments.words)
+    print(f"{found.decoding}: " + ", ".join(f"{name} {100 * getattr(found, name):.1f}" for name in SCORES))
+
+
+if __name__ == "__main__":
+    main()

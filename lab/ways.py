@@ -1,0 +1,101 @@
+"""Other ways to the same window with the same tokens: PoSE, LoRA, the window in two steps; and the paper's largest factor.
+
+in   the rows of the levels `pose`, `lora`, `steps` and `x32` of a model, and those of whole windows in one step
+out  Markdown; losses are paired with those of the whole windows, and with the base's, on the same documents
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
+from tables import bounded, budget, factors_table, nats, order, seconds, shares, table
+
+from ropewalk.records import format as number_format
+from ropewalk.records.format import share
+from ropewalk.reports.paired import ratio
+
+LEVELS = {"pose": "PoSE", "lora": "LoRA", "steps": "two steps"}
+
+
+def section(model: str, records: Path) -> str:
+    """A line a way and method, each below the whole windows that read as many tokens; nothing without any."""
+    ways = [(words, row) for level, words in LEVELS.items() for row in _of(records, level, model)]
+    whole = _whole(model, records)
+    base = base_of(whole)
+    if not ways or base is None:
+        return ""
+    lines, tokens = [], {_tokens(row) for _, row in ways}
+    for plain in sorted((row for row in whole if row.asked["tokens"] in tokens), key=order):
+        beside = [(words, row) for words, row in ways if _alike(row, plain)]
+        for words, row in [("whole windows, one step", plain), *beside] if beside else ():
+            lines.append(_line(words, row, plain, base))
+    old, new = base.window, base.new_window
+    heads = ["method", "way", "training tokens", "rate", "seed", f"perplexity {old}", f"perplexity {new}"]
+    heads += [f"above whole windows at {window}, nats" for window in (old, new)]
+    heads += [f"damage at {old}, nats", f"passkey {old}", f"passkey {new}", f"retrieval {new}", "seconds"]
+    about = (
+        f"{model}, {old} → {new}, each way beside whole windows in one step, of the same method and as many tokens. PoSE reads {old} tokens at a time at "
+        f"positions of the new window and trains every weight, at the rate of whole windows; LoRA trains adapters of rank 8, embeddings and norms, at the best of its own rates on validation. Two steps are half of the tokens at twice the old window, then half at the new one; their seconds are of the second, and the first one read other windows of the same books. Perplexities are to be compared by the differences beside them, which are paired."
+    )
+    return f"### PoSE, LoRA and two steps, {model}\n\n{about}\n\n{table(heads, lines)}" if lines else ""
+
+
+def widest(model: str, records: Path) -> str:
+    """The paper's largest factor; nothing without it."""
+    directory = records / "x32" / model
+    rows = at_chosen_rate(rows_in(directory), chosen_rates(directory))
+    base = base_of(rows)
+    if base is None or len(rows) == 1:
+        return ""
+    documents = base.perplexities[base.window].documents
+    return (
+        f"### By 32, {model}\n\n{base.window} → {base.new_window}, {documents} documents cut to {base.asked['test_tokens']} tokens; at the rates chosen at factor 4. "
+        f"The base reads {number_format.perplexity(base.perplexities[base.new_window].perplexity)} at {base.new_window}.\n\n{factors_table(rows, base)}"
+    )
+
+
+def _of(records: Path, level: str, model: str) -> Iterable[Row]:
+    """The full rows of a level, at their chosen rates; of two steps those of every model of the first."""
+    directories = (records / level).glob(f"{model}-*") if level == "steps" else [records / level / model]
+    for directory in sorted(directories):
+        yield from sorted(at_chosen_rate(rows_in(directory), chosen_rates(directory)), key=order)
+
+
+def _whole(model: str, records: Path) -> list[Row]:
+    """Rows of whole windows in one step, at their chosen rates."""
+    mapped = records / "a" / model
+    # Files of one name are here rows that were trained twice, not one row.
+    known = [*rows_in(mapped), *rows_in(records / "read-plain" / model)]
+    return at_chosen_rate(known, chosen_rates(mapped))
+
+
+def _tokens(row: Row) -> int:
+    """Of training, in both steps."""
+    return row.asked["tokens"] * (2 if row.in_two_steps else 1)
+
+
+def _alike(row: Row, plain: Row) -> bool:
+    """Whether both are of one method, budget, seed and window."""
+    names = ("method", "seed")
+    same = all(row.asked[name] == plain.asked[name] for name in names)
+    return same and _tokens(row) == plain.asked["tokens"] and row.new_window == plain.new_window
+
+
+def _line(words: str, row: Row, plain: Row, base: Row) -> list[str]:
+    windows = (base.window, base.new_window)
+    losses, keys = ([known.get(window) for window in windows] for known in (row.perplexities, row.passkeys))
+    above = [
+        ratio(before, after) if before and after and row is not plain else None
+        for before, after in zip((plain.perplexities.get(window) for window in windows), losses, strict=True)
+    ]
+    return [
+        plain.method, words, budget(_tokens(row)), f"{row.asked['learning_rate']:g}", str(row.asked["seed"]),
+        *(number_format.perplexity(each.perplexity) if each else "" for each in losses),
+        *map(nats, above),
+        nats(row.damage(base)),
+        *(bounded(share(each.accuracy), each.low, each.high, share) if each else "" for each in keys),
+        shares(row.retrieval.get(base.new_window)),
+        seconds([row]),
+    ]  # fmt: skip

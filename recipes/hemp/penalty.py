@@ -1,0 +1,109 @@
+"""The paper's open question (arXiv 2306.15595, section 2.2): hemp pretrained with a penalty on |h_j| and without, and how far each extrapolates.
+
+in   the folder corpus.py and exercises.py wrote
+out  build/penalty/hemp-STEPS-hWEIGHT-sSEED, models that differ in the penalty's weight and the seed alone (pretrain.py), and held_out.jsonl, the held-out
+     modules; lab/records/penalty/hemp-STEPS-hWEIGHT-sSEED, rows of `ropewalk ablate`: as it is and interpolated, untrained, at 1, 2 and 4 times the window
+
+Models are trained side by side, as many as asked for on every GPU, and each is measured when all are there. The same command goes on: what lies there is not
+made again. Nothing is chosen by these figures, so they are of held-out modules.
+
+    python recipes/hemp/penalty.py --corpus build/hemp                 # 9 models of 3000 steps
+    python recipes/hemp/penalty.py --corpus build/hemp --weights 0 0.01 --seeds 0 --steps 2 --pretrain "--batch 4 --eager"    # to see that it runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from pretrain import WINDOW
+
+import ropewalk
+from ropewalk.data.stdlib import standard_library
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Says which tokenizer tokenizer.json is of.
+_TOKENIZER = ROOT / "src/ropewalk/assets/hemp/tokenizer_config.json"
+
+
+def train(arguments: argparse.Namespace, models: dict[Path, tuple[float, int]]) -> None:
+    """Pretrain the models that are not there, several at a time."""
+    to_do = [out for out in models if not (out / "pretraining.json").exists()]
+    gpus = max(1, torch.cuda.device_count())
+    for start in range(0, len(to_do), arguments.together * gpus):
+        running = []
+        for number, out in enumerate(to_do[start : start + arguments.together * gpus]):
+            weight, seed = models[out]
+            command = [sys.executable, str(Path(__file__).with_name("pretrain.py")), "--corpus", str(arguments.corpus), "--out", str(out)]  # fmt: skip
+            command += [
+                "--shape",
+                "256,4,4,64,688",
+                "--steps",
+                str(arguments.steps),
+                "--penalty",
+                f"{weight:g}",
+                "--seed",
+                str(seed),
+            ]
+            own = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if torch.cuda.is_available() else {}
+            running.append(subprocess.Popen(command + shlex.split(arguments.pretrain), env=os.environ | own))
+        if any([process.wait() for process in running]):
+            sys.exit("a pretraining failed; what it said stands above")
+    for out in models:
+        shutil.copy(_TOKENIZER, out)
+        shutil.copy(arguments.corpus / "tokenizer.json", out)
+
+
+def measure(out: Path, records: Path, test: Path) -> None:
+    """The rows of one model: as it is, and interpolated to 2 and 4 times its window."""
+    ropewalk.ablate(
+        out,
+        test=[test],
+        out=records / out.name,
+        methods=["none", "linear"],
+        factors=[2, 4],
+        windows="prompts",
+        prompt_windows=[WINDOW, 2 * WINDOW, 4 * WINDOW],
+        measure=["perplexity", "attention"],
+        documents=14,
+        test_tokens=16 * WINDOW,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("build/penalty"))
+    parser.add_argument("--records", type=Path, default=Path("lab/records/penalty"))
+    parser.add_argument(
+        "--weights", type=float, nargs="*", default=[0.0, 0.001, 0.01], help="of the penalty; 0 is without"
+    )
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--together", type=int, default=9, help="models at a time on every GPU")
+    parser.add_argument("--pretrain", default="", help="further options of pretrain.py, the same for all")
+    arguments = parser.parse_args()
+    models = {
+        arguments.out / f"hemp-{arguments.steps}-h{weight:g}-s{seed}": (weight, seed)
+        for seed in arguments.seeds
+        for weight in arguments.weights
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    test = arguments.out / "held_out.jsonl"
+    texts = [path.read_text(encoding="utf-8") for path in standard_library("held_out")]
+    test.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    train(arguments, models)
+    for out in models:
+        measure(out, arguments.records, test)
+        print(f"{out.name}: measured", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""hemp's pretraining with a penalty on |h_j|: what is penalised is the paper's h_j, and nothing else differs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "recipes/hemp"))
+import pretrain  # noqa: E402
+
+SHAPE = "32,2,2,16,48"
+
+
+def test_the_ridge_is_that_of_the_papers_h_over_all_pairs_of_a_query_and_a_key():
+    """By complex numbers, pair by pair; and a(s) = Re sum_j h_j exp(i s theta_j) of these h_j is the score of the turned vectors."""
+    torch.manual_seed(0)
+    model = pretrain.build(*map(int, SHAPE.split(",")), vocabulary=50).double()
+    attention, inputs = model.model.layers[0].self_attn, torch.randn(3, 7, 32, dtype=torch.float64)
+    with torch.no_grad():
+        attention.q_proj.weight *= 30
+        query, key = (project(inputs).view(3, 7, 2, 2, 8) for project in (attention.q_proj, attention.k_proj))
+        complex_query, complex_key = (torch.complex(each[..., 0, :], each[..., 1, :]) for each in (query, key))
+        h = torch.einsum("bmhj,bnhj->bmnhj", complex_query, complex_key.conj())
+        expected = (h.abs() ** 2).sum(-1).mean() / 16
+        assert torch.allclose(pretrain.squared_h(attention, inputs).double(), expected, rtol=1e-5)
+        # Position 6 meets position 2 in the first head of the first row.
+        cosine, sine = model.model.rotary_emb(inputs, torch.arange(7)[None])
+        score = _turned(query, cosine, sine)[0, 6, 0] @ _turned(key, cosine, sine)[0, 2, 0]
+        theta = 10000.0 ** (-torch.arange(8, dtype=torch.float64) / 8)
+        assert torch.allclose((h[0, 6, 2, 0] * torch.exp(4j * theta)).sum().real, score, rtol=1e-4)
+
+
+def _turned(vectors: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """[rows, tokens, heads, 16], as transformers turns them."""
+    whole = vectors.flatten(-2)
+    swapped = torch.cat([-vectors[..., 1, :], vectors[..., 0, :]], dim=-1)
+    return whole * cosine[:, :, None] + swapped * sine[:, :, None]
+
+
+def test_models_of_one_seed_differ_by_the_penalty_alone(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "src/ropewalk/assets/hemp/tokenizer.json", tmp_path)
+    tokens = np.random.default_rng(0).integers(2, 2000, 4000).astype(np.uint16)
+    np.save(tmp_path / "train.npy", tokens)
+    np.save(tmp_path / "recall.npy", tokens[: 257 * 8].reshape(8, 257))
+
+    def weights(name: str, *options: str) -> dict[str, torch.Tensor]:
+        command = ["pretrain.py", "--corpus", str(tmp_path), "--out", str(tmp_path / name), "--shape", SHAPE]
+        command += ["--batch", "5", "--steps", "3", "--eager", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        pretrain.main()
+        assert json.loads((tmp_path / name / "pretraining.json").read_text())["steps"] == 3
+        return load_file(tmp_path / name / "model.safetensors")
+
+    without, again = weights("without"), weights("again", "--penalty", "0")
+    with_it = weights("with", "--penalty", "1e6")
+    names = [name for name in without if "q_proj" in name or "k_proj" in name]
+    assert names and all(torch.equal(without[name], again[name]) for name in without)
+    sizes = [sum(float(each[name].float().square().sum()) for name in names) for each in (without, with_it)]
+    assert sizes[1] < sizes[0]
