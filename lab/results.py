@@ -201,7 +201,7 @@ def page() -> str:
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. Damage is the loss in the old window above the base's on the same "
         "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
-        "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
+        "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
 
