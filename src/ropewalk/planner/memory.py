@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
-from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, mask_bytes, shared_window_bytes, unsharded_bytes
+from ropewalk.settings.budget import (
+    CHUNK_ELEMENTS,
+    ON_THE_WAY,
+    calls_bytes,
+    mask_bytes,
+    shared_window_bytes,
+    unsharded_bytes,
+)
 
 GIB = 2**30
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
@@ -98,16 +105,15 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
     on_the_way = min(job.activations.hosted * layers, ON_THE_WAY) * hosted_layer_bytes(job) * job.tokens
     kept = layers * (layer_kept - hosted_bytes(job) * job.tokens) + on_the_way
     gathered_forward, gathered_layer = _copies(job)
-    # Made once, before the layers, and theirs until the last of them is done.
-    mask = mask_bytes(job.length, 0, 0) if job.shape.is_masked(job.length) else 0.0
-    layer = _workspace(job) + mask
+    sliding = _sliding(job)
+    layer = _workspace(job) + sliding
     return {
         "forward": dict(
             gradients=gradients if held else 0.0,
             cast=gathered_forward,
             activations=kept,
             logits=loss_bytes(job),
-            workspace=mask,
+            workspace=sliding,
         ),
         "backward": dict(
             gradients=gradients if held else _head_gradient(job),
@@ -125,6 +131,16 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
         ),
         "update": dict(gradients=gradients, cast=0.0, activations=0.0, logits=0.0, workspace=0.0),
     }
+
+
+def _sliding(job: Job) -> float:
+    """Bytes that attention takes through both passes where layers slide: for its calls, or a mask that is made before the layers and theirs until the last is done."""
+    shape = job.shape
+    if not shape.slides(job.length):
+        return 0.0
+    if shape.is_masked(job.length):
+        return mask_bytes(job.length, 0, 0)
+    return calls_bytes(job.tokens, shape.query_width, job.regime.compute)
 
 
 def loss_bytes(job: Job) -> float:

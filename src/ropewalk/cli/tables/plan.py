@@ -55,11 +55,13 @@ def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
         )
     if shape.layout is not None:
         lines.append(str(shape.layout))
-    if shape.is_masked(job.length):
+    if shape.slides(job.length):
         size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
-        lines.append(
-            f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them: in training they save no time"
+        masked = f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them"
+        apart = (
+            f"layers that slide compute what they see alone; over packed documents {masked}, which is not planned here"
         )
+        lines.append(f"{masked}: in training they save no time" if shape.is_masked(job.length) else apart)
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":
         lines.append(
