@@ -132,6 +132,18 @@ def test_a_mask_that_says_more_stays(name: str, given: str, monkeypatch) -> None
         torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
+@pytest.mark.parametrize("tokens, reach", [(512, 16), (510, 15)])
+def test_no_call_makes_anything_of_all_pairs(tokens: int, reach: int) -> None:
+    """Inside the operators, which hide it: they are called without the dispatcher."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, grad = (torch.randn(1, 2, tokens, 16, generator=generator) for _ in range(4))
+    with Watched() as watched:
+        out, lse = sliding.sliding_attention._init_fn(q, k, v, reach, 0.1)
+        sliding._sliding_attention_backward._init_fn(grad, q, k, v, out, lse, reach, 0.1)
+    assert sum("flash_attention" in name for name in watched.names) == 2 * len(sliding._calls(tokens, reach))
+    assert watched.largest <= 2 * q.numel() < tokens**2
+
+
 @pytest.mark.parametrize("kept", [None, frozenset(), frozenset({3})])
 def test_a_step_makes_nothing_of_all_pairs_and_keeps_attention_where_it_is_told(kept: frozenset[int] | None) -> None:
     """Loss and gradients through `Mesh.shard`, as training has it, by what layers keep; 3 is attention, after queries, keys and values."""

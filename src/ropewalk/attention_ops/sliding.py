@@ -99,12 +99,21 @@ def sliding_attention(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float)
     out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
     kernel = kernels.choose(q, varied=False)
     for heads, key_heads in head_groups(q, k):
+        given = q[:, heads], k[:, key_heads], v[:, key_heads]
         for call in _calls(q.shape[2], reach):
-            given = call.at_queries(q[:, heads]), call.at_keys(k[:, key_heads]), call.at_keys(v[:, key_heads])
-            parts = kernels.forward(kernel, *map(call.rows, given), call.causal, scale)
-            whole = call.at_queries(out[:, heads]), call.at_queries(lse[:, heads])
-            merge(*whole, *map(call.places, parts), first=call.own)
+            _attend(call, kernel, given, (out[:, heads], lse[:, heads]), scale)
     return out, lse
+
+
+# What a call is given and gives is a function's own, so that it is gone before the next call.
+def _attend(
+    call: _Call, kernel: kernels.Kernel, given: tuple[Tensor, ...], results: tuple[Tensor, Tensor], scale: float
+) -> None:
+    """Put a call's part into `results`, output and log-sum-exp. given: queries, keys and values."""
+    q, k, v = given
+    places = call.at_queries(q), call.at_keys(k), call.at_keys(v)
+    parts = kernels.forward(kernel, *map(call.rows, places), call.causal, scale)
+    merge(*map(call.at_queries, results), *map(call.places, parts), first=call.own)
 
 
 @sliding_attention.register_fake
@@ -116,19 +125,26 @@ def _(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float) -> Any:
 def _sliding_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, reach: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # Of two calls that add to one query or key the sum is made in float32 and rounded once, wherever it is put.
-    dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    sums = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
     kernel = kernels.choose(q, varied=False)
     for heads, key_heads in head_groups(q, k):
+        given = grad[:, heads], q[:, heads], k[:, key_heads], v[:, key_heads], out[:, heads], lse[:, heads]
         for call in _calls(q.shape[2], reach):
-            of_queries = [call.rows(call.at_queries(t[:, heads])) for t in (grad, q, out, lse)]
-            of_keys = [call.rows(call.at_keys(t[:, key_heads])) for t in (k, v)]
-            upstream, queries, its_out, its_lse = of_queries
-            parts = kernels.backward(kernel, upstream, queries, *of_keys, its_out, its_lse, call.causal, scale)
-            sums = call.at_queries(dq[:, heads]), call.at_keys(dk[:, key_heads]), call.at_keys(dv[:, key_heads])
-            for total, part in zip(sums, parts, strict=True):
-                put(total, call.places(part), call.own)
-    return dq, dk, dv
+            its_sums = sums[0][:, heads], sums[1][:, key_heads], sums[2][:, key_heads]
+            _differentiate_call(call, kernel, given, its_sums, scale)
+    return sums
+
+
+def _differentiate_call(
+    call: _Call, kernel: kernels.Kernel, given: tuple[Tensor, ...], sums: tuple[Tensor, ...], scale: float
+) -> None:
+    """Add a call's gradients to `sums`, of queries, keys and values. given: upstream, queries, keys, values, output, log-sum-exp."""
+    at = (call.at_queries, call.at_queries, call.at_keys, call.at_keys, call.at_queries, call.at_queries)
+    rows = (call.rows(where(t)) for where, t in zip(at, given, strict=True))
+    parts = kernels.backward(kernel, *rows, call.causal, scale)
+    for where, total, part in zip(at[1:4], sums, parts, strict=True):
+        # Two parts, as a rule, whose sum is made in float32 and rounded once, wherever it is put.
+        put(where(total), call.places(part), call.own)
 
 
 @_sliding_attention_backward.register_fake

@@ -105,15 +105,16 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
     on_the_way = min(job.activations.hosted * layers, ON_THE_WAY) * hosted_layer_bytes(job) * job.tokens
     kept = layers * (layer_kept - hosted_bytes(job) * job.tokens) + on_the_way
     gathered_forward, gathered_layer = _copies(job)
-    sliding = _sliding(job)
-    layer = _workspace(job) + sliding
+    # Made once, before the layers, and theirs until the last of them is done.
+    mask = mask_bytes(job.length, 0, 0) if job.shape.is_masked(job.length) else 0.0
+    layer = _workspace(job) + mask
     return {
         "forward": dict(
             gradients=gradients if held else 0.0,
             cast=gathered_forward,
             activations=kept,
             logits=loss_bytes(job),
-            workspace=sliding,
+            workspace=mask,
         ),
         "backward": dict(
             gradients=gradients if held else _head_gradient(job),
@@ -131,16 +132,6 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
         ),
         "update": dict(gradients=gradients, cast=0.0, activations=0.0, logits=0.0, workspace=0.0),
     }
-
-
-def _sliding(job: Job) -> float:
-    """Bytes that attention takes through both passes where layers slide: for its calls, or a mask that is made before the layers and theirs until the last is done."""
-    shape = job.shape
-    if not shape.slides(job.length):
-        return 0.0
-    if shape.is_masked(job.length):
-        return mask_bytes(job.length, 0, 0)
-    return calls_bytes(job.tokens, shape.query_width, job.regime.compute)
 
 
 def loss_bytes(job: Job) -> float:
@@ -191,6 +182,13 @@ def _workspace(job: Job) -> float:
     shape, gathered = job.shape, 0.0
     if job.cp > 1:
         gathered = shared_window_bytes(job.tokens * job.cp, shape.kv_width, shape.query_width)
+    if job.slides_alone:
+        # When attention's turn comes, those of the MLP and their gradients are gone.
+        gone = (
+            sum(every[name] for name in ("gate", "up", "act", "product")) / job.tiles + gradients - 2 * every["input"]
+        )
+        calls = calls_bytes(job.tokens, shape.query_width, job.regime.compute)
+        gathered = max(0.0, calls - gone * job.tokens)
     return (
         (recomputed_bytes(job) + gradients) * job.tokens
         + largest * (job.regime.compute != job.regime.gradient)
