@@ -111,9 +111,16 @@ def _attend(
 ) -> None:
     """Put a call's part into `results`, output and log-sum-exp. given: queries, keys and values."""
     q, k, v = given
-    places = call.at_queries(q), call.at_keys(k), call.at_keys(v)
-    parts = kernels.forward(kernel, *map(call.rows, places), call.causal, scale)
-    merge(*map(call.at_queries, results), *map(call.places, parts), first=call.own)
+    part, part_lse = kernels.forward(
+        kernel,
+        call.rows(call.at_queries(q)),
+        call.rows(call.at_keys(k)),
+        call.rows(call.at_keys(v)),
+        call.causal,
+        scale,
+    )
+    out, lse = map(call.at_queries, results)
+    merge(out, lse, call.places(part), call.places(part_lse), first=call.own)
 
 
 @sliding_attention.register_fake
@@ -125,26 +132,35 @@ def _(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float) -> Any:
 def _sliding_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, reach: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    sums = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
     kernel = kernels.choose(q, varied=False)
     for heads, key_heads in head_groups(q, k):
         given = grad[:, heads], q[:, heads], k[:, key_heads], v[:, key_heads], out[:, heads], lse[:, heads]
         for call in _calls(q.shape[2], reach):
-            its_sums = sums[0][:, heads], sums[1][:, key_heads], sums[2][:, key_heads]
-            _differentiate_call(call, kernel, given, its_sums, scale)
-    return sums
+            _differentiate_call(call, kernel, given, (dq[:, heads], dk[:, key_heads], dv[:, key_heads]), scale)
+    return dq, dk, dv
 
 
 def _differentiate_call(
     call: _Call, kernel: kernels.Kernel, given: tuple[Tensor, ...], sums: tuple[Tensor, ...], scale: float
 ) -> None:
     """Add a call's gradients to `sums`, of queries, keys and values. given: upstream, queries, keys, values, output, log-sum-exp."""
-    at = (call.at_queries, call.at_queries, call.at_keys, call.at_keys, call.at_queries, call.at_queries)
-    rows = (call.rows(where(t)) for where, t in zip(at, given, strict=True))
-    parts = kernels.backward(kernel, *rows, call.causal, scale)
-    for where, total, part in zip(at[1:4], sums, parts, strict=True):
+    grad, q, k, v, out, lse = given
+    parts = kernels.backward(
+        kernel,
+        call.rows(call.at_queries(grad)),
+        call.rows(call.at_queries(q)),
+        call.rows(call.at_keys(k)),
+        call.rows(call.at_keys(v)),
+        call.rows(call.at_queries(out)),
+        call.rows(call.at_queries(lse)),
+        call.causal,
+        scale,
+    )
+    totals = call.at_queries(sums[0]), call.at_keys(sums[1]), call.at_keys(sums[2])
+    for total, part in zip(totals, parts, strict=True):
         # Two parts, as a rule, whose sum is made in float32 and rounded once, wherever it is put.
-        put(where(total), call.places(part), call.own)
+        put(total, call.places(part), call.own)
 
 
 @_sliding_attention_backward.register_fake
