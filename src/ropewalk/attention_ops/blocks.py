@@ -208,13 +208,14 @@ def _attend(
 
 def merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor, *, first: bool) -> None:
     """Put a call's output and log-sum-exp into views of the whole's, which are of other keys until now; first: of none."""
-    if not first:
-        # A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials.
-        merged = torch.logaddexp(lse, part_lse)
-        old = out * (lse - merged).exp()[..., None]
-        part, part_lse = old + part * (part_lse - merged).exp()[..., None], merged
-    out.copy_(part)
-    lse.copy_(part_lse)
+    if first:
+        out.copy_(part)
+        lse.copy_(part_lse)
+        return
+    # A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials: float32, rounded once.
+    merged = torch.logaddexp(lse, part_lse)
+    torch.add(out * (lse - merged).exp()[..., None], part * (part_lse - merged).exp()[..., None], out=out)
+    lse.copy_(merged)
 
 
 @attention.register_fake

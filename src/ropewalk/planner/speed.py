@@ -22,7 +22,7 @@ UNFUSED = 4.5
 SHARED, SHARED_AT = 0.23, 65536
 #: How often attention within a reach moves its queries, or as much, forward and backward: to lay stretches out as rows, to turn them round and to merge what
 #: two calls give (attention_ops/sliding.py). Counted there, not timed.
-SLIDING_PASSES = 66
+SLIDING_PASSES = 62
 #: Kernels of a layer run about three times a forward pass's launches: forward, again, and twice in the backward pass.
 _PASSES = 4
 

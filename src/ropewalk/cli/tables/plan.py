@@ -57,11 +57,12 @@ def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
         lines.append(str(shape.layout))
     if shape.slides(job.length):
         size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
-        masked = f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them"
-        apart = (
-            f"layers that slide compute what they see alone; over packed documents {masked}, which is not planned here"
+        masked = f"are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them"
+        lines.append(
+            f"layers that slide {masked}: in training they save no time"
+            if shape.is_masked(job.length)
+            else f"layers that slide compute what they see alone; over packed documents they {masked}, which is not planned here"
         )
-        lines.append(f"{masked}: in training they save no time" if shape.is_masked(job.length) else apart)
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":
         lines.append(
