@@ -122,6 +122,19 @@ def test_keys_are_those_that_transformers_lets_a_query_see(family: str) -> None:
     assert layout_of(model).keys_seen(64) == pytest.approx(sum(seen), abs=0.6 * len(seen))
 
 
+@pytest.mark.parametrize(
+    "family, said", [("phi-3-mini-4k", "compute what they see alone"), ("gemma2", "save no time"), ("llama", "")]
+)
+def test_a_plan_says_what_layers_that_slide_cost(
+    family: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = testing.tiny_config(family, window=64)
+    (tmp_path / "config.json").write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+    show_plan(plan(str(tmp_path), window=256, gpus="H100"))
+    out = " ".join(capsys.readouterr().out.split())
+    assert ("layers that slide" in out) == bool(said) and said in out
+
+
 @pytest.mark.parametrize("tokens", [15, 16, 17])
 def test_a_mask_is_reckoned_with_where_transformers_makes_one(monkeypatch, tokens: int) -> None:
     model, masks = testing.tiny("gemma3_text"), []
