@@ -332,7 +332,8 @@ def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tens
     ("capability", "dtype", "kernel"),
     [
         ((9, 0), torch.bfloat16, "flash"),
-        ((9, 0), torch.float32, "plain"),
+        ((9, 0), torch.float32, "efficient"),
+        ((9, 0), torch.float64, "plain"),
         ((7, 5), torch.float32, "efficient"),
         ((7, 0), torch.float16, "efficient"),
         ((7, 5), torch.bfloat16, "plain"),  # which no fused kernel takes there
@@ -408,7 +409,7 @@ def test_no_kernel_is_given_more_than_it_can_count(
 ) -> None:
     """Qwen3-8B's million tokens on four devices, LLaMA 7B's half a million on one; heads and tokens."""
     q, k = (torch.empty(1, heads, tokens, 128, device="meta") for heads, tokens in (queries, keys))
-    parts = attention_blocks._head_groups(q, k)
+    parts = attention_blocks.head_groups(q, k)
     assert len(parts) == groups
     for part, key_part in parts:
         heads = part.stop - part.start
@@ -487,7 +488,7 @@ def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
             gathered[attention_blocks._rows(row), begin:end] = 0
         for (row, q0, _, k0, k1, _), first in order:
             part = torch.full((2 if row < 0 else 1, k1 - k0), 2.0**q0)
-            attention_blocks._put(gathered[attention_blocks._rows(row), k0:k1], part, first)
+            attention_blocks.put(gathered[attention_blocks._rows(row), k0:k1], part, first)
         assert torch.equal(gathered, expected), calls
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import transformers
 
 from ropewalk.attention_ops import blocks as blocks_
 from ropewalk.attention_ops import collectives, kernels
+from ropewalk.attention_ops.sliding import sliding_attention
+from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.distributed.mesh import start
 from ropewalk.model import loss
 from ropewalk.model.logits import LogitsTransform
@@ -25,10 +28,11 @@ def cuda() -> torch.device:
     return torch.device("cuda")
 
 
-def llama(dtype: torch.dtype, seed: int = 0) -> torch.nn.Module:
-    """Four layers 512 wide with heads of 64, grouped, so that every fused kernel takes them."""
+def llama(dtype: torch.dtype, seed: int = 0, reach: int | None = None) -> torch.nn.Module:
+    """Four layers 512 wide with heads of 64, grouped, so that every fused kernel takes them; they slide if they have a reach."""
     torch.manual_seed(seed)
-    config = transformers.LlamaConfig(
+    config = transformers.MistralConfig(
+        sliding_window=reach,
         hidden_size=512,
         intermediate_size=1376,
         num_hidden_layers=4,
@@ -61,14 +65,16 @@ def errors(found: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> di
     return {n: float((found[n].double() - t.double()).norm() / t.double().norm()) for n, t in truth.items()}
 
 
+@pytest.mark.parametrize("reach", [None, 200])
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: float) -> None:
+def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: float, reach: int | None) -> None:
     ids, labels = batch()
-    truth_model = llama(torch.float32).double()
+    truth_model = llama(torch.float32, reach=reach).double()
     truth = plain(truth_model, ids, labels)
-    naive = errors(plain(llama(torch.float32).bfloat16(), ids, labels), truth)
-    model = llama(torch.float32).bfloat16()
+    naive = errors(plain(llama(torch.float32, reach=reach).bfloat16(), ids, labels), truth)
+    model = llama(torch.float32, reach=reach).bfloat16()
+    attend_in_blocks(model)
     root = NextTokenLoss(model)
     kept = recompute.SelectiveCheckpointing(root, compiled=compiled)
     found = kept.candidates(root.body, *ids.shape)
@@ -138,6 +144,84 @@ def test_blocks_on_a_gpu_are_masked_attention(
     for found, value in zip(ours, truth, strict=True):
         # bfloat16 operands: 2e-3 to 6e-3 of the norm.
         assert float((found.double() - value).norm() / value.norm()) < 1.5e-2
+
+
+def taken(function: Callable[[], torch.Tensor], leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+    """A result and the gradients of its sum, weighted."""
+    out = function()
+    weights = torch.linspace(-1, 1, out.shape[-1], device=cuda(), dtype=out.dtype)
+    return [out, *torch.autograd.grad(out, leaves, weights.expand_as(out))]
+
+
+@pytest.mark.parametrize("tokens, reach", [(1024, 256), (1000, 255), (1024, 1000)])
+@pytest.mark.parametrize(
+    "name, dtype",
+    [*((n, torch.bfloat16) for n in ("cudnn", "flash", "efficient", "plain")), ("efficient", torch.float32)],
+)
+def test_attention_within_a_reach_on_a_gpu_is_masked_attention(
+    name: str, dtype: torch.dtype, tokens: int, reach: int, monkeypatch
+) -> None:
+    """Each kernel by itself; the model's own layout of heads, of which keys have fewer."""
+    monkeypatch.setattr(kernels, "choose", lambda q, varied: name)
+    generator = torch.Generator(cuda()).manual_seed(0)
+    shapes = ((2, tokens, 8, 96), (2, tokens, 4, 96), (2, tokens, 4, 96))
+    leaves = [torch.randn(s, generator=generator, device=cuda()).to(dtype).requires_grad_() for s in shapes]
+    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    places = torch.arange(tokens, device=cuda())
+    mask = (places[:, None] >= places) & (places[:, None] - places < reach)
+
+    def masked() -> torch.Tensor:
+        q, k, v = (t.transpose(1, 2) for t in exact)
+        k, v = (t.repeat_interleave(2, 1) for t in (k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.1)
+
+    ours = taken(lambda: sliding_attention(*(t.transpose(1, 2) for t in leaves), reach, 0.1)[0], leaves)
+    for found, value in zip(ours, taken(masked, exact), strict=True):
+        # bfloat16 operands: 2e-3 to 6e-3 of the norm.
+        assert float((found.double() - value).norm() / value.norm()) < 1.5e-2
+
+
+@pytest.mark.parametrize("reach", [4096, 2047, 1024])
+def test_attention_within_a_reach_is_faster_than_under_a_mask(reach: int) -> None:
+    """Forward and backward, 32768 tokens of 32 heads of 128; `-s` shows the times, and the triangle's of the whole window."""
+    tokens, generator = 32768, torch.Generator(cuda()).manual_seed(0)
+    leaves = [
+        torch.randn(1, tokens, 32, 128, generator=generator, device=cuda()).bfloat16().requires_grad_()
+        for _ in range(3)
+    ]
+    places = torch.arange(tokens, device=cuda())
+    mask = (places[:, None] >= places) & (places[:, None] - places < reach)
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def seconds(attend: Callable[..., torch.Tensor]) -> float:
+        times = []
+        for _ in range(4):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            taken(lambda: attend(*(t.transpose(1, 2) for t in leaves)), leaves)
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        return sorted(times[1:])[1]
+
+    def peak(attend: Callable[..., torch.Tensor]) -> float:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        taken(lambda: attend(*(t.transpose(1, 2) for t in leaves)), leaves)
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
+
+    ways: dict[str, Callable[..., torch.Tensor]] = {
+        "within the reach": lambda q, k, v: sliding_attention(q, k, v, reach, 128**-0.5)[0],
+        "under its mask": lambda q, k, v: attention(q, k, v, attn_mask=mask),
+        "the whole triangle": lambda q, k, v: attention(q, k, v, is_causal=True),
+    }
+    found = {name: seconds(way) for name, way in ways.items()}
+    pairs = tokens * reach - reach * reach / 2
+    rate = 3.5 * 4 * 32 * 128 * pairs / found["within the reach"] / 1e12
+    print(
+        f"\nreach {reach}: {rate:.0f} TFLOP/s;",
+        *(f"{n} {s * 1e3:.1f} ms, {peak(ways[n]):.2f} GiB;" for n, s in found.items()),
+    )
+    assert found["within the reach"] < found["under its mask"]
 
 
 @pytest.mark.parametrize("dtype, relative, absolute", [(torch.float32, 1e-3, 1e-4), (torch.bfloat16, 2e-2, 5e-2)])

@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from ropewalk import cli, testing
+from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.families import family_of
 from ropewalk.cli.tables.plan import show_plan
@@ -121,6 +122,19 @@ def test_keys_are_those_that_transformers_lets_a_query_see(family: str) -> None:
     assert layout_of(model).keys_seen(64) == pytest.approx(sum(seen), abs=0.6 * len(seen))
 
 
+@pytest.mark.parametrize(
+    "family, said", [("phi-3-mini-4k", "compute what they see alone"), ("gemma2", "save no time"), ("llama", "")]
+)
+def test_a_plan_says_what_layers_that_slide_cost(
+    family: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = testing.tiny_config(family, window=64)
+    (tmp_path / "config.json").write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+    show_plan(plan(str(tmp_path), window=256, gpus="H100"))
+    out = " ".join(capsys.readouterr().out.split())
+    assert ("layers that slide" in out) == bool(said) and said in out
+
+
 @pytest.mark.parametrize("tokens", [15, 16, 17])
 def test_a_mask_is_reckoned_with_where_transformers_makes_one(monkeypatch, tokens: int) -> None:
     model, masks = testing.tiny("gemma3_text"), []
@@ -136,7 +150,9 @@ def test_a_mask_is_reckoned_with_where_transformers_makes_one(monkeypatch, token
         mask is not None and mask.numel() == tokens**2 for mask in masks
     ]  # of the layer that slides, then of the other
     layout = layout_of(model)
-    assert made == [layout.is_masked(tokens), False]
+    assert made == [layout.slides(tokens), False]
+    # In a measurement, and in training where layers do more than slide.
+    layout = replace(layout, alone=False)
     assert layout.keys_computed(tokens) == tokens / 2 + (tokens if made[0] else tokens / 2)
 
 
@@ -586,6 +602,7 @@ def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool, famil
     model = testing.tiny(family, **sizes).train()
     if checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    attend_in_blocks(model)
     root, ids = NextTokenLoss(model), torch.zeros(2, 512, dtype=torch.long)
     optimizer, tracker = torch.optim.AdamW(model.parameters(), fused=True), MemTracker()
     tracker.track_external(model, optimizer)

@@ -427,3 +427,23 @@ def test_what_several_devices_take_is_reserved() -> None:
     assert memory._of_several(32) == whole
     mesh.world = 1
     assert memory._of_several(32) == 0
+
+
+@pytest.mark.parametrize("family, documents, masked", [
+    ("phi-3-mini-4k", False, False), ("phi-3-mini-4k", True, True), ("gemma2", False, True), ("llama", False, None),
+])  # fmt: skip
+def test_what_layers_that_slide_take_is_reserved_as_it_is_planned(
+    family: str, documents: bool, masked: bool | None
+) -> None:
+    """Counted by hand, for two windows of 32 of four heads in bfloat16: eight tensors of queries, or a mask, and a copy for each window."""
+    loss = NextTokenLoss(testing.tiny(family, window=64).train())
+    mesh, config = Mesh(torch.device("cpu")), loss.model.config
+    memory = ActivationMemory(loss, "auto", mesh, torch.bfloat16, (2, 32), documents=documents)
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    expected = {None: 0, True: 32 * 32 * (1 + 2 * 2), False: 8 * 2 * 2 * 32 * width}[masked]
+    assert memory._of_sliding() == expected
+    memory._trace()
+    ops = {candidate.op for candidate in memory._checkpointing.layer.candidates}
+    assert ("ropewalk.sliding_attention.default" in ops) == (masked is False)

@@ -2,6 +2,7 @@
 
 kernels.py         PyTorch's fused attention with its log-sum-exp, one block at a time
 blocks.py          causal attention over documents and devices as blocks
+sliding.py         causal attention within a reach, for layers that slide
 collectives.py     keys, values and their gradients from device to device
 held.py            what attention modules hold while they attend under a name of ours
 prefix.py          a prefix that many prompts share, read once

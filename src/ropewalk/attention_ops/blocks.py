@@ -129,7 +129,8 @@ def _by_keys(
     return order, gaps
 
 
-def _put(total: Tensor, part: Tensor, first: bool) -> None:
+def put(total: Tensor, part: Tensor, first: bool) -> None:
+    """Add a call's part to a sum, a view of the whole's; first: nothing is there yet."""
     if first:
         total.copy_(part)
     else:
@@ -144,10 +145,10 @@ def _rows(row: int) -> slice:
 INDEXED = 2**31 - 1
 
 
-def _head_groups(q: Tensor, keys: Tensor) -> list[tuple[slice, slice]]:
+def head_groups(q: Tensor, keys: Tensor) -> list[tuple[slice, slice]]:
     """Heads of queries, and of the keys that they attend to, which a kernel is given together: all, unless these are more than `HEADS_AT_ONCE` elements.
 
-    >>> _head_groups(torch.empty(1, 4, 8, 2, device="meta"), torch.empty(1, 2, 8, 2, device="meta"))
+    >>> head_groups(torch.empty(1, 4, 8, 2, device="meta"), torch.empty(1, 2, 8, 2, device="meta"))
     [(slice(0, 4, None), slice(0, 2, None))]
     """
     heads, key_heads = q.shape[1], keys.shape[1]
@@ -179,7 +180,7 @@ def attention(
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
     kernel = kernels.choose(q, varied)
     calls = _calls(blocks, lower_right=kernels.lower_right(kernel, q))
-    for heads, key_heads in _head_groups(q, keys):
+    for heads, key_heads in head_groups(q, keys):
         given = q[:, heads], keys[:, key_heads], values[:, key_heads]
         if heads.stop - heads.start < q.shape[1]:
             given = tuple(each.contiguous() for each in given)  # or its strides would still be those of the whole
@@ -201,15 +202,20 @@ def _attend(
         part, part_lse = kernels.forward(
             kernel, q[rows, :, queries], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
         )
-        if (row, q0) in begun:
-            # A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials.
-            before = lse[rows, :, queries]
-            merged = torch.logaddexp(before, part_lse)
-            old = out[rows, :, queries] * (before - merged).exp()[..., None]
-            part, part_lse = old + part * (part_lse - merged).exp()[..., None], merged
+        merge(out[rows, :, queries], lse[rows, :, queries], part, part_lse, first=(row, q0) not in begun)
         begun.add((row, q0))
-        out[rows, :, queries] = part.to(out.dtype)
-        lse[rows, :, queries] = part_lse
+
+
+def merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor, *, first: bool) -> None:
+    """Put a call's output and log-sum-exp into views of the whole's, which are of other keys until now; first: of none."""
+    if first:
+        out.copy_(part)
+        lse.copy_(part_lse)
+        return
+    # A softmax over two sets of keys is the two softmaxes, weighted by their shares of the sum of exponentials: float32, rounded once.
+    merged = torch.logaddexp(lse, part_lse)
+    torch.add(out * (lse - merged).exp()[..., None], part * (part_lse - merged).exp()[..., None], out=out)
+    lse.copy_(merged)
 
 
 @attention.register_fake
@@ -242,7 +248,7 @@ def _attention_backward(
     for row, first, last in gaps:
         dk[_rows(row), :, first:last] = 0
         dv[_rows(row), :, first:last] = 0
-    for heads, key_heads in _head_groups(q, keys):
+    for heads, key_heads in head_groups(q, keys):
         _differentiate_calls(
             kernel,
             order,
@@ -282,9 +288,9 @@ def _differentiate_calls(
             bool(causal),
             scale,
         )
-        _put(sums[0][rows, :, queries], parts[0], (row, q0) not in begun)
-        _put(sums[1][rows, :, their_keys], parts[1], first)
-        _put(sums[2][rows, :, their_keys], parts[2], first)
+        put(sums[0][rows, :, queries], parts[0], (row, q0) not in begun)
+        put(sums[1][rows, :, their_keys], parts[1], first)
+        put(sums[2][rows, :, their_keys], parts[2], first)
         begun.add((row, q0))
 
 

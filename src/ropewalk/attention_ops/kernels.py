@@ -50,11 +50,11 @@ def choose(q: Tensor, varied: bool) -> Kernel:
         return "cpu"
     if q.device.type != "cuda" or size % 8:
         return "plain"
-    if torch.cuda.get_device_capability(q.device) < (8, 0):
-        # Whose backward pass was never tried on such a card; the square of a long window does not fit one.
-        is_known = q.dtype in (torch.float16, torch.float32)
-        return "efficient" if is_known and _is_efficient_right(q.device, q.dtype, size) else "plain"
-    if q.dtype not in (torch.float16, torch.bfloat16):
+    early = torch.cuda.get_device_capability(q.device) < (8, 0)
+    if q.dtype == torch.float32 or (early and q.dtype == torch.float16):
+        # Its backward pass was never tried on such a card; the square of a long window does not fit one.
+        return "efficient" if _is_efficient_right(q.device, q.dtype, size) else "plain"
+    if early or q.dtype not in (torch.float16, torch.bfloat16):
         return "plain"
     if size <= 128 and not varied and torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cudnn.is_available():
         return "cudnn"

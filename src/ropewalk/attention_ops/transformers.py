@@ -8,6 +8,7 @@ else a function needs is found on the module, on its config, or comes through th
 forward pass or one `with` block and taken away again.
 
     BLOCKS          blocks.py          documents and devices; who attends to what comes as the keyword argument `attend`
+                    sliding.py         layers that slide; their reach comes in the mask's place
     LAST_POSITIONS  last_positions.py  the last layer alone; how many positions is on a copy of the module's config
     PREFIX          prefix.py          a shared prefix beside a prompt's own tokens; its keys and values are on each module
     CACHED_ROWS     cached_rows.py     texts that are read once and continued; the cache's layer is on each module
@@ -32,6 +33,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
 from ropewalk.attention_ops.blocks import Attend, attention
+from ropewalk.attention_ops.sliding import sliding_attention
+from ropewalk.checkpoint.layers import slides_alone
 from ropewalk.errors import UserError
 
 BLOCKS = "ropewalk"
@@ -52,33 +55,57 @@ def _attend_in_blocks(
     attend: Attend | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over documents and devices. Without `attend` it is transformers' own SDPA attention, masks and all."""
+    """Attention over documents and devices, or within a reach. Without either it is transformers' own SDPA attention, masks and all."""
     if attention_mask is None and (attend is None or attend.blocks is None) and kernels.wants_repeated(query, key):
         key, value = kernels.repeat(key, query), kernels.repeat(value, query)
-    if attend is None:
+    reach = _told_reach(attention_mask) if attend is None else None
+    if attend is None and reach is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
-    if attend.blocks is None:
+    if attend is not None and attend.blocks is None:
         return sdpa_attention_forward(
             module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
         )
     if value.shape[-1] != key.shape[-1]:
         raise UserError(
-            f"attention over documents or devices has values as wide as keys, got {value.shape[-1]} and {key.shape[-1]} (latent attention); "
-            "use --cp 1 without a document mask"
+            f"attention over documents or devices, or within a reach, has values as wide as keys, got {value.shape[-1]} and {key.shape[-1]} "
+            "(latent attention); use --cp 1 without a document mask, or another family"
         )
     if dropout:
         raise UserError(
-            f"attention over documents or devices has no dropout, got {dropout}; set attention_dropout to 0 in the config"
+            f"attention over documents or devices, or within a reach, has no dropout, got {dropout}; set attention_dropout to 0 in the config"
         )
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if torch.is_autocast_enabled(query.device.type):
         # As autocast does before PyTorch's own attention: float32 weights give queries and keys rotated in float32, which no fused kernel takes.
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
+    if reach is not None:
+        out, _ = sliding_attention(query, key, value, reach, scale)
+    else:
+        assert attend is not None
+        out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _mask_in_blocks(**known: Any) -> Tensor | None:
+    """transformers' mask, or in place of one that says no more than how far layers see a tensor of no elements whose last size is that.
+
+    known: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
+    """
+    reach, tokens, padding = known.get("local_size"), known["kv_length"], known["attention_mask"]
+    if reach is None or reach > tokens or not slides_alone(vars(known["config"])):
+        return sdpa_mask(**known)
+    whole = known["q_length"] == tokens and (padding is None or bool(padding.all()))
+    if not whole or not known["allow_is_causal_skip"]:
+        return sdpa_mask(**known)
+    return torch.empty(1, 1, 0, reach, dtype=torch.bool, device=known["device"])
+
+
+def _told_reach(mask: Tensor | None) -> int | None:
+    """What `_mask_in_blocks` tells a layer."""
+    return mask.shape[-1] if mask is not None and mask.shape[-2] == 0 else None
 
 
 def attend_in_blocks(model: Any) -> None:
@@ -207,7 +234,7 @@ def _usual_mask(*args: Any, config: Any, **kwargs: Any) -> Any:
 
 
 for _name, _function, _mask in (
-    (BLOCKS, _attend_in_blocks, sdpa_mask),
+    (BLOCKS, _attend_in_blocks, _mask_in_blocks),
     (LAST_POSITIONS, last_positions.attend, sdpa_mask),
     (OBSERVED, _attend_observed, _usual_mask),
     # These know who sees whom. Without a mask function transformers makes none, and asks a GPU for none of the positions.

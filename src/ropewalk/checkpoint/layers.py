@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,17 +39,28 @@ def keys_seen(tokens: int, reach: int | None = None) -> float:
     return seen - seen * seen / (2 * tokens)
 
 
+#: What a config says of attention that does more than slide, and which training leaves to transformers and its masks: scores that are capped or
+#: dropped, chunks, values of another width than keys.
+_MORE = ("attn_logit_softcapping", "attention_dropout", "attention_chunk_size", "kv_lora_rank")
+
+
+def slides_alone(text: Mapping[str, Any]) -> bool:
+    """Whether layers that slide do no more than that, so that training needs no mask for them (attention_ops/sliding.py). text: of a config."""
+    return not any(text.get(key) for key in _MORE)
+
+
 def is_masked(tokens: int, reach: int | None) -> bool:
     """Whether transformers gives a layer a mask of all pairs: one that slides, unless it sees all (masking_utils.py)."""
     return bool(reach) and reach <= tokens
 
 
-def keys_computed(tokens: int, reach: int | None = None) -> float:
+def keys_computed(tokens: int, reach: int | None = None, *, alone: bool = False) -> float:
     """Keys by which a query is multiplied: PyTorch's fused kernels know a triangle, and skip nothing of what a mask leaves out.
 
-    On a CPU 4096 tokens under a mask of 256 took 1.9 times the triangle's time, as without any mask (docs/log.md, 2026-11-29).
+    On a CPU 4096 tokens under a mask of 256 took 1.9 times the triangle's time, as without any mask (docs/log.md, 2026-11-29). alone: in training,
+    of a layer that does no more than slide, so that those that are seen are computed.
     """
-    return tokens if is_masked(tokens, reach) else tokens / 2
+    return tokens if is_masked(tokens, reach) and not alone else keys_seen(tokens, reach)
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,12 @@ class LayerLayout:
     Attributes:
         layers: one entry a layer.
         own_rope: the types of layer with an unscaled RoPE of their own.
+        alone: whether layers that slide do no more than that, so that training makes no mask for them.
     """
 
     layers: tuple[DecoderLayer, ...]
     own_rope: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def attention(self) -> list[DecoderLayer]:
@@ -107,11 +121,11 @@ class LayerLayout:
         return sum(keys_seen(tokens, layer.reach) for layer in self.attention)
 
     def keys_computed(self, tokens: int) -> float:
-        """Of all layers together."""
-        return sum(keys_computed(tokens, layer.reach) for layer in self.attention)
+        """Of all layers together, in training."""
+        return sum(keys_computed(tokens, layer.reach, alone=self.alone) for layer in self.attention)
 
-    def is_masked(self, tokens: int) -> bool:
-        """Whether any layer is."""
+    def slides(self, tokens: int) -> bool:
+        """Whether any layer does in a sequence of so many tokens."""
         return any(is_masked(tokens, layer.reach) for layer in self.attention)
 
     def within(self, window: int) -> LayerLayout:
@@ -120,7 +134,7 @@ class LayerLayout:
             DecoderLayer(layer.kind, layer.attends, layer.rotates) if layer.reach and layer.reach >= window else layer
             for layer in self.layers
         )
-        return LayerLayout(tuple(layers), self.own_rope)
+        return LayerLayout(tuple(layers), self.own_rope, self.alone)
 
     def scaled(self, window: int) -> list[DecoderLayer]:
         """The layers that need another rotation in a window of so many tokens: they rotate and see all of it."""
@@ -172,7 +186,8 @@ def read_layers(text: dict[str, Any]) -> LayerLayout:
         for kind, rotates in zip(kinds, _rotates(text, kinds, family), strict=True)
     )
     own = (kind for kind, entry in ropes.items() if isinstance(entry, dict) and kind != FULL_LAYERS)
-    return LayerLayout(tuple(layers), tuple(own))
+    sinks = family.layers is not None and family.layers.sinks
+    return LayerLayout(tuple(layers), tuple(own), alone=slides_alone(text) and not sinks)
 
 
 def _layer_types(text: dict[str, Any], family: Family) -> list[str]:

@@ -52,7 +52,7 @@ def reckoned(model: Any, passes: Passes, *, lasting: float = 0.0) -> float:
         return 0.0
     flops = 0.0
     for (tokens, scored), count in passes.items():
-        body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_work(tokens)
+        body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_work(tokens, training=False)
         flops += count * (tokens * body + 2.0 * shape.embedding * scored)
     return same(seconds_of(flops, weight.device, weight.dtype, lasting=lasting))
 

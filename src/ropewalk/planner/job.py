@@ -151,6 +151,11 @@ class Job:
         return self.micro * self.length / self.cp
 
     @property
+    def slides_alone(self) -> bool:
+        """Whether layers slide in this window, and have no mask for it."""
+        return self.shape.slides(self.length) and self.shape.slides_alone
+
+    @property
     def stream(self) -> int:
         """Bytes of a number in the residual stream.
 

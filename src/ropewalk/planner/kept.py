@@ -20,7 +20,7 @@ from ropewalk.settings.budget import (
     gradients_wait,
     head_bytes,
     margin,
-    mask_bytes,
+    sliding_bytes,
     spare_after_a_step,
 )
 
@@ -49,8 +49,9 @@ def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
         factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
     )
     reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
-    if shape.is_masked(job.length):
-        reserved += mask_bytes(job.length, job.micro, job.regime.compute)
+    if shape.slides(job.length):
+        compute, alone = job.regime.compute, shape.slides_alone
+        reserved += sliding_bytes(job.length, job.micro, shape.query_width, compute, alone=alone)
     card = (
         chip.memory * GIB
         - bare.weights

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
-from ropewalk.settings.budget import CHUNK_ELEMENTS, ON_THE_WAY, mask_bytes, shared_window_bytes, unsharded_bytes
+from ropewalk.settings.budget import (
+    CHUNK_ELEMENTS,
+    ON_THE_WAY,
+    calls_bytes,
+    mask_bytes,
+    shared_window_bytes,
+    unsharded_bytes,
+)
 
 GIB = 2**30
 #: What the driver and the libraries hold outside of PyTorch's allocator: CUDA context, cuBLAS and NCCL buffers. An assumption.
@@ -175,6 +182,13 @@ def _workspace(job: Job) -> float:
     shape, gathered = job.shape, 0.0
     if job.cp > 1:
         gathered = shared_window_bytes(job.tokens * job.cp, shape.kv_width, shape.query_width)
+    if job.slides_alone:
+        # When attention's turn comes, those of the MLP and their gradients are gone.
+        gone = (
+            sum(every[name] for name in ("gate", "up", "act", "product")) / job.tiles + gradients - 2 * every["input"]
+        )
+        calls = calls_bytes(job.tokens, shape.query_width, job.regime.compute)
+        gathered = max(0.0, calls - gone * job.tokens)
     return (
         (recomputed_bytes(job) + gradients) * job.tokens
         + largest * (job.regime.compute != job.regime.gradient)

@@ -52,7 +52,7 @@ def measuring(shape: Shape, window: int, chip: Chip) -> Measuring:
     inside = max(3 * shape.active * shape.inner, 3 * shape.query_width + 3 * shape.kv_width)
     widths = _STREAMS * shape.width + inside
     results = float(size * max(window, least) * widths + 2 * LOGIT_BYTES)
-    if shape.is_masked(window):
+    if shape.slides(window):
         results += mask_bytes(window, 1, size)
     one = Measuring(rest + layers, 0.0, results, context, chips=1)
     memory, gathered = chip.memory * GIB, 2.0 * size * shape.layer_weights

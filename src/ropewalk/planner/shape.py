@@ -132,17 +132,27 @@ class Shape:
         """Weights that one token is multiplied by: all but the embedding, which is looked up, and idle experts."""
         return self.layers * sum(self.products.values()) + self.small + self.last + self.embedding
 
-    def is_masked(self, tokens: int) -> bool:
-        """Whether layers that slide need a mask in a sequence of `tokens`."""
+    @property
+    def slides_alone(self) -> bool:
+        """Whether layers that slide do no more than that, so that training makes no mask for them; a measurement does."""
+        return self.layout is not None and self.layout.alone
+
+    def slides(self, tokens: int) -> bool:
+        """Whether layers do in a sequence of `tokens`."""
         return bool(self.sliding) and is_masked(tokens, self.sliding_window)
+
+    def is_masked(self, tokens: int) -> bool:
+        """Whether they are given a mask of all pairs in training."""
+        return self.slides(tokens) and not self.slides_alone
 
     def attention_flops(self, tokens: int) -> float:
         """Of all layers' two attention products, forward, a token, at a sequence of `tokens`: of keys that are seen."""
         return self._attention(keys_seen(tokens), keys_seen(tokens, self.sliding_window))
 
-    def attention_work(self, tokens: int) -> float:
-        """The same of all keys that are computed, which is what takes time."""
-        return self._attention(keys_computed(tokens), keys_computed(tokens, self.sliding_window))
+    def attention_work(self, tokens: int, *, training: bool = True) -> float:
+        """The same of all keys that are computed, which is what takes time; training: or measuring, which is given a mask wherever layers slide."""
+        alone = training and self.slides_alone
+        return self._attention(keys_computed(tokens), keys_computed(tokens, self.sliding_window, alone=alone))
 
     def _attention(self, full: float, sliding: float) -> float:
         return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * sliding)

@@ -20,6 +20,9 @@ UNFUSED = 4.5
 #: How much longer attention takes when a window of 65,536 tokens is split over many chips: smaller pieces, waiting for keys. From 5796 tokens/s on one H200
 #: and 5414 on each of two (docs/results.md). What is waited for grows as the window does and attention as its square, so that longer ones lose less.
 SHARED, SHARED_AT = 0.23, 65536
+#: How often attention within a reach moves its queries, or as much, forward and backward: to lay stretches out as rows, to turn them round and to merge what
+#: two calls give (attention_ops/sliding.py). Counted there, not timed.
+SLIDING_PASSES = 62
 #: Kernels of a layer run about three times a forward pass's launches: forward, again, and twice in the backward pass.
 _PASSES = 4
 
@@ -136,7 +139,8 @@ def _elementwise(job: Job) -> float:
     activation = (3 if shape.gated else 2) * inner
     layer = (norms_and_sums + rotation + activation) * b * shape.layers * (1 if job.fused else UNFUSED)
     logits = shape.vocabulary * 4 * (4 if job.fused else 8)
-    return layer * (4 if job.activations.recompute else 3) + logits
+    sliding = SLIDING_PASSES * b * shape.query_width * shape.sliding * job.slides_alone
+    return layer * (4 if job.activations.recompute else 3) + sliding + logits
 
 
 def _update(job: Job, rates: Rates) -> float:

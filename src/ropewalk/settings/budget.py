@@ -110,15 +110,27 @@ def mask_bytes(window: float, windows: int, size: int) -> float:
     return window * window * (1 + windows * size)
 
 
+def calls_bytes(tokens: float, query_width: int, size: int) -> float:
+    """What attention in several calls gives a kernel and gets from it, keys repeated for each of their queries' heads: eight tensors of so many heads as `HEADS_AT_ONCE` leaves."""
+    return 8 * size * min(tokens * query_width, HEADS_AT_ONCE)
+
+
+def sliding_bytes(window: int, windows: int, query_width: int, size: int, *, alone: bool) -> float:
+    """What attention takes, beside its queries and results, where layers slide: for its calls, if that is all they do (`alone`), or for its mask.
+
+    windows: in a micro batch, a kernel's at a time. size: bytes of a number in the arithmetic.
+    """
+    return calls_bytes(window * windows, query_width, size) if alone else mask_bytes(window, windows, size)
+
+
 def shared_window_bytes(tokens: float, key_width: int, query_width: int) -> float:
     """What attention takes, beside its part of queries and results, on each device of those that share a window: one layer's at a time.
 
-    All keys and values in two bytes and their gradients in four; and what a kernel is given and gives, keys repeated for each of their queries'
-    heads: eight tensors of so many heads as `HEADS_AT_ONCE` leaves.
+    All keys and values in two bytes and their gradients in four; and what its calls take.
 
     tokens: of the whole window. key_width, query_width: numbers in the keys and in the queries of a token, all heads together.
     """
-    return 2 * (2 + 4) * tokens * key_width + 8 * 2 * min(tokens * query_width, HEADS_AT_ONCE)
+    return 2 * (2 + 4) * tokens * key_width + calls_bytes(tokens, query_width, 2)
 
 
 def unsharded_bytes(layer: float, tables: float, compute: int) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ropewalk.attention_ops.transformers import attend_in_blocks, is_replaceable
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.layers import key_width, layout_of, query_width
@@ -28,9 +29,9 @@ from ropewalk.settings.budget import (
     SHARED_MARGIN,
     head_bytes,
     host_room,
-    mask_bytes,
     mlp_tiles,
     shared_window_bytes,
+    sliding_bytes,
     spare_after_a_step,
     unsharded_bytes,
 )
@@ -43,7 +44,8 @@ class ActivationMemory:
 
     loss: the loss module, not yet sharded. setting: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
     shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device.
-    accumulated: whether a step adds up the gradients of several micro batches.
+    accumulated: whether a step adds up the gradients of several micro batches. documents: whether attention ends within a row, so that layers
+    that slide are given a mask.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class ActivationMemory:
         *,
         work: float = 0.0,
         accumulated: bool = True,
+        documents: bool = False,
     ) -> None:
         self._loss, self._setting, self._mesh, self._compute, self._shape = loss, setting, mesh, compute, shape
-        self._accumulated, self._on_gpu = accumulated, mesh.device.type == "cuda"
+        self._accumulated, self._documents, self._on_gpu = accumulated, documents, mesh.device.type == "cuda"
         large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
         compiled = self._on_gpu and (large or work >= COMPILED_FLOPS)
         self._checkpointing = None if setting == "none" else recompute.SelectiveCheckpointing(loss, compiled=compiled)
@@ -70,6 +73,8 @@ class ActivationMemory:
     def _trace(self) -> None:
         assert self._checkpointing is not None
         self._traced = True
+        if not self._documents and is_replaceable(self._loss.model):
+            attend_in_blocks(self._loss.model)  # as in the steps, where layers that slide have no mask
         with self._autocast():
             mesh = self._mesh
             self._checkpointing.candidates(self._loss.body, *self._shape, device=mesh.device, sharing=mesh.context_size)
@@ -131,8 +136,7 @@ class ActivationMemory:
         size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
         reserved = reserved_bytes(parameters, accumulated=self._accumulated)
         reserved += self._of_several(tokens)
-        if layout_of(self._loss.model).is_masked(self._shape[1]):
-            reserved += int(mask_bytes(self._shape[1], self._shape[0], self._compute.itemsize))
+        reserved += self._of_sliding()
         return gpu_room(
             self._checkpointing,
             self._mesh.device,
@@ -143,6 +147,15 @@ class ActivationMemory:
             gradients=0 if self._accumulated else gradient_bytes(parameters),
             processes=ranks.local_size(),
         )
+
+    def _of_sliding(self) -> int:
+        """Bytes that attention takes where layers slide."""
+        (windows, window), model = self._shape, self._loss.model
+        layout = layout_of(model)
+        if not layout.slides(window):
+            return 0
+        alone = layout.alone and not self._documents
+        return int(sliding_bytes(window, windows, query_width(model), self._compute.itemsize, alone=alone))
 
     def _of_several(self, tokens: int) -> int:
         """Bytes that a layer's backward pass takes because there are several devices: weights made whole, keys of a shared window, and what must stay free beside them."""

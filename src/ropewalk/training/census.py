@@ -10,6 +10,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,11 @@ _PRODUCTS: dict[Any, tuple[int, int]] = {
 
 def is_expensive(op: Any) -> bool:
     """Whether an operation is a matrix product or a fused attention."""
-    return op in _PRODUCTS or op in FUSED_ATTENTIONS or str(op) == "ropewalk.attention.default"
+    return (
+        op in _PRODUCTS
+        or op in FUSED_ATTENTIONS
+        or str(op) in ("ropewalk.attention.default", "ropewalk.sliding_attention.default")
+    )
 
 
 class Census(TorchDispatchMode):
@@ -111,6 +116,8 @@ def census_of(
             FakeTensorMode(allow_non_fake_inputs=True),
             torch.no_grad(),
             _settled_rotation(body),
+            # Fake positions have no values, and transformers would give what might be packed documents a mask.
+            mock.patch("transformers.masking_utils.find_packed_sequence_indices", lambda position_ids: None),
         ):
             device = device or next(body.parameters()).device
             ids = torch.zeros(batch, tokens, dtype=torch.long, device=device)

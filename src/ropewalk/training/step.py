@@ -108,6 +108,7 @@ class TrainingStep:
             (micro, window // self._mesh.context_size),
             work=tokens * self.flops / self._mesh.world,
             accumulated=gradients_wait(settings.batch, micro, self._mesh.data_size),
+            documents=self._batches.in_documents,
         )
 
     def take(self, done: int, signals: Signals) -> StepResult:

@@ -55,10 +55,13 @@ def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
         )
     if shape.layout is not None:
         lines.append(str(shape.layout))
-    if shape.is_masked(job.length):
+    if shape.slides(job.length):
         size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
+        masked = f"are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them"
         lines.append(
-            f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them: in training they save no time"
+            f"layers that slide {masked}: in training they save no time"
+            if shape.is_masked(job.length)
+            else f"layers that slide compute what they see alone; over packed documents they {masked}, which is not planned here"
         )
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":

@@ -1,0 +1,180 @@
+"""Causal attention within a reach, by kernels that know triangles and rectangles: no mask, and no work for what is out of reach.
+
+in   queries, keys and values of whole sequences; the reach: a query sees itself and the reach - 1 keys before it
+out  the attention, and each query's log-sum-exp
+
+A sequence is cut into stretches as long as the reach. Of its own stretch a query sees what comes before it, a triangle; of the stretch before
+it sees the keys whose place there is behind its own: in reverse order of queries and keys a triangle again. Either is one call for all
+stretches, which are laid out as rows of a batch. What is left at the end has a triangle of its own, and of the last stretch a triangle and the
+rectangle that all of it sees. Results are merged as in blocks.py. What is computed is what is seen, and not a score more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops.blocks import head_groups, merge, put
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a kernel: `count` stretches that begin `step` tokens apart.
+
+    query, queries: the first stretch's first, and how many of each. key, keys: likewise. flipped: in reverse order.
+    """
+
+    query: int
+    queries: int
+    key: int
+    keys: int
+    step: int
+    count: int = 1
+    causal: bool = True
+    flipped: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether queries see their own stretch: the first call for all of its queries, and for all of its keys."""
+        return self.query == self.key
+
+    def at_queries(self, t: Tensor) -> Float[Tensor, "batch heads count queries *size"]:
+        """The queries' places in a tensor [batch, heads, tokens, ...], as a view."""
+        return self._at(t, self.query, self.queries)
+
+    def at_keys(self, t: Tensor) -> Float[Tensor, "batch heads count keys *size"]:
+        """The keys' places."""
+        return self._at(t, self.key, self.keys)
+
+    def _at(self, t: Tensor, first: int, size: int) -> Tensor:
+        span = (self.count - 1) * self.step + size
+        return t.narrow(2, first, span).unfold(2, size, self.step).movedim(-1, 3)
+
+    def rows(self, places: Tensor) -> Tensor:
+        """As a kernel is given them: stretches as rows of a batch."""
+        rows = places.transpose(1, 2).flatten(0, 1)
+        return rows.flip(2) if self.flipped else rows
+
+    def places(self, rows: Tensor) -> Tensor:
+        """The way back."""
+        return (rows.flip(2) if self.flipped else rows).unflatten(0, (-1, self.count)).transpose(1, 2)
+
+
+def _calls(tokens: int, reach: int) -> list[_Call]:
+    """All calls; those of queries with their own stretch come first.
+
+    >>> [(call.query, call.queries, call.key, call.keys, call.count) for call in _calls(11, 4)]
+    [(0, 4, 0, 4, 2), (8, 3, 8, 3, 1), (4, 3, 1, 3, 1), (8, 2, 5, 2, 1), (8, 3, 7, 1, 1)]
+    """
+    reach = min(reach, tokens)
+    count, rest = divmod(tokens, reach)
+    end = count * reach
+    calls = (
+        _Call(0, reach, 0, reach, reach, count),
+        _Call(end, rest, end, rest, reach),
+        _Call(reach, reach - 1, 1, reach - 1, reach, count - 1, flipped=True),
+        _Call(end, rest - 1, end - reach + 1, rest - 1, reach, flipped=True),
+        _Call(end, rest, end - reach + rest, reach - rest, reach, causal=False),
+    )
+    return [call for call in calls if min(call.queries, call.keys, call.count) > 0]
+
+
+# Written out, as in blocks.py.
+_SCHEMA = "(Tensor q, Tensor k, Tensor v, int reach, float scale) -> (Tensor, Tensor)"
+_BACKWARD_SCHEMA = "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int reach, float scale) -> (Tensor, Tensor, Tensor)"
+
+
+@torch.library.custom_op("ropewalk::sliding_attention", mutates_args=(), schema=_SCHEMA)
+def sliding_attention(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float) -> tuple[Tensor, Tensor]:
+    """softmax(scale q k^T) v over the keys within reach, and its log-sum-exp.
+
+    q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size]; out like q, log-sum-exp [batch, heads, tokens] in
+    float32.
+    """
+    out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    kernel = kernels.choose(q, varied=False)
+    for heads, key_heads in head_groups(q, k):
+        given = q[:, heads], k[:, key_heads], v[:, key_heads]
+        for call in _calls(q.shape[2], reach):
+            _attend(call, kernel, given, (out[:, heads], lse[:, heads]), scale)
+    return out, lse
+
+
+# What a call is given and gives is a function's own, so that it is gone before the next call.
+def _attend(
+    call: _Call, kernel: kernels.Kernel, given: tuple[Tensor, ...], results: tuple[Tensor, Tensor], scale: float
+) -> None:
+    """Put a call's part into `results`, output and log-sum-exp. given: queries, keys and values."""
+    q, k, v = given
+    part, part_lse = kernels.forward(
+        kernel,
+        call.rows(call.at_queries(q)),
+        call.rows(call.at_keys(k)),
+        call.rows(call.at_keys(v)),
+        call.causal,
+        scale,
+    )
+    out, lse = map(call.at_queries, results)
+    merge(out, lse, call.places(part), call.places(part_lse), first=call.own)
+
+
+@sliding_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float) -> Any:
+    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("ropewalk::sliding_attention_backward", mutates_args=(), schema=_BACKWARD_SCHEMA)
+def _sliding_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, reach: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    kernel = kernels.choose(q, varied=False)
+    for heads, key_heads in head_groups(q, k):
+        given = grad[:, heads], q[:, heads], k[:, key_heads], v[:, key_heads], out[:, heads], lse[:, heads]
+        for call in _calls(q.shape[2], reach):
+            _differentiate_call(call, kernel, given, (dq[:, heads], dk[:, key_heads], dv[:, key_heads]), scale)
+    return dq, dk, dv
+
+
+def _differentiate_call(
+    call: _Call, kernel: kernels.Kernel, given: tuple[Tensor, ...], sums: tuple[Tensor, ...], scale: float
+) -> None:
+    """Add a call's gradients to `sums`, of queries, keys and values. given: upstream, queries, keys, values, output, log-sum-exp."""
+    grad, q, k, v, out, lse = given
+    parts = kernels.backward(
+        kernel,
+        call.rows(call.at_queries(grad)),
+        call.rows(call.at_queries(q)),
+        call.rows(call.at_keys(k)),
+        call.rows(call.at_keys(v)),
+        call.rows(call.at_queries(out)),
+        call.rows(call.at_queries(lse)),
+        call.causal,
+        scale,
+    )
+    totals = call.at_queries(sums[0]), call.at_keys(sums[1]), call.at_keys(sums[2])
+    for total, part in zip(totals, parts, strict=True):
+        # Two parts, as a rule, whose sum is made in float32 and rounded once, wherever it is put.
+        put(total, call.places(part), call.own)
+
+
+@_sliding_attention_backward.register_fake
+def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+
+
+def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
+    q, k, v, ctx.reach, ctx.scale = inputs
+    ctx.save_for_backward(q, k, v, *output)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Any) -> Any:
+    return *_sliding_attention_backward(grad, *ctx.saved_tensors, ctx.reach, ctx.scale), None, None
+
+
+sliding_attention.register_autograd(_differentiate, setup_context=_set_up)
