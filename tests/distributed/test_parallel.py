@@ -335,7 +335,7 @@ def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tens
         ((9, 0), torch.float32, "efficient"),
         ((9, 0), torch.float64, "plain"),
         ((7, 5), torch.float32, "efficient"),
-        ((7, 0), torch.float16, "efficient"),
+        ((7, 0), torch.float16, "plain"),
         ((7, 5), torch.bfloat16, "plain"),  # which no fused kernel takes there
     ],
 )

@@ -156,7 +156,7 @@ def taken(function: Callable[[], torch.Tensor], leaves: list[torch.Tensor]) -> l
 @pytest.mark.parametrize("tokens, reach", [(1024, 256), (1000, 255), (1024, 1000)])
 @pytest.mark.parametrize(
     "name, dtype",
-    [*((n, torch.bfloat16) for n in ("cudnn", "flash", "efficient", "plain")), ("efficient", torch.float32)],
+    [*((n, torch.bfloat16) for n in ("cudnn", "flash", "plain")), ("efficient", torch.float32)],
 )
 def test_attention_within_a_reach_on_a_gpu_is_masked_attention(
     name: str, dtype: torch.dtype, tokens: int, reach: int, monkeypatch

@@ -50,11 +50,10 @@ def choose(q: Tensor, varied: bool) -> Kernel:
         return "cpu"
     if q.device.type != "cuda" or size % 8:
         return "plain"
-    early = torch.cuda.get_device_capability(q.device) < (8, 0)
-    if q.dtype == torch.float32 or (early and q.dtype == torch.float16):
-        # Its backward pass was never tried on such a card; the square of a long window does not fit one.
-        return "efficient" if _is_efficient_right(q.device, q.dtype, size) else "plain"
-    if early or q.dtype not in (torch.float16, torch.bfloat16):
+    if q.dtype == torch.float32:
+        # Its backward pass was tried on one H200 alone, where bfloat16's was wrong for stretches as rows of a batch (docs/log.md, 2026-11-29).
+        return "efficient" if _is_efficient_right(q.device, size) else "plain"
+    if q.dtype not in (torch.float16, torch.bfloat16) or torch.cuda.get_device_capability(q.device) < (8, 0):
         return "plain"
     if size <= 128 and not varied and torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cudnn.is_available():
         return "cudnn"
@@ -204,10 +203,10 @@ def _first(function: Callable[..., Any], count: int, *args: Any, **kwargs: Any) 
 
 
 @functools.cache
-def _is_efficient_right(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Whether the memory-efficient kernel, from compute capability 5.0 on, does here what it should: its backward pass was read and never tried."""
+def _is_efficient_right(device: torch.device, size: int) -> bool:
+    """Whether the memory-efficient kernel, from compute capability 5.0 on, does here in float32 what it should."""
     try:
-        return agrees("efficient", device, size, dtype=dtype)
+        return agrees("efficient", device, size, dtype=torch.float32)
     except Exception:  # noqa: BLE001 - a kernel that refuses the case is as little use for it as one that gets it wrong
         return False
 

@@ -21,8 +21,8 @@ UNFUSED = 4.5
 #: and 5414 on each of two (docs/results.md). What is waited for grows as the window does and attention as its square, so that longer ones lose less.
 SHARED, SHARED_AT = 0.23, 65536
 #: How often attention within a reach moves its queries, or as much, forward and backward: to lay stretches out as rows, to turn them round and to merge what
-#: two calls give (attention_ops/sliding.py). Counted there, not timed.
-SLIDING_PASSES = 62
+#: two calls give (attention_ops/sliding.py). From one H200: 62 by counting, 170 to 206 by the clock (docs/log.md, 2026-11-29).
+SLIDING_PASSES = 190
 #: Kernels of a layer run about three times a forward pass's launches: forward, again, and twice in the backward pass.
 _PASSES = 4
 
