@@ -424,7 +424,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
         ),
         (
             ["train", model, "--window", "128", "--method", "linear", *common],
-            "measured in the lab with PI: train --steps",
+            "measured in the lab with PI: train --method linear --steps",
         ),
         (
             [

@@ -34,7 +34,7 @@ def _made(options: Any, result: str, *advice: str) -> None:
 
 def extend(options: Any) -> None:
     from ropewalk.model.extend import extend
-    from ropewalk.records.evidence import choice, evidence
+    from ropewalk.records.evidence import evidence, of_choice
     from ropewalk.rope.scaling import InterpolatedTable
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
@@ -52,7 +52,7 @@ def extend(options: Any) -> None:
         options,
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq",
-        f"{choice(settings.method, info.method)}: {evidence(info)}",
+        of_choice(settings.method, info),
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …",
         f"short answers may change too: ask both models a few of your own questions, now and after training, by ropewalk chat {_typed(settings.model)} --question … "
         f"and ropewalk chat {_typed(options.out)} --question …",

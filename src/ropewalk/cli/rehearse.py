@@ -79,7 +79,7 @@ def train(options: Any) -> None:
     given = {name: value for name, value in vars(asked).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**given | {"steps": left})
     tell(in_short(planned))
-    show_plan(planned, after)
+    show_plan(planned)
     _ask_disk(settings, checkpoint, planned, settings.steps - left)
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself
