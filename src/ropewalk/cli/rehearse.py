@@ -54,6 +54,7 @@ def train(options: Any) -> None:
     shown = "" if batches is None else _a_conversation(batches.windows, checkpoint)
     often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
     often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
+    often += ["at each look"] if settings.saves_by_time and settings.watch_stop is not None else []
     saves = f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
     done = (
         f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""

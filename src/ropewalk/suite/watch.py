@@ -90,13 +90,16 @@ class Watch:
             return None
         begun = loop.start.info.steps or 0
         good = max((each.run.model.steps or 0) - begun for each in looks if each.row.perplexity <= most)
-        return (
-            f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is that "
-            f"worse model; {self._better(loop.out, good)}"
-        )
+        said = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
+        if step := loop.leave(good):
+            return (
+                f"{said} the model of step {step}, the last that is saved of the steps to {good}, which kept within: use it, or train it on at a lower "
+                f"--learning-rate (ropewalk train {shlex.quote(str(self.settings.out))} …)"
+            )
+        return f"{said} that worse model; {self._better(loop.out, good)}"
 
     def _better(self, out: Path, good: int) -> str:
-        """What there is of a run before its old window suffered, and how to go on. out: where it lies. good: the last step at which it had not."""
+        """What there is of a run before its old window suffered, where nothing can be gone back to, and how to go on. out: where it lies. good: the last step at which it had not."""
         if not good:
             return "nothing was better but the model it began with: begin again (--overwrite) at a lower --learning-rate, or look more often (--watch-every)"
         saved = max((step for step in steps_in(out / CHECKPOINTS) if step <= good), default=None)
