@@ -130,15 +130,16 @@ def test_a_run_that_its_short_window_ended_names_the_last_checkpoint_before_and_
     assert Checkpoint.open(tmp_path / "run").info.steps == 4 and "model_step" not in asked_of(tmp_path / "run")
 
 
-def ending(out: Path, step: int, **options):
-    """A run of three steps that is found worse at its third: each look is what a user's documents would have said, made up."""
-    looks = iter([10.0, 10.1, 10.2, 20.0])
+def ending(out: Path, step: int, looks=(10.0, 10.1, 10.2, 20.0), first=0, **options):
+    """A run whose looks are made up, from step `first` on: by those that are usual it is found worse at its third step."""
+    seen = dict(enumerate(looks, first))
 
     class Looks(Watch):
         def __call__(self, loop):
             (window,) = {loop.start.info.original_window}
             recorder = Recorder(loop.out / "watch.jsonl", new_run(_as_it_is(loop).info, device="cpu", dtype="float32"))
-            recorder.add(Perplexity(window, 8, next(looks), 1.0, 99.0, 8, 0, 100, True))
+            if loop.done in seen:
+                recorder.add(Perplexity(window, 8, seen[loop.done], 1.0, 99.0, 8, 0, 100, True))
             return self._too_much(loop, window)
 
     usual = dict(window=512, method="yarn", steps=step, batch_size=1, learning_rate=1e-3, warmup=0, device="cpu", threads=1, watch=["perplexity"], watch_data=TEXTS, watch_every=1, watch_stop=5)  # fmt: skip
@@ -160,6 +161,12 @@ def test_the_model_of_the_last_good_look_is_left_where_no_step_was_said_to_be_sa
     trained = load_file(two / "state/weights.safetensors")
     kept = load_file(tmp_path / "lora/adapter/adapter_model.safetensors")
     assert any("lora_B" in name for name in kept) and all(kept[name].equal(trained[name]) for name in kept)
+
+
+def test_a_run_that_goes_on_from_before_its_stop_is_not_ended_by_what_was_seen_after(tmp_path):
+    assert ending(tmp_path, 4).steps == 2
+    lower = dict(looks=(10.2, 10.2), first=3, learning_rate=1e-4, allow_changes=True, resume=True)
+    assert ending(tmp_path, 4, **lower).steps == 4 and "ended_by" not in asked_of(tmp_path)
 
 
 def test_where_nothing_is_saved_the_last_model_is_left_and_what_is_damaged_is_passed_over(tmp_path, caplog, recwarn):

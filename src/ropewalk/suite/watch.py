@@ -83,13 +83,18 @@ class Watch:
         limit = self.settings.watch_stop
         if limit is None:
             return None
-        looks = [each for each in read([loop.out / WATCHED]).of(Perplexity) if each.row.window == window]
-        last, least = looks[-1].row.perplexity, min(each.row.perplexity for each in looks)
+        begun = loop.start.info.steps or 0
+        looks = [
+            (step, each.row.perplexity)
+            for each in read([loop.out / WATCHED]).of(Perplexity)
+            # Not of later steps, which a run that was resumed has on record.
+            if each.row.window == window and (step := (each.run.model.steps or 0) - begun) <= loop.done
+        ]
+        last, least = looks[-1][1], min(perplexity for _, perplexity in looks)
         most = least * (1 + limit / 100)
         if last <= most:
             return None
-        begun = loop.start.info.steps or 0
-        good = max((each.run.model.steps or 0) - begun for each in looks if each.row.perplexity <= most)
+        good = max(step for step, perplexity in looks if perplexity <= most)
         said = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
         if step := loop.leave(good):
             return (
