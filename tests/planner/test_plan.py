@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers
 
+import ropewalk
 from ropewalk import cli, testing
 from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.checkpoint.class_defaults import text_type
@@ -35,8 +36,6 @@ from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.planner.speed import step_time
-from ropewalk.records import ModelInfo
-from ropewalk.rope.scaling import Linear, Yarn
 from ropewalk.settings.recipe import Recipe
 from ropewalk.training import recompute
 
@@ -445,10 +444,54 @@ def test_steps_that_are_named_are_told_what_was_measured_too(capsys) -> None:
 
 
 def test_a_recipe_is_of_the_method_that_makes_the_model_longer() -> None:
-    planned = plan("hemp", window=1024, gpus="H100")
-    by_hand = ModelInfo("hemp", "llama", 256, 1024, Linear(4.0), 10_000.0, 64, 3_688_704)
-    assert measured_recipe(planned).method == "YaRN" and measured_recipe(planned, by_hand).method == "PI"
-    assert measured_recipe(planned, replace(by_hand, scaling=Yarn(4.0, 4.0, 3.0))) is None
+    asked = dict(window=1024, gpus="H100")
+    assert measured_recipe(plan("hemp", **asked)).method == "YaRN"
+    assert measured_recipe(plan("hemp", method="pi", **asked)).method == "PI"
+    assert measured_recipe(plan("hemp", method="yarn", beta_fast=4.0, beta_slow=3.0, **asked)) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--method linear", "--method abf --rope-theta 500000", "--method plain", "--method llama3", "--method yarn", ""],
+)
+def test_the_recipe_that_a_plan_prints_is_typed_and_trains_by_the_method_that_was_planned(words, capsys) -> None:
+    cli.main(["plan", "hemp", "--window", "1024", "--gpus", "H100", *words.split()])
+    printed = " ".join(capsys.readouterr().out.split())
+    line = re.search(r"measured in the lab with [^:]*: train (.*?), here ", printed)[1]
+    assert line.startswith(f"{words} --steps 16 " if words else "--steps 16 ")
+    asked = f"train hemp --window 1024 --data books --out here {line}"
+    _, options = cli.parse(asked.split())
+    planned = plan("hemp", window=1024, gpus="H100", method=options.method, rope_theta=options.rope_theta)
+    assert measured_recipe(planned).method in printed.partition("measured in the lab with ")[2]
+    assert ("which --method auto takes" in printed) == (not words) == ("which auto takes here" in printed)
+    assert f"{planned.info.method}{', which auto takes here' * (not words)}" in printed
+
+
+def test_what_no_training_takes_is_said_beside_a_plan_and_its_figures_stay(capsys) -> None:
+    usual = plan("hemp", window=1024, gpus="H100")
+    for options, sentence in (
+        (dict(method="abf"), "abf scaling needs a --rope-theta above the model's own 10000"),
+        (dict(method="yarn", rotated_share=0.5), "yarn scaling has no --rotated-share"),
+        (dict(method="longrope"), "longrope scaling needs --factors"),
+    ):
+        planned = plan("hemp", window=1024, gpus="H100", **options)
+        assert sentence in str(planned.info) and measured_recipe(planned) is None
+        assert (planned.memory, planned.time) == (usual.memory, usual.time)
+    cli.main("plan hemp --window 256 --gpus H100 --beta-fast 8".split())
+    assert "train would refuse this: --beta-fast says how a model is extended, and nothing is" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_plan_with_its_sliding_window_raised_is_of_the_model_that_is_trained(tmp_path) -> None:
+    """Mistral v0.1: each layer sees 4096 of 32768 tokens, and 16384 is a longer window once they see it."""
+    base = testing.tiny_directory(tmp_path / "base", "mistral", window=64, sliding_window=16)
+    with pytest.raises(UserError, match="reads 64 tokens already"):
+        plan(base, window=32, gpus="H100")
+    planned = plan(base, window=32, gpus="H100", raise_sliding_window=True)
+    made = ropewalk.extend(base, window=32, out=tmp_path / "longer", raise_sliding_window=True)
+    assert (planned.info.original_window, planned.info.scaling) == (16, made.scaling)
+    assert planned.job.shape.sliding_window == 32
 
 
 def test_on_a_cpu_what_a_night_does_comes_before_what_the_papers_recipe_would_take(monkeypatch, capsys) -> None:

@@ -29,6 +29,7 @@ _OPTIONS = (
     ("--activations none", "--activations full"),
     ("--mode lora", "--mode lora --base-bits 4", "--mode pose", "--mode pose --chunk-window 1024", "--longce 4096"),
     ("--batch-size 3", "--batch-size 8", "--batch-size 128"),
+    ("--method linear", "--method ntk", "--method abf --rope-theta 50000000", "--method plain"),
     ("--micro-batch 1", "--micro-batch 4", "--micro-batch 100"),
 )
 
@@ -61,6 +62,7 @@ def held(words: str) -> int:
         anew = typed(f"{words} {row.options}")
         for figure in ("fits", "memory", "time", "hours", "cost"):
             assert getattr(anew, figure) == getattr(row, figure), (figure, words, row.options)
+        assert anew.info == row.info and anew.info.method == row.info.method, (words, row.options)
     return len(rows)
 
 

@@ -671,3 +671,15 @@ def test_two_trainings_of_one_method_that_ended_at_other_steps_are_no_seeds_of_e
     assert lines.keys() == {"PI ×4, window 1024 (1M tokens)", "PI ×4, window 1024 (4M tokens)"}
     by_steps = [made_up.words(figure) for figure in page.split("<figure") if "fine-tuning steps" in figure]
     assert any("PI ×4 (1M tokens)" in figure and "PI ×4 (4M tokens)" in figure for figure in by_steps)
+
+
+def test_a_csv_has_the_changes_that_the_page_shows_small(tmp_path):
+    """exp of the difference of two losses: 2.0 nats of the base, 2.3 and 2.1 of the extended model."""
+    path, untrained, trained_one = tmp_path / "r.jsonl", made_up.extended(), made_up.extended(steps=20)
+    states = ((made_up.BASE, made_up.row(2.0)), (untrained, made_up.row(2.3)), (trained_one, made_up.row(2.1)))
+    report([made_up.record_rows(path, *states)], tmp_path / "page.html", tables=tmp_path / "tables")
+    with (tmp_path / "tables/perplexity-1.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["note"] != "paper"]
+    changes = [row["256 L beside"] for row in rows if float(row["256 L"] or 0) in (math.exp(2.3), math.exp(2.1))]
+    assert changes == [f"{100 * (math.exp(more) - 1):+.1f}\u202f%" for more in (0.3, 0.1)]
+    assert [name for name in rows[0] if "beside" in name] == ["256 L beside"]

@@ -10,12 +10,16 @@ from safetensors.torch import load_file
 
 import ropewalk
 from ropewalk import testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.steps import Unfinished, asked_of, model_step, taken
 from ropewalk.cli import main
 from ropewalk.errors import UserError
-from ropewalk.records import PasskeySummary, Perplexity, read
+from ropewalk.records import PasskeySummary, Perplexity, Recorder, new_run, read
 from ropewalk.settings.train import TrainSettings
-from ropewalk.suite.watch import Watch
-from short_run import DOCUMENTS
+from ropewalk.suite.watch import Watch, _as_it_is
+from ropewalk.training.run import run
+from ropewalk.training.snapshots import Snapshots
+from short_run import DOCUMENTS, same, weights
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 TEXTS = [LIBRARY / "tarfile.py"]
@@ -107,13 +111,80 @@ def test_a_run_that_its_short_window_ended_names_the_last_checkpoint_before_and_
     main(command.split())
     said, told = (" ".join(text.split()) for text in capsys.readouterr())
     good = tmp_path / "run/checkpoints/step-000002"
-    assert f"that worse model; {good} is the last that is saved of the steps to 2" in told
-    assert f"(ropewalk train {good} …)" in told
-    assert "3 steps, ended by --watch-stop: worse at 256 tokens than before" in said
-    assert "now: ropewalk report" in said and "now: ropewalk perplexity" not in said
+    assert f"in {records} is the model of step 2, the last that is saved of the steps to 2" in told
+    assert f"(ropewalk train {records} …)" in told
+    assert "2 steps, ended by --watch-stop: this is the model of step 2 of 3, from before it was worse at 256" in said
+    assert "now: ropewalk perplexity" in said
+    assert same(weights(tmp_path / "run"), weights(good))
+    assert not same(weights(good), weights(tmp_path / "run/checkpoints/step-000003"))
     few = dict(data=[LIBRARY / "asyncio"], window=512, steps=1, batch_size=1, device="cpu", threads=1)
     again = ropewalk.train(good, out=tmp_path / "again", **few)
     assert (again.method, again.factor, again.steps) == ("yarn", 2, 1)  # extended as it was, and no further
+    capsys.readouterr()
+    main(command.split())  # what ended it ends it again, and what it left stays
+    said, told = (" ".join(text.split()) for text in capsys.readouterr())
+    assert "resumed from" in told and "step-000003, step 3" in told and "step 2 of 3" in said
+    assert same(weights(tmp_path / "run"), weights(good))
+    assert "its run came to step" not in told  # which is where it was worse
+    main(command.replace(" --watch-stop 5", "").split())
+    assert Checkpoint.open(tmp_path / "run").info.steps == 4 and "model_step" not in asked_of(tmp_path / "run")
+
+
+def ending(out: Path, step: int, looks=(10.0, 10.1, 10.2, 20.0), first=0, **options):
+    """A run whose looks are made up, from step `first` on: by those that are usual it is found worse at its third step."""
+    seen = dict(enumerate(looks, first))
+
+    class Looks(Watch):
+        def __call__(self, loop):
+            (window,) = {loop.start.info.original_window}
+            recorder = Recorder(loop.out / "watch.jsonl", new_run(_as_it_is(loop).info, device="cpu", dtype="float32"))
+            if loop.done in seen:
+                recorder.add(Perplexity(window, 8, seen[loop.done], 1.0, 99.0, 8, 0, 100, True))
+            return self._too_much(loop, window)
+
+    usual = dict(window=512, method="yarn", steps=step, batch_size=1, learning_rate=1e-3, warmup=0, device="cpu", threads=1, watch=["perplexity"], watch_data=TEXTS, watch_every=1, watch_stop=5)  # fmt: skip
+    settings = TrainSettings("hemp", data=[LIBRARY / "asyncio"], out=out, **{**usual, **options})
+    return run(settings, Looks(settings))
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_the_model_of_the_last_good_look_is_left_where_no_step_was_said_to_be_saved(tmp_path, steps):
+    """At its last step too; and the adapter is of that step as the weights are."""
+    for mode in ("full", "lora"):
+        out = tmp_path / mode
+        assert ending(out, steps, mode=mode).steps == 2
+        two = out / "checkpoints/step-000002"
+        assert same(weights(out), weights(two))
+        asked = asked_of(out)
+        assert (asked["ended_by"], asked["model_step"], taken(out)) == ("--watch-stop", 2, 3)
+        assert Unfinished.before(out, steps) is None and model_step(out) == 2
+    trained = load_file(two / "state/weights.safetensors")
+    kept = load_file(tmp_path / "lora/adapter/adapter_model.safetensors")
+    assert any("lora_B" in name for name in kept) and all(kept[name].equal(trained[name]) for name in kept)
+
+
+def test_a_run_that_goes_on_from_before_its_stop_is_not_ended_by_what_was_seen_after(tmp_path):
+    assert ending(tmp_path, 4).steps == 2
+    lower = dict(looks=(10.2, 10.2), first=3, learning_rate=1e-4, allow_changes=True, resume=True)
+    assert ending(tmp_path, 4, **lower).steps == 4 and "ended_by" not in asked_of(tmp_path)
+
+
+def test_where_nothing_is_saved_the_last_model_is_left_and_what_is_damaged_is_passed_over(tmp_path, caplog, recwarn):
+    caplog.set_level("INFO", "ropewalk")
+    assert ending(tmp_path / "none", 4, save_every=0).steps == 3
+    assert "that worse model; it was within that after step 2, and no checkpoint was kept" in caplog.text
+
+    def damage(self, usual=Snapshots.latest, most=None):
+        path = self.path(2) / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+        return usual(self, most)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Snapshots, "latest", lambda self, most=None: damage(self, most=most))
+        assert ending(tmp_path / "damaged", 4, save_every=1, keep_checkpoints=3).steps == 1
+    assert "is damaged (model.safetensors is not as it was written); the one before it is used" in str(
+        recwarn[-1].message
+    )
 
 
 def test_a_run_that_kept_no_checkpoint_is_told_of_the_option_that_does(tmp_path):

@@ -9,6 +9,7 @@ files.py        directories that are whole or absent, links, refusals
 headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them
 digests.py      hashes of large files, computed once
 rope_config.py  a config.json → a `RopeConfig`; write_rope.py, back; named_scaling.py, the scaling it names; ropewalk_block.py, the block of our own
+longer.py       the scaling by which a window is a longer one, of a method or of `auto`
 position_table.py  a config.json → a `PositionTable`, where positions are learned and nothing rotates
 window.py       which window a config names, and the question where it leaves that open
 """

@@ -18,8 +18,9 @@ from ropewalk.sentences import counted
 
 #: The directory of a run's checkpoints, in the run's own.
 CHECKPOINTS = "checkpoints"
-#: In the settings of a training's header: the option that ended it before its last step; and the one after which nothing is left to do.
-ENDED_BY, WATCH_STOP = "ended_by", "--watch-stop"
+#: In the settings of a training's header: the option that ended it, of which the second leaves nothing to do; and the step of the model that it left,
+#: where that is not its last.
+ENDED_BY, WATCH_STOP, MODEL_STEP = "ended_by", "--watch-stop", "model_step"
 _STEP = re.compile(r"step-(\d{6,})", re.ASCII)
 
 
@@ -115,9 +116,11 @@ def at_stake(run: Path) -> str:
 
 
 def outrun(run: Path) -> str:
-    """What is said of a run's model where a checkpoint of later steps lies beside it, as after a stop of what --resume went on with; empty if none does."""
+    """What is said of a run's model where a checkpoint of later steps lies beside it, as after a stop of what --resume went on with; empty if none does, or
+    if the run left that model since the later ones are worse.
+    """
     newest = max(steps_in(run / CHECKPOINTS).items(), default=None)
-    if newest is None or not 0 < (step := model_step(run)) < newest[0]:
+    if newest is None or MODEL_STEP in asked_of(run) or not 0 < (step := model_step(run)) < newest[0]:
         return ""
     return f"the model in {run} is that of step {step}, and its run came to step {newest[0]}: {newest[1]}"
 

@@ -120,6 +120,18 @@ def _refuse_partial(rope: Rope, head_dim: int) -> None:
         )
 
 
+def unsaid(scaling: Scaling, rope: Rope) -> UserError | None:
+    """Why a config that takes "longrope" alone has no words for a scaling; None where it has."""
+    if isinstance(scaling, LongRope) and scaling.attention is None:
+        return None
+    if scaling.attention_factor(rope) == 1 and not isinstance(scaling, Proportional):
+        return None
+    return UserError(
+        f"a Phi-3 config can say neither an attention factor of its own ({scaling.method} scaling has {scaling.attention_factor(rope):.4g}) "
+        "nor pairs that stand still; use --method linear or ntk, or yarn with --temperature 1"
+    )
+
+
 def _as_longrope(
     text: dict[str, Any], entry: dict[str, Any], scaling: Scaling, rope: Rope, *, window: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,15 +142,12 @@ def _as_longrope(
     """
     if entry["rope_type"] == "default":
         return entry, {}
+    if refusal := unsaid(scaling, rope):
+        raise refusal
     if isinstance(scaling, LongRope) and scaling.attention is None:
         lists = {key: entry[key] for key in ("short_factor", "long_factor")}
-    elif scaling.attention_factor(rope) == 1 and not isinstance(scaling, Proportional):
+    else:
         text["original_max_position_embeddings"] = int(window)
         factors = [float(factor) for factor in rope.inv_freq() / scaling.inv_freq(rope)]
         lists = {"short_factor": factors, "long_factor": factors}
-    else:
-        raise UserError(
-            f"a Phi-3 config can say neither an attention factor of its own ({scaling.method} scaling has {scaling.attention_factor(rope):.4g}) "
-            "nor pairs that stand still; use --method linear or ntk, or yarn with --temperature 1"
-        )
     return {"rope_type": "longrope", **lists}, {"type": "longrope", **lists}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.cli import rehearse
@@ -33,8 +34,10 @@ def _made(options: Any, result: str, *advice: str) -> None:
 
 
 def extend(options: Any) -> None:
+    if options.dry_run:
+        return rehearse.extend(options)
     from ropewalk.model.extend import extend
-    from ropewalk.records.evidence import choice, evidence
+    from ropewalk.records.evidence import evidence, of_choice
     from ropewalk.rope.scaling import InterpolatedTable
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
@@ -52,7 +55,7 @@ def extend(options: Any) -> None:
         options,
         f"{options.out}: {info.family}, window {info.original_window} → {info.window} tokens, {info.method} factor {info.factor:g}; "
         "transformers computes this inv_freq",
-        f"{choice(settings.method, info.method)}: {evidence(info)}",
+        of_choice(settings.method, info),
         f"until it is trained it may read worse than before, in its old window too: ropewalk train {_typed(options.out)} --data … --window {info.window} --out …",
         f"short answers may change too: ask both models a few of your own questions, now and after training, by ropewalk chat {_typed(settings.model)} --question … "
         f"and ropewalk chat {_typed(options.out)} --question …",
@@ -81,19 +84,25 @@ def search(options: Any) -> None:
 def train(options: Any) -> None:
     if options.dry_run:
         return rehearse.train(options)
-    from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP, asked_of
+    from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, WATCH_STOP, asked_of, taken
     from ropewalk.suite.watch import train
 
     info = train(**arguments(TrainSettings, options))
     out, windows = _typed(options.out), " ".join(str(window) for window in sorted({info.original_window, info.window}))
-    is_worse = asked_of(options.out).get(ENDED_BY) == WATCH_STOP
+    end = asked_of(options.out)
+    is_stopped, is_worse = end.get(ENDED_BY) == WATCH_STOP, MODEL_STEP not in end
+    model = (
+        f"worse at {info.original_window} tokens than before"
+        if is_worse
+        else f"this is the model of step {info.steps} of {taken(Path(options.out))}, from before it was worse at {info.original_window} tokens"
+    )
     _made(
         options,
         f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}"
-        + f", ended by {WATCH_STOP}: worse at {info.original_window} tokens than before" * is_worse
+        + f", ended by {WATCH_STOP}: {model}" * is_stopped
         + f"; the loss of every step is in {options.out}/records.jsonl",
         f"now: ropewalk report {out}/watch.jsonl {out}/records.jsonl --out watch.html"
-        if is_worse
+        if is_stopped and is_worse
         else f"now: ropewalk perplexity {out} --data … --windows {windows}",
     )
 

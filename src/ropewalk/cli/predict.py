@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ropewalk.cli.terminal import say
+from ropewalk.cli.terminal import say, tell
 from ropewalk.errors import UserError
 from ropewalk.settings.command import arguments
 from ropewalk.settings.doctor import DoctorSettings
@@ -32,6 +32,7 @@ def theory(options: Any) -> None:
 
 def plan(options: Any) -> None:
     from ropewalk.cli.tables.plan import show_plan
+    from ropewalk.cli.tables.plan_sentences import method_line
     from ropewalk.planner.measured_recipe import measured_recipe
     from ropewalk.planner.planner import plan
 
@@ -40,12 +41,16 @@ def plan(options: Any) -> None:
         reading = {
             "measuring": {**vars(planned.measuring), "needed": planned.measuring.total},
             "serving": vars(planned.serving),
+            "method": None if isinstance(planned.info, UserError) else planned.info.method,
+            "measured": method_line(planned),
             "measured_recipe": vars(recipe) if (recipe := measured_recipe(planned)) else None,
         }
         others = [other.to_dict() for other in planned.others]
         say(json.dumps({**planned.to_dict(), **reading, "others": others}, indent=2))
     else:
         show_plan(planned)
+        if sentence := method_line(planned):
+            tell(sentence)
     if not planned.something_fits:
         raise SystemExit(1)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.cli.terminal import say, tell
 from ropewalk.sentences import counted, joined
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.pages import DemoSettings, DemoSizes
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.search import SearchSettings
@@ -19,6 +22,32 @@ from ropewalk.settings.train import TrainSettings
 _NOTHING = "a dry run: nothing was written"
 #: Tokens of a conversation that are shown.
 _SHOWN = 200
+
+
+def extend(options: Any) -> None:
+    """The model as it would be, after every check that the command makes before it writes."""
+    from ropewalk.checkpoint.file_limit import size_in_words
+    from ropewalk.model.extend import prepared
+    from ropewalk.records.evidence import evidence, of_choice
+
+    settings = ExtendSettings(**arguments(ExtendSettings, options))
+    extended = prepared(settings)
+    before, info = (extended.weights_of or extended).info, extended.info
+    is_rewritten = settings.convert_pickle and not extended.has_weights
+    sizes = [] if is_rewritten else [file.stat().st_size for file in extended.weight_files]
+    weights = (
+        "its weights as safetensors"
+        if is_rewritten
+        else f"weights ({size_in_words(sum(sizes))}) as links where the disk allows it"
+    )
+    if options.json:
+        return say(json.dumps({"out": str(options.out), "measured": evidence(info), **info.to_dict()}, indent=2))
+    if isinstance(extended.positions, RopeConfig):
+        tell(of_choice(settings.method, info))
+    say(
+        f"extend {before.name}, {info.family}, window {before.window} → {info.window} tokens, {info.method} factor {info.factor:g}\n"
+        f"into {settings.out}: config.json, README.md, tokenizer, {weights}\n{_NOTHING}"
+    )
 
 
 def train(options: Any) -> None:
@@ -54,6 +83,7 @@ def train(options: Any) -> None:
     shown = "" if batches is None else _a_conversation(batches.windows, checkpoint)
     often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
     often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
+    often += ["at each look"] if settings.saves_by_time and settings.watch_stop is not None else []
     saves = f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
     done = (
         f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""
@@ -79,7 +109,7 @@ def train(options: Any) -> None:
     given = {name: value for name, value in vars(asked).items() if name in PlanSettings.__dataclass_fields__}
     planned = plan(**given | {"steps": left})
     tell(in_short(planned))
-    show_plan(planned, after)
+    show_plan(planned)
     _ask_disk(settings, checkpoint, planned, settings.steps - left)
     if planned.rates.known:
         deadline.will_save(2 * (planned.memory.weights + planned.memory.states))  # as in the run itself

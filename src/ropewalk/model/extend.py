@@ -10,22 +10,22 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_json
 from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
+from ropewalk.checkpoint.longer import longer
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import Positions, PositionTable, longer_table_config
-from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
-from ropewalk.rope.scaling import EXTENDING, SCALINGS, InterpolatedTable, Linear, Plain, Rope, Scaling, compose
+from ropewalk.rope.scaling import InterpolatedTable, Linear, Rope, Scaling
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.extend import ExtendSettings
@@ -47,35 +47,20 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    checkpoint = Checkpoint.open(settings.model, pickles=settings.convert_pickle, **settings.opening)
-    inputs = [*inputs_of(settings), checkpoint.path]
-    refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
-    if checkpoint.has_weights:  # else they may be pickled yet
-        refuse_quantised(checkpoint)
-    table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
-    refuse_what_stops_transformers(checkpoint)
-    config_dict = extended_config(checkpoint, window=settings.window, options=settings)
-    if not checkpoint.trust_remote_code:
-        config_dict = without_code(config_dict)
-    # Only now, so that what the config alone refuses is said before transformers is imported.
+    extended = prepared(settings)
+    checkpoint, config_dict = extended.weights_of or extended, extended.config
     from ropewalk.model.carry import carry_the_rest, carry_weights, say_of_links, write_readme
-    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads
+    from ropewalk.model.load import refuse_what_no_reader_loads
     from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
 
-    refuse_unknown_code(checkpoint)  # one that needs its code is refused, so what is left can do without
-    warn_of_spellings(checkpoint, makes=True)
-    prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
-    if table is None:
-        _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
-        _warn_of_readers(config_dict)
-    refuse_damaged(checkpoint)
+    inputs = [*inputs_of(settings), checkpoint.path]
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint, beside, window=settings.window)
         write_json(beside / "config.json", config_dict)
-        if table is not None:
-            config_dict = interpolate_in_place(beside, table, name=checkpoint.name)
+        if isinstance(checkpoint.positions, PositionTable):
+            config_dict = interpolate_in_place(beside, checkpoint.positions, name=checkpoint.name)
         written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
         if not checkpoint.has_weights:  # they were pickled
             refuse_damaged(written)
@@ -86,6 +71,35 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         run_file.write(settings, beside)
     say_of_links(Path(settings.out), checkpoint)
     return Checkpoint.open(settings.out).info
+
+
+def prepared(settings: ExtendSettings) -> Checkpoint:
+    """The checkpoint under its longer config, looked at and proved; nothing is written.
+
+    Raises:
+        UserError: as `extend`, whatever can be known before.
+    """
+    checkpoint = Checkpoint.open(settings.model, pickles=settings.convert_pickle, **settings.opening)
+    inputs = [*inputs_of(settings), checkpoint.path]
+    refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
+    if checkpoint.has_weights:  # else they may be pickled yet
+        refuse_quantised(checkpoint)
+    refuse_what_stops_transformers(checkpoint)
+    config_dict = extended_config(checkpoint, window=settings.window, options=settings)
+    if not checkpoint.trust_remote_code:
+        config_dict = without_code(config_dict)
+    # Only now, so that what the config alone refuses is said before transformers is imported.
+    from ropewalk.model.load import refuse_unknown_code
+
+    refuse_unknown_code(checkpoint)  # one that needs its code is refused, so what is left can do without
+    warn_of_spellings(checkpoint, makes=True)
+    extended = checkpoint.with_config(config_dict)
+    prove_extension(checkpoint, extended, settings)
+    if not isinstance(checkpoint.positions, PositionTable):
+        _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
+        _warn_of_readers(config_dict)
+    refuse_damaged(checkpoint)
+    return extended
 
 
 def _warn_of_readers(config_dict: dict[str, Any]) -> None:
@@ -134,7 +148,6 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     options = options or ScalingOptions()
     if isinstance(checkpoint.positions, PositionTable):
         return _longer_table(checkpoint, checkpoint.positions, window, options)
-    given = checkpoint
     if options.raise_sliding_window:
         raised = checkpoint.with_config(with_raised_window(checkpoint.config, checkpoint.layers, window))
         checkpoint = Checkpoint.open(raised, **dataclasses.asdict(checkpoint.answers))
@@ -142,13 +155,11 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     current = rope_config.window
     _refuse_shorter(window, current)
     refuse_to_extend(checkpoint.layers, window, rope_config.family)
-    rope = rope_config.rope
-    if isinstance(
-        rope_config.scaling, Plain
-    ):  # a model that was trained past its pretraining window, unscaled, has another one by now
-        rope = dataclasses.replace(rope, window=current)
+    new = longer(rope_config, window, options.method, options.parameters)
+    rope, scaling = new.rope, new.scaling
     options.refuse_factors_of_other_windows(rope.window, window)
-    scaling = _scaling(rope_config, rope, window, options)
+    if scaling.takes_place:
+        say_of_scores(rope_config.scaling, scaling, rope)
     step = {
         "method": scaling.method,
         "factor": window / current,
@@ -158,17 +169,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     }
     step |= options.parameters | ({"raised_sliding_window": True} if options.raise_sliding_window else {})
     block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
-    try:
-        return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
-    except UserError:
-        if options.method != "auto" or scaling.method == _WITHOUT_TEMPERATURE or options.parameters:
-            raise
-    # Phi-3's config, say, has no word for YaRN's temperature.
-    return extended_config(given, window=window, options=dataclasses.replace(options, method=_WITHOUT_TEMPERATURE))
-
-
-#: What `auto` takes where a config cannot say YaRN: the nearest to it that leaves scores alone (docs/results.md).
-_WITHOUT_TEMPERATURE: Literal["llama3"] = "llama3"
+    return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 
 
 def _refuse_shorter(window: int, current: int) -> None:
@@ -226,30 +227,3 @@ def _history(positions: Positions) -> list[dict[str, Any]]:
         # What was trained at the last length belongs to that length; the count of steps starts again.
         past[-1] = {**past[-1], "steps": positions.block["steps"]}
     return past
-
-
-def _scaling(rope_config: RopeConfig, rope: Rope, window: int, options: ScalingOptions) -> Scaling:
-    """The scaling of the model once its window is `window` tokens, by the method asked for."""
-    now = rope_config.scaling
-    if now.untrainable:
-        raise UserError(
-            f"this model is scaled by {now.method!r}: {now.untrainable}; take the scaling out of its config.json (rope_scaling null), "
-            "which gives the model that it was pretrained as"
-        )
-    method: str = options.method
-    if method == "auto":
-        method = now.continued_by or now.method
-    if method not in EXTENDING:
-        raise UserError(
-            f"a method is one of {', '.join(EXTENDING)} or auto, got {method}; linear is Position Interpolation"
-        )
-    kind = SCALINGS[method]
-    if kind.takes_place:
-        new = kind.for_extension(rope, window / rope.window, **options.parameters)
-        say_of_scores(now, new, rope)
-        return new
-    kept = now.kept() if isinstance(now, kind) else {}
-    if not now.rope_types:  # all that the config shows of it is another rope_theta: the model's own by now
-        _, rope_theta = now.config_entry(rope)
-        rope = dataclasses.replace(rope, rope_theta=rope_theta)
-    return compose(now, kind.for_extension(rope, window / rope_config.window, **kept | options.parameters))

@@ -1,18 +1,16 @@
 """What the lab trained longest of what is nearest to a plan, as it was run, and what it would take here.
 
-in   a `Plan`; the model as it is to be, where somebody settled that
+in   a `Plan`
 out  a `MeasuredRecipe`: steps, windows, learning rate, hours, cost; or nothing where nothing like it was measured
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from ropewalk.checkpoint.model_info import ModelInfo, info_of
+from ropewalk.errors import UserError
 from ropewalk.planner.planner import Plan
 from ropewalk.records.evidence import Training, nearest, outside
-from ropewalk.rope.scaling import SCALINGS, Plain
 from ropewalk.sentences import counted
 from ropewalk.settings.recipe import Recipe
 
@@ -39,22 +37,19 @@ class MeasuredRecipe:
     evidence: str
 
 
-def measured_recipe(plan: Plan, info: ModelInfo | None = None) -> MeasuredRecipe | None:
-    """The recipe to set beside a plan; None where no window is made longer, or no training by its method was measured.
-
-    Args:
-        info: the model as it is to be; by the default method if not given.
-    """
-    info = info or _by_default(plan)
-    if info is None or info.window == info.original_window or (case := nearest(info, trained=True)) is None:
+def measured_recipe(plan: Plan) -> MeasuredRecipe | None:
+    """The recipe to set beside a plan; None where no window is made longer, or no training by its method was measured."""
+    info = plan.info
+    if isinstance(info, UserError) or info.window == info.original_window:
+        return None
+    if (case := nearest(info, trained=True)) is None:
         return None
     figures, groups = case.budgets[case.most_trained], plan.job.dp
     batch = groups * -(-figures.batch_size // groups)
     tokens = float(figures.steps * batch * plan.job.length)
     hours = tokens / plan.time.tokens_per_second / 3600 if plan.timed else None
     cost = None if hours is None or plan.price is None else plan.price * hours * plan.job.gpus
-    named = plan.job.recipe.steps != Recipe.steps
-    beyond = outside(case, info, Training(plan.job.recipe.mode, int(plan.tokens) if named else None))
+    beyond = outside(case, info, training_of(plan))
     if beyond and info.parameters > _LARGER * case.model.parameters:
         beyond += "; Chen et al. train 7B and 13B at a rate of 2e-05"
     ran = f"{counted(figures.steps, 'step')} of {counted(figures.batch_size, 'window')}"
@@ -64,16 +59,7 @@ def measured_recipe(plan: Plan, info: ModelInfo | None = None) -> MeasuredRecipe
     )
 
 
-def _by_default(plan: Plan) -> ModelInfo | None:
-    """What `--method auto` makes of the model, by the parameters of its class; None of one whose RoPE is not known."""
-    shape, window = plan.job.shape, plan.job.recipe.window
-    rope = shape.rope
-    if rope is None:
-        return None
-    now = info_of(rope, name=shape.name, parameters=shape.parameters)
-    factor = window / rope.window
-    if isinstance(now.scaling, Plain):
-        scaling = SCALINGS[Plain.continued_by].for_extension(rope.rope, factor)
-        return replace(now, window=window, scaling=scaling, original_window=rope.window)
-    scaling: Any = now.scaling
-    return replace(now, window=window, scaling=replace(scaling, factor=now.factor * factor))
+def training_of(plan: Plan) -> Training:
+    """What of a plan is held against the trainings on record: its tokens where somebody named the steps."""
+    named = plan.job.recipe.steps != Recipe.steps
+    return Training(plan.job.recipe.mode, int(plan.tokens) if named else None)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.files import read_json, strange_config
 from ropewalk.checkpoint.hub import refuse_irregular_cache
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.layers import read_layers, with_raised_window
+from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner.known_models import known_model
@@ -24,30 +26,43 @@ from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.settings.windows import WindowAnswers
 
 
-def shape_of(model: ModelName, *, trust_remote_code: bool = False, **answers: Unpack[WindowAnswers]) -> Shape:
+def shape_of(
+    model: ModelName, *, raised: int | None = None, trust_remote_code: bool = False, **answers: Unpack[WindowAnswers]
+) -> Shape:
     """The shape of a model by its name; weights are counted from the files' headers where they lie here.
 
-    trust_remote_code: no code is run for a plan; taken as every command takes it. answers: as in `Checkpoint.open`, of its windows.
+    raised: tokens that its sliding layers are to see (--raise-sliding-window). trust_remote_code: no code is run for a plan; taken as every command takes
+        it. answers: as in `Checkpoint.open`, of its windows.
     """
     if isinstance(model, Checkpoint):
-        return _shape(Checkpoint.open(model, **answers))
+        return _shape(Checkpoint.open(model, **answers), raised)
     name = str(model)
     if (known := known_model(name)) is not None:
-        return _of_config(*known, Answers(**answers))
+        return _of_config(*known, Answers(**answers), raised)
     if name == "hemp" or Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        return _shape(Checkpoint.open(name, **answers))
-    return _of_config(name, _hub_config(name), Answers(**answers))
+        return _shape(Checkpoint.open(name, **answers), raised)
+    return _of_config(name, _hub_config(name), Answers(**answers), raised)
 
 
-def _of_config(name: str, config: dict[str, Any], answers: Answers) -> Shape:
+def _raised(config: dict[str, Any], window: int) -> dict[str, Any]:
+    """A config's dictionary once each of its layers, which all slide, sees `window` tokens."""
+    layout = read_layers({**text_section(config), "model_type": text_type(config)})
+    return with_raised_window(config, layout, window)
+
+
+def _of_config(name: str, config: dict[str, Any], answers: Answers, raised: int | None) -> Shape:
+    config = _raised(config, raised) if raised else config
     rope = read_rope(config, answers=answers).answered()
     return _with_rope(config, rope, name)
 
 
-def _shape(checkpoint: Checkpoint) -> Shape:
+def _shape(checkpoint: Checkpoint, raised: int | None) -> Shape:
     """A config.json is enough for a plan; where weights lie beside it, they are counted."""
     warn_of_spellings(checkpoint)
     stored = checkpoint.parameters if checkpoint.has_weights else None
+    if raised:
+        answers = asdict(checkpoint.answers)
+        checkpoint = Checkpoint.open(checkpoint.with_config(_raised(checkpoint.config, raised)), **answers)
     with strange_config(checkpoint.name):
         return _with_rope(checkpoint.config, checkpoint.rope, checkpoint.name, stored)
 

@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.longer import longer, refuse_as_it_is
+from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.errors import UserError
 from ropewalk.planner import layout, machines, regimes
 from ropewalk.planner.chip_names import gibibytes, parse
@@ -25,11 +27,11 @@ from ropewalk.planner.named import shape_of
 from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
+from ropewalk.rope.scaling import Plain
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS, memory_here
 from ropewalk.settings.command import option_name, takes
 from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.plan import PlanSettings
-from ropewalk.settings.recipe import Recipe
 from ropewalk.settings.windows import perhaps_thousands
 
 _logger = logging.getLogger(__name__)
@@ -48,8 +50,9 @@ class Plan:
         memory: on each chip, when most is held. time: of one step; without meaning where `rates.known` is false.
         fits: whether chip and host have that memory.
         price: of a chip and hour, in whatever currency it was given; None if it was not.
-        options: what differs from what was asked for, as on the command line.
-        cp, replicas: as the user fixed them. asked: the recipe, with precision, optimiser and batch size as the user left them.
+        asked: the settings, with precision, optimiser and batch size as the user left them.
+        options: what differs from that, as on the command line.
+        cp, replicas: as the user fixed them.
         assumed_window: whether nobody asked for the window, so that it is `ASSUMED_FACTOR` times the model's own.
         assumed_host: the host's memory for each chip, as it is typed, where nobody said; empty where it was said or is this machine's.
     """
@@ -61,12 +64,32 @@ class Plan:
     time: Time
     fits: bool
     price: float | None
+    asked: PlanSettings
     options: str = ""
     cp: int | None = None
     replicas: int | None = None
-    asked: Recipe | None = None
     assumed_host: str = ""
     assumed_window: bool = False
+
+    @property
+    def extends(self) -> bool:
+        """Whether training makes the window a longer one first."""
+        return self.job.recipe.window > self.job.shape.window
+
+    @cached_property
+    def info(self) -> ModelInfo | UserError:
+        """The model as training makes it, by the method asked for; what refuses it where that cannot be, which changes neither memory nor time."""
+        shape, window, asked = self.job.shape, self.job.recipe.window, self.asked
+        rope = shape.known_rope
+        try:
+            if self.extends and asked.method != Plain.method:
+                rope = longer(rope, window, asked.method, asked.parameters)
+                asked.refuse_factors_of_other_windows(rope.original_window, window)
+            else:
+                refuse_as_it_is(rope, window, asked.method, asked.parameters)
+        except UserError as error:
+            return error
+        return replace(info_of(rope, name=shape.name, parameters=shape.parameters), window=window)
 
     @property
     def something_fits(self) -> bool:
@@ -125,7 +148,7 @@ class Plan:
         Where the run's own mode fits in none of them: with more host memory, with every weight trained in place of adapters, on as few more
         chips as do it, and at the longest window that is a half, a quarter and so on.
         """
-        asked = self.asked or self.job.recipe
+        asked = self.asked
         if self.chip.on_cpu:
             same = [other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits]
             shorter = map(self._on_the_same_cpu, layout.shorter_windows_on_a_cpu(self.job, asked.batch_size))
@@ -207,11 +230,13 @@ def plan(settings: PlanSettings) -> Plan:
         UserError: no such model or chip, a config without the keys that give a shape, values out of range.
     """
     shape = shape_of(settings.model, **settings.opening)
-    if assumed_window := settings.window is None:
-        settings = replace(settings, window=ASSUMED_FACTOR * shape.window)
-    elif settings.window < shape.window:
+    assumed_window, window = settings.window is None, settings.window or ASSUMED_FACTOR * shape.window
+    settings = replace(settings, window=window)
+    if settings.raise_sliding_window:
+        shape = shape_of(settings.model, raised=window, **settings.opening)
+    if window < shape.window:
         raise UserError(
-            f"{shape.name} reads {shape.window} tokens already, more than the window {settings.window}{perhaps_thousands(settings.window, shape.window)}; plan for {shape.window} or more"
+            f"{shape.name} reads {shape.window} tokens already, more than the window {window}{perhaps_thousands(window, shape.window)}; plan for {shape.window} or more"
         )
     asked, settings = settings, settings.for_model(shape.parameters)
     count, chip = _chips(settings)
@@ -223,7 +248,7 @@ def plan(settings: PlanSettings) -> Plan:
         need = step_memory(job, cpu=True)
         fits = need.total <= chip.memory * GIB
         time = step_time(job, rates, chip)
-        return Plan(job, chip, rates, need, time, fits, settings.price, asked=asked, assumed_window=assumed_window)
+        return Plan(job, chip, rates, need, time, fits, settings.price, asked, assumed_window=assumed_window)
     layout.refuse_undivided(job, settings.cp)
     if not (_has_bfloat16_here() if chip is None else chip.bfloat16):
         name = "the GPU here" if chip is None else chip.name
@@ -240,9 +265,9 @@ def plan(settings: PlanSettings) -> Plan:
         lambda job: step_memory(job).total,
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
-    fixed = settings.cp, settings.replicas, asked
+    fixed = settings.cp, settings.replicas
     assumed_host = machines.assumed_host(settings, chip)
-    return Plan(job, chip, rates, memory, time, fits, settings.price, "", *fixed, assumed_host, assumed_window)
+    return Plan(job, chip, rates, memory, time, fits, settings.price, asked, "", *fixed, assumed_host, assumed_window)
 
 
 def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:

@@ -79,6 +79,13 @@ class Shape:
     rope: RopeConfig | None = field(default=None, compare=False)
 
     @property
+    def known_rope(self) -> RopeConfig:
+        """`rope`, of a model by its name."""
+        if self.rope is None:
+            raise AssertionError("a shape that was read off a config alone says nothing of RoPE: see named.py")
+        return self.rope
+
+    @property
     def query_width(self) -> int:
         return self.heads * self.head_dim
 

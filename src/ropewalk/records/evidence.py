@@ -151,6 +151,11 @@ def outside(case: Case, info: ModelInfo, training: Training | None = None) -> st
     return f"here it is an extrapolation: {joined(apart)}" if apart else ""
 
 
+def of_choice(asked: str, info: ModelInfo, training: Training | None = None) -> str:
+    """The method that a command took, as `choice` says it, and what was measured of it, as `evidence` does."""
+    return f"{choice(asked, info.method)}: {evidence(info, training)}"
+
+
 def choice(asked: str, method: str) -> str:
     """The method that a command took, and whether it was asked for by name.
 

@@ -205,7 +205,7 @@ def _text(cell: Cell) -> str:
 
 
 def _numbers(table: Table) -> Iterator[list[object]]:
-    """A column a figure, two more for the bounds of its interval and three for the least and the largest seed and how many seeds its mean is of, where it has them; words where there is no number."""
+    """A column a figure, two more for the bounds of its interval, three for the least and the largest seed and how many seeds its mean is of, and one for the words that stand small beside it, where it has them; words where there is no number."""
     columns = range(len(table.head))
     stacks = [[line.cells[i] for line in table.lines if len(line.cells) > i] for i in columns]
     bounds = list(map(_ends_of, stacks))
@@ -224,8 +224,17 @@ def _numbers(table: Table) -> Iterator[list[object]]:
         yield values
 
 
+def _beside(cell: Cell) -> str:
+    """What stands small beside a figure and its interval, as the change from the base does, with its own interval."""
+    interval = number_format.interval(cell.low, cell.high, cell.write)
+    parts = (part for part in cell.small.split("\n") if part and part != interval)
+    return "; ".join(part for part in parts if not part.startswith("seeds "))  # these have columns
+
+
 def _in_column(cell: Cell, name: str) -> float | str:
-    """What a cell has in a further column: seeds are counted, all else is in the unit of the figure."""
+    """What a cell has in a further column: seeds are counted, words are as on the page, all else is in the unit of the figure."""
+    if name == "beside":
+        return _beside(cell)
     return cell.seeds or "" if name == "seeds" else _in_unit(cell, getattr(cell, name))
 
 
@@ -237,10 +246,10 @@ def _in_unit(cell: Cell, number: float) -> float | str:
 
 
 def _ends_of(cells: Sequence[Cell]) -> list[str]:
-    """What further columns these have: the ends of intervals, what is known of seeds, or both."""
+    """What further columns these have: the ends of intervals, what is known of seeds, words beside."""
     columns = (("low", "high"), ("least", "largest", "seeds"))
     known = [names for names in columns if any(all(map(number_format.is_finite, _of(c, names))) for c in cells)]
-    return [name for names in known for name in names]
+    return [name for names in known for name in names] + ["beside"] * any(map(_beside, cells))
 
 
 def _of(cell: Cell, names: tuple[str, ...]) -> list[float | None]:

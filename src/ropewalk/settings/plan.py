@@ -10,17 +10,20 @@ import tyro
 from ropewalk.settings.command import Settings
 from ropewalk.settings.options import Flag, NamedModel, OpeningOptions
 from ropewalk.settings.recipe import Recipe
+from ropewalk.settings.scaling import SPELLINGS, ScalingOptions, TrainMethod
 from ropewalk.settings.values import Devices, Range, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanSettings(Recipe, OpeningOptions):
+class PlanSettings(Recipe, ScalingOptions, OpeningOptions):
     """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost."""
 
     model: NamedModel = field(kw_only=False)
     """`hemp`, a local directory, a hub id (its config.json alone is fetched), or a name that is known offline: llama-7b, -13b, -33b, -65b, llama-3-8b, llama-3-70b, qwen3-8b."""
     window: Annotated[Tokens | None, tyro.conf.arg(metavar="TOKENS")] = None  # pyrefly: ignore[bad-override] (`plan` settles it)
     """Tokens, L'; four times the model's own window if not given, which is said."""
+    method: Annotated[TrainMethod, SPELLINGS] = "auto"
+    """How the model is to be extended, as `ropewalk train` has it: what is said to be measured, and the recipe to type, are of that; memory and time are the same."""
     gpus: Annotated[str | None, tyro.conf.arg(metavar="8xH100")] = None
     """How many of which chip, by data sheet, or how many beside --gpu-memory; without it, --gpu-memory and --cpu-memory this machine, which is timed."""
     gpu_memory: Annotated[str | None, tyro.conf.arg(metavar="24GB")] = None

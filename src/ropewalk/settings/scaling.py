@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ropewalk.errors import STRANGE_DATA, UserError, read_text, told
+from ropewalk.settings.command import option_name
 from ropewalk.settings.values import PATH, Kind, Range, Refused, Spellings
 from ropewalk.settings.windows import WindowOptions
 
@@ -108,6 +110,20 @@ class ScalingOptions(WindowOptions):
             lists = {key: content[key] for key in _LISTS if key in content} if isinstance(content, dict) else content
             given["factors"] = lists
         return given
+
+    @property
+    def typed(self) -> str:
+        """All of it as it is typed; nothing where all is left to `auto`."""
+        words = [] if self.method == "auto" else ["--method", self.method]
+        words += ["--raise-sliding-window"] * self.raise_sliding_window
+        for name in self.parameters:
+            value = getattr(self, name)
+            listed = value if isinstance(value, list) else [value]
+            words += [
+                f"--{option_name(name)}",
+                *(f"{each:.10g}" if isinstance(each, float) else str(each) for each in listed),
+            ]
+        return shlex.join(words)
 
     @cached_property
     def _factors_file(self) -> Any:

@@ -71,7 +71,7 @@ class TrainSettings(Recipe, Checkpointed):
     budget: OptionalMinutes = None
     """End in so many minutes from now, even if fewer than --steps are done: no step begins that would not be finished, measured (--watch) and saved by then. Another time --resume goes on."""
     save_every: CountOrNone | None = None
-    """Steps between checkpoints; 0 for none before the end. If not given, 200 (the paper measures every 200, table 3), and one more whenever ten minutes have passed since the last one, which is deleted when newer ones are there."""
+    """Steps between checkpoints; 0 for none before the end. If not given, 200 (the paper measures every 200, table 3), and one more whenever ten minutes have passed since the last one, or --watch-stop found the model well, which is deleted when newer ones are there."""
     keep_checkpoints: Count = 2
     """Checkpoints from which training can be resumed; older ones keep their model and lose their optimiser state."""
     seed: Seed = 0
@@ -117,7 +117,7 @@ class TrainSettings(Recipe, Checkpointed):
     watch_every: Count = 100
     """Steps."""
     watch_stop: Annotated[float, Range(0, 1000)] | None = None
-    """End the run when the perplexity at the old window is more than so many per cent above the least that was seen."""
+    """End the run when the perplexity at the old window is more than so many per cent above the least that was seen, and leave the model of the newest checkpoint from before that."""
     log: Sequence[LogName] | None = None
     """Also log every step there: tensorboard writes files to --out/tensorboard, trackio into a database on this machine (`trackio show`), wandb to Weights & Biases."""
     project: str = "ropewalk"

@@ -31,7 +31,7 @@ from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, left_out, resolution, scalings_for
-from ropewalk.rope.scaling import Plain, Rope, Scaling, Yarn
+from ropewalk.rope.scaling import Plain, Rope, Scaling
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.extras import bringing, installed
@@ -65,7 +65,7 @@ class Forecast:
     bounds: Bounds
     growth: list[Growth]
     resolution: list[Resolution]
-    own: str = Yarn.method
+    own: str = Plain.continued_by
     name: str = ""
     layout: LayerLayout | None = None
     out: Path | None = None
@@ -165,7 +165,7 @@ def theory(settings: TheorySettings) -> Forecast:
             run_file.write(settings, beside)
     layout = layout if checkpoint is None else checkpoint.layers  # after the rotation, which not every model has
     counted = hurdles(config, layout, model.original_window)
-    own = Yarn.method if isinstance(model.scaling, Plain) else model.scaling.method
+    own = Plain.continued_by if isinstance(model.scaling, Plain) else model.scaling.method
     return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=counted)
 
 

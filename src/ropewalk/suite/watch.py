@@ -83,20 +83,28 @@ class Watch:
         limit = self.settings.watch_stop
         if limit is None:
             return None
-        looks = [each for each in read([loop.out / WATCHED]).of(Perplexity) if each.row.window == window]
-        last, least = looks[-1].row.perplexity, min(each.row.perplexity for each in looks)
+        begun = loop.start.info.steps or 0
+        looks = [
+            (step, each.row.perplexity)
+            for each in read([loop.out / WATCHED]).of(Perplexity)
+            # Not of later steps, which a run that was resumed has on record.
+            if each.row.window == window and (step := (each.run.model.steps or 0) - begun) <= loop.done
+        ]
+        last, least = looks[-1][1], min(perplexity for _, perplexity in looks)
         most = least * (1 + limit / 100)
         if last <= most:
             return None
-        begun = loop.start.info.steps or 0
-        good = max((each.run.model.steps or 0) - begun for each in looks if each.row.perplexity <= most)
-        return (
-            f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is that "
-            f"worse model; {self._better(loop.out, good)}"
-        )
+        good = max(step for step, perplexity in looks if perplexity <= most)
+        said = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
+        if step := loop.leave(good):
+            return (
+                f"{said} the model of step {step}, the last that is saved of the steps to {good}, which kept within: use it, or train it on at a lower "
+                f"--learning-rate (ropewalk train {shlex.quote(str(self.settings.out))} …)"
+            )
+        return f"{said} that worse model; {self._better(loop.out, good)}"
 
     def _better(self, out: Path, good: int) -> str:
-        """What there is of a run before its old window suffered, and how to go on. out: where it lies. good: the last step at which it had not."""
+        """What there is of a run before its old window suffered, where nothing can be gone back to, and how to go on. out: where it lies. good: the last step at which it had not."""
         if not good:
             return "nothing was better but the model it began with: begin again (--overwrite) at a lower --learning-rate, or look more often (--watch-every)"
         saved = max((step for step in steps_in(out / CHECKPOINTS) if step <= good), default=None)

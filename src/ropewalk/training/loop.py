@@ -41,7 +41,7 @@ from ropewalk.training.header import digests_of, header_of
 from ropewalk.training.log import Log
 from ropewalk.training.retry import shortage_told
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, Snapshot, Snapshots, refuse_other_run
+from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, STATE, Snapshot, Snapshots, refuse_other_run
 from ropewalk.training.step import Interrupted, TrainingStep, seed
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Loop:
         model is written there; if not, it stays in memory, and nothing but the record of its steps is written.
     asked: the settings before anything was settled by model and device, for the run's file.
     deadline: when it has to be over; never, if not given.
-    watch: is shown the run every `watch_every` steps; what it returns is why the run should end here.
+    watch: is shown the run every `watch_every` steps; what it returns is why the run should end here, and it may have it `leave` an earlier model.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Loop:
         self.done = 0
         self._changed = self._is_finished = False
         self._shown: int | None = None
+        self._left = 0
         if keep:  # weights, and as much again for what the state leaves out
             self.deadline.will_save(2 * disk.state_bytes(self.step.parameters, settings.optimizer))
         self.threads = torch.get_num_threads()
@@ -121,6 +122,12 @@ class Loop:
                 self._steps(log, header.id, signals, snapshot)
                 self._finish()
             return self._info()
+
+    def leave(self, most: int) -> int:
+        """Have the run leave the model of its newest sound checkpoint of step `most` or before, and not its last one; that step, or 0 if there is none."""
+        snapshot = self.snapshots.latest(most) if self.keep else None
+        self._left = 0 if snapshot is None else snapshot.step
+        return self._left
 
     def _write_run_file(self, snapshot: Snapshot | None) -> None:
         """The settings by which the whole run can be repeated from nothing: all its steps, and not the minutes of one of several sittings.
@@ -227,6 +234,9 @@ class Loop:
         every, first = self.settings.save_steps, self.done
         self._refuse_hopeless()
         while not (is_enough := self._is_enough()) and self.done < self.settings.steps:
+            is_seen = self.done and self._shown == self.done != self.step.saved
+            if is_seen and self.settings.watch_stop is not None and self._is_due(seen=True):
+                self._save(run, by_time=True)
             begin = time.perf_counter()
             try:
                 self.deadline.check(self.deadline.next_step)
@@ -238,10 +248,10 @@ class Loop:
                     raise self._stopped(run, signals) from None
                 if self.done == first:
                     raise self.deadline.refusal(late.seconds, self.settings.batch) from None
-                self._end_in_time(run)
+                is_enough = self._end_in_time(run)
                 if self.mesh.any(signals.received is not None):  # while that was shown or saved
                     raise self._stopped(run, signals) from None
-                log.ended("--budget")
+                log.ended(WATCH_STOP if is_enough else "--budget", self._left)
                 return
             if self.done == first:
                 self._write_run_file(snapshot)
@@ -258,14 +268,17 @@ class Loop:
                 self._save(run)
             elif self._is_due():
                 self._save(run, by_time=True)
-        if is_enough and self.done < self.settings.steps:
-            log.ended(WATCH_STOP)
+        if is_enough:
+            log.ended(WATCH_STOP, self._left)
 
-    def _is_due(self) -> bool:
-        """Whether a checkpoint comes by time; on all processes, by the main one's clock and disk. After the last step the model itself does."""
+    def _is_due(self, *, seen: bool = False) -> bool:
+        """Whether a checkpoint comes by time; on all processes, by the main one's clock and disk. After the last step the model itself does.
+
+        seen: it was looked at and found well, so that a later stop may go back to it.
+        """
         if not (self.keep and self.settings.saves_by_time and self.done < self.settings.steps):
             return False
-        return ranks.same(self.mesh.main and self.deadline.is_checkpoint_due() and self._has_room())
+        return ranks.same(self.mesh.main and (seen or self.deadline.is_checkpoint_due()) and self._has_room())
 
     def _has_room(self) -> bool:
         """Whether the disk has room for a checkpoint beside all that is still to come; none is asked for before the run, so it may not."""
@@ -290,14 +303,16 @@ class Loop:
         flops = self._pace.flops * windows * window / self.mesh.world
         ranks.together(lambda: self.deadline.refuse_hopeless(seconds_of(flops, self.mesh.device), windows))
 
-    def _end_in_time(self, run: str) -> None:
-        """The budget is spent: show and save what was done, so that another run can go on from it."""
+    def _end_in_time(self, run: str) -> bool:
+        """The budget is spent: show and save what was done, so that another run can go on from it; whether whoever watches would have ended it as well."""
         self.step.drop_gradients()
         self._say(
             f"the run ends after step {self.done} of {self.settings.steps}, in time for --budget; --resume goes on"
         )
-        self._is_enough(ended=True)
-        self._save(run)
+        is_enough = self._is_enough(ended=True)
+        if not self._left:  # else what the run goes back to may make way for it
+            self._save(run)
+        return is_enough
 
     def _is_enough(self, *, ended: bool = False) -> bool:
         """Show the run to whoever watches it, if it is time; whether they end it."""
@@ -356,5 +371,8 @@ class Loop:
     def _finish(self) -> None:
         if not self.keep:
             return
+        if self._left:
+            training_state.load(self.model, self.step.optimizer, self.snapshots.path(self._left) / STATE, self.mesh)
+            self.done = self.step.saved = self._left
         last = self.snapshots.path(self.done) if self.step.saved == self.done else None
         write_final(self.out, self.done, self.model, self.start, self.mesh, same_as=last)

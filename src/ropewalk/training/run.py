@@ -18,7 +18,7 @@ from ropewalk.checkpoint.steps import all_taken, asked_of, model_step, steps_in,
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
-from ropewalk.records.evidence import Training, choice, evidence
+from ropewalk.records.evidence import Training, of_choice
 from ropewalk.sentences import counted
 from ropewalk.settings.command import option_name
 from ropewalk.settings.inputs import inputs_of
@@ -145,7 +145,7 @@ def method_taken(settings: TrainSettings, checkpoint: Checkpoint) -> str:
         return ""
     tokens = settings.steps * settings.batch * settings.tokens_in_memory(info.original_window)
     training = Training(settings.mode, tokens, settings.peak_rate(info.parameters))
-    return f"{choice(settings.method if extends else info.method, info.method)}: {evidence(info, training)}"
+    return of_choice(settings.method if extends else info.method, info, training)
 
 
 def directory_of(settings: TrainSettings) -> contextlib.AbstractContextManager[Path]:

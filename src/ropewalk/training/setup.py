@@ -24,6 +24,7 @@ import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_json
+from ropewalk.checkpoint.longer import refuse_as_it_is
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions
 from ropewalk.checkpoint.rope_config import RopeConfig
@@ -43,7 +44,6 @@ from ropewalk.readers.digest_checks import warn_of_changes
 from ropewalk.readers.refusals import refuse_wrong
 from ropewalk.readers.spelling_checks import warn_of_spellings
 from ropewalk.rope.scaling import Plain
-from ropewalk.settings.command import option_name
 from ropewalk.settings.train import TrainSettings
 from ropewalk.settings.windows import forgotten_k
 from ropewalk.training import low_bits
@@ -201,26 +201,11 @@ def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
         )
     if settings.window > positions.window and settings.method != Plain.method:
         return extended_config(source, window=settings.window, options=settings)
-    for name in settings.parameters:
-        raise UserError(
-            f"--{option_name(name)} says how a model is extended, and nothing is: the model reads {positions.window} tokens, and this "
-            f"is method {settings.method} at window {settings.window}; leave it out"
-        )
-    scaling = positions.scaling
-    if scaling.untrainable:
-        raise UserError(
-            f"a model scaled by {scaling.method!r} is measured and not trained: {scaling.untrainable}; take the scaling out of its "
-            "config.json (rope_scaling null), which gives the model that it was pretrained as"
-        )
-    if settings.window > positions.window and not isinstance(scaling, Plain):
-        raise UserError(
-            f"method plain trains an unscaled model past its window, and this one is scaled ({positions}); use --method auto, or train "
-            f"it at its own window {positions.window}"
-        )
+    refuse_as_it_is(positions, settings.window, settings.method, settings.parameters)
     if positions.block and settings.window == positions.window:
         return source.config
     # Direct fine-tuning, or more training at the same window: positions stay, and the block says so.
-    step = {"method": scaling.method, "factor": 1.0, "from": positions.window, "to": settings.window}
+    step = {"method": positions.scaling.method, "factor": 1.0, "from": positions.window, "to": settings.window}
     return same_positions(source.config, positions, window=settings.window, step=step)
 
 

@@ -165,15 +165,19 @@ class Snapshots:
                 continue
         return None
 
-    def latest(self) -> Snapshot | None:
-        """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over."""
-        steps = self._named()
+    def latest(self, most: int | None = None) -> Snapshot | None:
+        """The newest checkpoint whose every file has the hash it was written with; damaged ones are reported and passed over. most: of that step or before."""
+        steps = [step for step in self._named() if most is None or step <= most]
         for step in reversed(steps):
             path = self.path(step)
             wrong, manifest = _check(path, step)
             if wrong is None:
                 return Snapshot(path, step, manifest["about"])
-            instead = "the one before it is used" if step != steps[0] else "no other is left, so the run begins anew"
+            instead = (
+                "the one before it is used"
+                if step != steps[0]
+                else "no other is left" + ", so the run begins anew" * (most is None)
+            )
             warnings.warn(f"checkpoint {path} is damaged ({wrong}); {instead}", stacklevel=2)
         return None
 

@@ -6,7 +6,6 @@ from rich import box
 from rich.table import Table
 
 from ropewalk.checkpoint.architecture import in_words
-from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.cli.tables.plan_sentences import (
     MONTH,
     count,
@@ -36,8 +35,8 @@ _MOMENTS = {
 }
 
 
-def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
-    """Print a plan. info: the model as it is to be, where that is settled."""
+def show_plan(plan: Plan) -> None:
+    """Print a plan."""
     terminal = console()
     job, shape, chip = plan.job, plan.job.shape, plan.chip
     where = f"{job.gpus} × {chip.shown}" if chip.matrix or job.gpus > 1 else chip.name
@@ -77,7 +76,7 @@ def show_plan(plan: Plan, info: ModelInfo | None = None) -> None:
     at_once = of_days and (chip.on_cpu or plan.hours > MONTH)
     if at_once:
         tell(night_line(plan))
-    recipe = recipe_line(plan, info)
+    recipe = recipe_line(plan)
     if at_once and recipe:
         tell(recipe)
     if not plan.fits:  # before every table

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.planner.measured_recipe import measured_recipe
+from ropewalk.errors import UserError
+from ropewalk.planner.measured_recipe import measured_recipe, training_of
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planner import Plan
+from ropewalk.records.evidence import of_choice
 from ropewalk.records.format import duration
+from ropewalk.rope.scaling import Yarn
 from ropewalk.sentences import counted, share
 from ropewalk.settings.recipe import Recipe
 
@@ -96,13 +98,19 @@ def ends_early(plan: Plan, minutes: float) -> str:
     return f"--budget {minutes:g} ends it after about {int(steps * share)} of {counted(steps, 'step')}; another time --resume goes on"
 
 
-def recipe_line(plan: Plan, info: ModelInfo | None = None) -> str:
-    """Whose recipe the default is, and the nearest one that was measured; empty where nothing is to be said.
+def method_line(plan: Plan) -> str:
+    """The method by which the model is made longer and what was measured of it, or why training would refuse it; empty of a window that is none longer."""
+    info, asked = plan.info, plan.asked.method
+    if isinstance(info, UserError):
+        return f"train would refuse this: {info}"
+    if info.window == info.original_window:
+        return ""
+    return of_choice(asked if plan.extends else info.method, info, training_of(plan))
 
-    Args:
-        info: as in `measured_recipe`.
-    """
-    return "; ".join(filter(None, [_papers_recipe(plan), _measured_recipe(plan, info)]))
+
+def recipe_line(plan: Plan) -> str:
+    """Whose recipe the default is, and the nearest one that was measured; empty where nothing is to be said."""
+    return "; ".join(filter(None, [_papers_recipe(plan), _measured_recipe(plan)]))
 
 
 def _papers_recipe(plan: Plan) -> str:
@@ -118,15 +126,17 @@ def _papers_recipe(plan: Plan) -> str:
     )
 
 
-def _measured_recipe(plan: Plan, info: ModelInfo | None) -> str:
+def _measured_recipe(plan: Plan) -> str:
     """The nearest training that was measured, and what as many steps take here."""
-    beside = measured_recipe(plan, info)
+    beside = measured_recipe(plan)
     if beside is None:
         return ""
     price = "" if beside.cost is None else f", which cost {money(beside.cost)} by the price given"
+    by_auto = plan.extends and plan.asked.method == "auto"
+    train = " ".join(filter(None, ["train", plan.asked.typed]))
     takes = "" if beside.hours is None else f", about {duration(3600 * beside.hours)}{price}"
     return (
-        f"measured in the lab with {beside.method}{'' if info else ', which --method auto takes'}: train --steps {beside.steps} --batch-size {beside.batch_size} "
+        f"measured in the lab with {beside.method}{', which --method auto takes' * by_auto}: {train} --steps {beside.steps} --batch-size {beside.batch_size} "
         f"--learning-rate {beside.learning_rate:g}, here {count(beside.tokens)} tokens{takes} ({beside.evidence})"
     )
 
@@ -146,11 +156,12 @@ def _in_a_night(plan: Plan) -> str:
     windows = min(batch, max(1, int(batch * _NIGHT / _STEPS / step)))
     seconds = step * windows / batch
     steps = int(_NIGHT / seconds)
+    is_yarn = not isinstance(plan.info, UserError) and plan.info.method == Yarn.method
     if not steps:
         return f"in a night of 8 hours not one window is trained on: it takes {duration(seconds)}; ask for a shorter --window, or a GPU"
     return (
         f"in a night of 8 hours: {counted(steps, 'step')} of {counted(windows, 'window')}, {duration(seconds)} each, by "
-        f"--batch-size {windows} --budget 480; YaRN, the default method, needs the least training"
+        f"--batch-size {windows} --budget 480" + "; YaRN, which is taken, needs the least training" * is_yarn
     )
 
 
