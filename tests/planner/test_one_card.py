@@ -6,14 +6,18 @@ import itertools
 import json
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ropewalk import cli
+from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.planner import chip_names, chips, layout, plan, planner, regimes
 from ropewalk.planner.memory import GIB
+from ropewalk.planner.speed import step_time
+from ropewalk.settings import budget
 from ropewalk.settings.recipe import Recipe
 
 #: Of published config.json files.
@@ -114,17 +118,49 @@ def test_the_first_regime_that_fits_is_chosen(window: int, batch: int, chip: str
 
 
 @pytest.mark.parametrize("chip", ["T4", "V100-16", "V100-32"])
-def test_cards_without_bfloat16_are_planned_in_float32(chip: str) -> None:
+def test_cards_without_bfloat16_are_planned_in_float32(monkeypatch, chip: str) -> None:
     """Seven billion weights at 32768 on a T4 were planned in bfloat16, whose attention makes 4 GiB of scores a head there."""
     asked = dict(gpus=chip, mode="lora", base_bits=4, batch_size=1)
     planned = plan("7b", window=32768, **asked)
     assert not planned.job.bfloat16 and planned.job.regime.compute == 4
+    assert planned.fits and planned.job.tiles == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(budget, "SMALL_TILE_TOKENS", 10**9)
+        planned = plan("7b", window=32768, **asked)
     assert planned.fits == (chip == "V100-32")
     # Whatever is proposed is in float32 too, by this chip or more of them.
     others = [other for each in (planned, plan("7b", window=8192, **asked)) for other in each.others]
     assert others and all(other.job.regime.compute == 4 for other in others)
     with pytest.raises(UserError, match=f"{chip} does not.*use --precision float32"):
         plan("7b", window=32768, precision="bfloat16-stochastic", **asked)
+
+
+def test_eight_billion_on_four_bits_train_at_65536_in_24_gb_since_mlps_go_in_tiles(monkeypatch, capsys) -> None:
+    """It was 0.7 GiB short, and tiles began at 98,304 tokens."""
+    asked = dict(gpus="4090", mode="lora", base_bits=4, batch_size=1)
+    half, planned = (plan("llama-3-8b", window=window, **asked) for window in (32768, 65536))
+    assert half.fits and half.job.tiles == 1
+    assert planned.fits and planned.job.tiles == 8
+    show_plan(planned)
+    assert "the MLP in 8" in capsys.readouterr().out
+    # The last product, 4096 x 14336, is computed again; the gate and up are whether or not there are tiles.
+    whole = replace(planned.job, tiled=False)
+    dearer = planned.time.recomputed - step_time(whole, planned.rates, planned.chip).recomputed
+    rate = planned.rates.matrix * planned.rates.sustained
+    assert dearer == pytest.approx(32 * 2 * 4096 * 14336 * 65536 / rate)
+    monkeypatch.setattr(budget, "SMALL_TILE_TOKENS", 10**9)
+    assert not plan("llama-3-8b", window=65536, **asked).fits
+
+
+def test_small_tiles_are_the_last_that_is_taken_to(named) -> None:
+    """A regime that fits without them comes before one that does not; and nothing but inputs is kept by hand."""
+    asked = dict(window=32768, batch_size=8, gpus="5090", mode="lora")
+    left, exact = (plan(named("qwen3-8b"), **asked, optimizer=name) for name in ("auto", "adamw"))
+    assert (left.fits, left.job.recipe.optimizer, left.job.tiles) == (True, "adamw-8bit", 1)
+    assert (exact.fits, exact.job.tiles) == (True, 4)
+    asked = dict(batch_size=1, gpus="A100-40", mode="lora", activations="full", host_memory=NO_HOST)
+    tiles = {window: plan("llama-3-8b", window=window, **asked).job.tiles for window in (16384, 32768)}
+    assert tiles == {16384: 1, 32768: 4}
 
 
 def test_what_is_left_open_is_filled_in_and_nothing_else() -> None:

@@ -37,7 +37,7 @@ from ropewalk.training.activations import ActivationMemory
 from ropewalk.training.batch import Batches
 from ropewalk.training.deadline import Deadline
 from ropewalk.training.guard import Guard, Signals, blame
-from ropewalk.training.regime import what_fits
+from ropewalk.training.regime import is_short, what_fits
 from ropewalk.training.retry import too_little, until_it_fits
 from ropewalk.training.setup import StartingModel
 from ropewalk.training.short_context import ShortContext
@@ -108,6 +108,7 @@ class TrainingStep:
             (micro, window // self._mesh.context_size),
             work=tokens * self.flops / self._mesh.world,
             accumulated=gradients_wait(settings.batch, micro, self._mesh.data_size),
+            short=is_short(settings, self._start.source, self._mesh),
         )
 
     def take(self, done: int, signals: Signals) -> StepResult:
