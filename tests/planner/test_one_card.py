@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 import sys
 from dataclasses import replace
@@ -90,9 +91,42 @@ def test_more_of_the_hosts_memory_never_makes_a_plan_slower(named, model: str, m
                     (planned.job.recipe.precision, planned.job.recipe.optimizer),
                     planned.time.tokens_per_second,
                 )
-                # The choice reckons by one rate what the plan tells by four: 0.3 % at most here.
-                assert speed >= 0.995 * fastest.get(recipe, 0.0), (chip, window, host)
+                # The choice reckons by one rate what the plan tells by four: 0.16 % at most here.
+                assert speed >= 0.998 * fastest.get(recipe, 0.0), (chip, window, host)
                 fastest[recipe] = max(speed, fastest.get(recipe, 0.0))
+
+
+MEMORY = {"host_memory": (1, 8, 24, 64, 96, 128, 256), "gpu_memory": (16, 20, 24, 32, 40, 48, 80, 141)}
+
+
+@pytest.mark.parametrize("which", MEMORY)
+def test_more_memory_never_makes_a_plan_slower(named, which: str) -> None:
+    """Of one regime, over a sample of the grid: the best number of layers was looked for in eighths, so that it was found with 64 GiB and missed with 96.
+
+    At 262144 tokens a tenth that a step gives up when it is begun again is worth 3.1 % (13B on one H200); that is not the choice's.
+    """
+    models, speeds = (
+        ("phi-3-mini-4k", "gemma-3-4b", "mistral-7b-v0.1", "llama3-8b", "llama-7b", "llama-13b"),
+        set[float](),
+    )
+    windows = (16384, 32768, 65536, 131072)
+    grid = list(
+        itertools.product(models, ("4090", "5090", "A100-40", "H100", "H200"), windows, ("lora", "full"), (1, 8))
+    )
+    for model, chip, window, mode, batch in random.Random(which).sample(grid, 8):
+        fastest: dict[tuple[str, str], float] = {}
+        for size in MEMORY[which]:
+            asked = dict(window=window, gpus=chip, mode=mode, batch_size=batch, **{which: f"{size}GiB"})
+            planned = plan(named(model), **asked)
+            if planned.fits:
+                regime, speed = (
+                    (planned.job.recipe.precision, planned.job.recipe.optimizer),
+                    planned.time.tokens_per_second,
+                )
+                assert speed >= 0.996 * fastest.get(regime, 0.0), asked
+                fastest[regime] = max(speed, fastest.get(regime, 0.0))
+                speeds.add(speed)
+    assert len(speeds) > 8
 
 
 def test_seven_billion_at_131072_does_not_fit_one_h100_without_the_host() -> None:

@@ -60,7 +60,7 @@ class Room:
     Attributes:
         card: bytes on the GPU, beyond every layer's input; below 0 if not even these fit. input: bytes of one layer's input.
         gradients: bytes that the backward pass makes beside what it frees. host: bytes of host memory; 0 for none.
-        matrix: FLOP/s of the arithmetic. link: bytes/s between GPU and host, one way at a time.
+        matrix: FLOP/s of the arithmetic, as a whole step reaches them. link: bytes/s between GPU and host, one way at a time.
         passing: those of `card` that were only shown to be there for results on their way to the host.
         loss: bytes that the loss takes, when no layer takes any for its backward pass.
     """
@@ -174,19 +174,21 @@ def _on_the_card(layer: Layer, count: int, room: int) -> Choice:
 
 
 def _with_the_host(layer: Layer, count: int, room: Room) -> list[Choice]:
-    """For each number of groups: all layers keep these, and so many of those on the host one group more, as far as there is room.
-
-    How many is tried in eighths, since the link may be the narrower place.
-    """
-    choices, less, size = [], frozenset[int](), room.input
+    """For each number of groups: all layers keep these, and as many of those on the host as is best one group more, as far as there is room."""
+    choices, less, size, again = [], frozenset[int](), room.input, layer.again + sum(c.cost for c in layer.candidates)
     for group in layer.groups():
-        more, more_size = less | {c.index for c in group}, size + sum(c.size for c in group)
-        hosted = _hosted(count, room, more_size)
-        fits = (room.host - hosted * size) // (more_size - size)
-        for tried in sorted({min(fits, hosted * eighth // 8) for eighth in range(9)}):
-            if hosted and tried >= 0:
-                choices.append(_mixed(count, hosted, tried, less, more))
-        less, size = more, more_size
+        more, extra, work = less | {c.index for c in group}, sum(c.size for c in group), sum(c.cost for c in group)
+        again -= work
+        hosted = _hosted(count, room, size + extra)
+        most = min(hosted, (room.host - hosted * size) // extra)
+        if hosted and most >= 0:
+            numbers = range(most + 1)  # the link may be the narrower place
+            took = [
+                _time(layer, count, room, count * again + (hosted - n) * work, hosted * size + n * extra)
+                for n in numbers
+            ]
+            choices.append(_mixed(count, hosted, took.index(min(took)), less, more))
+        less, size = more, size + extra
     hosted = _hosted(count, room, room.input)
     if 0 < hosted * room.input <= room.host:  # where there is room for inputs alone
         choices.append(_mixed(count, hosted, 0, frozenset(), frozenset()))
@@ -219,7 +221,12 @@ def seconds(layer: Layer, choice: Choice, room: Room) -> float:
     again = sum(sum(cost.values()) - sum(cost[index] for index in kept) for kept in choice.kept if kept is not None)
     again += len(choice.kept) * layer.again
     moved = sum(room.input + layer.size(choice.kept[number]) for number in choice.hosted)
-    forward = len(choice.kept) * layer.cost / room.matrix
+    return _time(layer, len(choice.kept), room, again, moved)
+
+
+def _time(layer: Layer, count: int, room: Room, again: float, moved: float) -> float:
+    """Of weighted FLOPs that are computed again and bytes that are moved each way."""
+    forward = count * layer.cost / room.matrix
     computed_again, one_way = again / room.matrix, moved / room.link
     waited = max(0.0, one_way - forward) + max(0.0, one_way - 2 * forward - computed_again)
     return computed_again + waited + 2 * CONTENTION * one_way

@@ -62,7 +62,9 @@ def room_of(job: Job, layer: Layer, chip: Chip, rates: Rates) -> Room:
     )
     host = job.host - bare.host if _reaches_host(job, chip) else 0
     gradients = int(gradients * (not wait))
-    return Room(int(card), int(stream), gradients, max(0, int(host)), rates.matrix, rates.host_link, loss=loss)
+    return Room(
+        int(card), int(stream), gradients, max(0, int(host)), rates.matrix * rates.sustained, rates.host_link, loss=loss
+    )
 
 
 def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:

@@ -174,7 +174,8 @@ def _workspace(job: Job) -> float:
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
     summed = 0.0
-    if job.tiles > 1 and job.recipe.mode != "lora":  # of the MLP's weights, over tiles: in float32, and a tile's
+    # Of the MLP's weights, over tiles: in float32, and a tile's. Of a sharded layer as much is reckoned with as whole gradients.
+    if job.tiles > 1 and job.recipe.mode != "lora" and job.gpus == 1:
         mlp = sum(job.shape.products.get(name, 0.0) for name in ("gate", "up", "down"))
         summed = mlp * (4 + job.regime.compute)
     unpacked = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next

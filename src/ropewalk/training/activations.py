@@ -25,6 +25,7 @@ from torch import nn
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.layers import key_width, layout_of, query_width
+from ropewalk.planner.chips import SUSTAINED
 from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import (
     COMPILED_FLOPS,
@@ -195,7 +196,7 @@ def gpu_room(
     card = recompute.free_bytes(device, checkpointing, stream=stream, head=head, reserved=reserved)
     if not checkpointing.compiled:
         return Room(card, stream, loss=head)
-    rate = throughput.matrix_rate(device, compute) or 1.0
+    rate = SUSTAINED * (throughput.matrix_rate(device, compute) or 1.0)
     return Room(card, stream, gradients, host_room(processes), rate, link_rate(device), loss=head)
 
 
