@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ropewalk.planner.choice import NOTHING, Candidate, Choice, Kept, Layer, Room, Settled, choose, seconds
+from ropewalk.settings import budget
 
 LAYERS = 16
 
@@ -105,3 +108,75 @@ def test_what_a_step_left_free_is_used_and_no_more_however_much_was_under_way_at
             changed += settled.spare(memory - before)
             assert peak(settled.choice, room) <= memory
     assert changed > 100
+
+
+#: Operations of 100, 300 and 200 whose results of 40 and 60 are large; of the last one nothing is ever kept.
+WIDE = tuple(
+    Candidate(index, op, flops, size)
+    for index, (op, flops, size) in enumerate([("attention", 900.0, 10), ("mm", 300.0, 40), ("mm", 300.0, 60)])
+)
+
+
+@pytest.fixture
+def wide(monkeypatch) -> Layer:
+    monkeypatch.setattr(budget, "SMALL_TILE_TOKENS", 16)
+    return Layer(WIDE, cost=2150.0).in_tiles(64, {1, 2, 3}, 800.0)
+
+
+def test_what_a_tile_computes_is_never_kept_and_its_price_is_its_work(wide: Layer) -> None:
+    assert (wide.tiles, wide.smaller.tiles, wide.smaller.inside) == (1, 4, 100)
+    assert [c.index for c in wide.smaller.candidates] == [0]
+    room = Room(160, matrix=1.0)
+    kept = (frozenset({0}),) * LAYERS
+    # The same is kept: the last product's 200 come beside the 600 that are computed again either way.
+    dearer = seconds(wide.smaller, Choice(kept, tiles=4), room) - seconds(wide, Choice(kept), room)
+    assert dearer == pytest.approx(LAYERS * 200)
+    # 1.5 of 110, or 1.25 of 10 and 3.5 of a quarter of 100; or the loss.
+    assert [wide.workspace(0), wide.smaller.workspace(0), wide.workspace(500)] == [165, 100, 500]
+
+
+@pytest.mark.parametrize(
+    ("card", "short", "tiles", "kept"),
+    [
+        (160, False, 1, 16),  # attention is kept everywhere as it is
+        (20, False, 1, 2),
+        (15, False, 4, 8),  # nothing would be: 65 bytes more, for eight layers' attentions, are worth 16 last products
+        (-70, False, 1, 0),  # by a cautious reckoning not even inputs fit: tried all the same
+        (-70, True, 4, 0),
+        (-20, True, 4, 4),
+    ],
+)
+def test_small_tiles_are_taken_where_nothing_would_be_kept_or_memory_is_known_to_be_short(
+    wide: Layer, card: int, short: bool, tiles: int, kept: int
+) -> None:
+    choice = Settled(wide, LAYERS, Room(card, matrix=1.0), short=short).choice
+    assert (choice.tiles, sum(map(len, choice.kept))) == (tiles, kept)
+
+
+def test_tiles_that_cost_more_than_they_let_be_kept_are_not_taken(wide: Layer) -> None:
+    dear = replace(wide, smaller=replace(wide.smaller, again=800.0 + 900.0))
+    assert Settled(dear, LAYERS, Room(15, matrix=1.0)).choice == Choice((NOTHING,) * LAYERS)
+
+
+@pytest.mark.parametrize("host", [0, 400])
+def test_each_time_a_step_does_not_fit_it_takes_less_and_in_the_end_small_tiles_with_nothing_kept(
+    wide: Layer, host: int
+) -> None:
+    settled, room = None, Room(900, input=5, host=host, matrix=100.0, link=100.0)
+    settled = Settled(wide, LAYERS, room)
+    layer, taken, tiles = wide, list[float](), list[int]()
+    while not taken or settled.lower():
+        if settled.choice.tiles > 1:
+            layer = wide.smaller
+        on_the_way = 3 * (5 + max((layer.size(settled.choice.kept[n]) for n in settled.choice.hosted), default=-5))
+        stay = (5 + layer.size(kept) for n, kept in enumerate(settled.choice.kept) if n not in settled.choice.hosted)
+        taken.append(sum(stay) + on_the_way + layer.workspace(0))
+        tiles.append(settled.choice.tiles)
+    assert tiles[0] == 1 and tiles[-1] == 4 and tiles == sorted(tiles)
+    assert taken == sorted(taken, reverse=True) and not any(settled.choice.kept)
+
+
+def test_what_a_step_left_free_does_not_undo_tiles(wide: Layer) -> None:
+    settled = Settled(wide, LAYERS, Room(-75, input=5, host=400, matrix=100.0, link=100.0), short=True)
+    assert settled.choice.tiles == 4 and settled.choice.hosted
+    assert settled.spare(60) and settled.choice.tiles == 4

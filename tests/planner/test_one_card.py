@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ropewalk import cli
+from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
 from ropewalk.planner import chip_names, chips, layout, plan, planner, regimes
 from ropewalk.planner.memory import GIB
+from ropewalk.planner.speed import step_time
+from ropewalk.settings import budget
 from ropewalk.settings.recipe import Recipe
 
 #: Of published config.json files.
@@ -86,9 +91,42 @@ def test_more_of_the_hosts_memory_never_makes_a_plan_slower(named, model: str, m
                     (planned.job.recipe.precision, planned.job.recipe.optimizer),
                     planned.time.tokens_per_second,
                 )
-                # The choice reckons by one rate what the plan tells by four: 0.3 % at most here.
-                assert speed >= 0.995 * fastest.get(recipe, 0.0), (chip, window, host)
+                # The choice reckons by one rate what the plan tells by four: 0.16 % at most here.
+                assert speed >= 0.998 * fastest.get(recipe, 0.0), (chip, window, host)
                 fastest[recipe] = max(speed, fastest.get(recipe, 0.0))
+
+
+MEMORY = {"host_memory": (1, 8, 24, 64, 96, 128, 256), "gpu_memory": (16, 20, 24, 32, 40, 48, 80, 141)}
+
+
+@pytest.mark.parametrize("which", MEMORY)
+def test_more_memory_never_makes_a_plan_slower(named, which: str) -> None:
+    """Of one regime, over a sample of the grid: the best number of layers was looked for in eighths, so that it was found with 64 GiB and missed with 96.
+
+    At 262144 tokens a tenth that a step gives up when it is begun again is worth 3.1 % (13B on one H200); that is not the choice's.
+    """
+    models, speeds = (
+        ("phi-3-mini-4k", "gemma-3-4b", "mistral-7b-v0.1", "llama3-8b", "llama-7b", "llama-13b"),
+        set[float](),
+    )
+    windows = (16384, 32768, 65536, 131072)
+    grid = list(
+        itertools.product(models, ("4090", "5090", "A100-40", "H100", "H200"), windows, ("lora", "full"), (1, 8))
+    )
+    for model, chip, window, mode, batch in random.Random(which).sample(grid, 8):
+        fastest: dict[tuple[str, str], float] = {}
+        for size in MEMORY[which]:
+            asked = dict(window=window, gpus=chip, mode=mode, batch_size=batch, **{which: f"{size}GiB"})
+            planned = plan(named(model), **asked)
+            if planned.fits:
+                regime, speed = (
+                    (planned.job.recipe.precision, planned.job.recipe.optimizer),
+                    planned.time.tokens_per_second,
+                )
+                assert speed >= 0.996 * fastest.get(regime, 0.0), asked
+                fastest[regime] = max(speed, fastest.get(regime, 0.0))
+                speeds.add(speed)
+    assert len(speeds) > 8
 
 
 def test_seven_billion_at_131072_does_not_fit_one_h100_without_the_host() -> None:
@@ -114,17 +152,49 @@ def test_the_first_regime_that_fits_is_chosen(window: int, batch: int, chip: str
 
 
 @pytest.mark.parametrize("chip", ["T4", "V100-16", "V100-32"])
-def test_cards_without_bfloat16_are_planned_in_float32(chip: str) -> None:
+def test_cards_without_bfloat16_are_planned_in_float32(monkeypatch, chip: str) -> None:
     """Seven billion weights at 32768 on a T4 were planned in bfloat16, whose attention makes 4 GiB of scores a head there."""
     asked = dict(gpus=chip, mode="lora", base_bits=4, batch_size=1)
     planned = plan("7b", window=32768, **asked)
     assert not planned.job.bfloat16 and planned.job.regime.compute == 4
+    assert planned.fits and planned.job.tiles == 4
+    with monkeypatch.context() as patch:
+        patch.setattr(budget, "SMALL_TILE_TOKENS", 10**9)
+        planned = plan("7b", window=32768, **asked)
     assert planned.fits == (chip == "V100-32")
     # Whatever is proposed is in float32 too, by this chip or more of them.
     others = [other for each in (planned, plan("7b", window=8192, **asked)) for other in each.others]
     assert others and all(other.job.regime.compute == 4 for other in others)
     with pytest.raises(UserError, match=f"{chip} does not.*use --precision float32"):
         plan("7b", window=32768, precision="bfloat16-stochastic", **asked)
+
+
+def test_eight_billion_on_four_bits_train_at_65536_in_24_gb_since_mlps_go_in_tiles(monkeypatch, capsys) -> None:
+    """It was 0.7 GiB short, and tiles began at 98,304 tokens."""
+    asked = dict(gpus="4090", mode="lora", base_bits=4, batch_size=1)
+    half, planned = (plan("llama-3-8b", window=window, **asked) for window in (32768, 65536))
+    assert half.fits and half.job.tiles == 1
+    assert planned.fits and planned.job.tiles == 8
+    show_plan(planned)
+    assert "the MLP in 8" in capsys.readouterr().out
+    # The last product, 4096 x 14336, is computed again; the gate and up are whether or not there are tiles.
+    whole = replace(planned.job, tiled=False)
+    dearer = planned.time.recomputed - step_time(whole, planned.rates, planned.chip).recomputed
+    rate = planned.rates.matrix * planned.rates.sustained
+    assert dearer == pytest.approx(32 * 2 * 4096 * 14336 * 65536 / rate)
+    monkeypatch.setattr(budget, "SMALL_TILE_TOKENS", 10**9)
+    assert not plan("llama-3-8b", window=65536, **asked).fits
+
+
+def test_small_tiles_are_the_last_that_is_taken_to(named) -> None:
+    """A regime that fits without them comes before one that does not; and nothing but inputs is kept by hand."""
+    asked = dict(window=32768, batch_size=8, gpus="5090", mode="lora")
+    left, exact = (plan(named("qwen3-8b"), **asked, optimizer=name) for name in ("auto", "adamw"))
+    assert (left.fits, left.job.recipe.optimizer, left.job.tiles) == (True, "adamw-8bit", 1)
+    assert (exact.fits, exact.job.tiles) == (True, 4)
+    asked = dict(batch_size=1, gpus="A100-40", mode="lora", activations="full", host_memory=NO_HOST)
+    tiles = {window: plan("llama-3-8b", window=window, **asked).job.tiles for window in (16384, 32768)}
+    assert tiles == {16384: 1, 32768: 4}
 
 
 def test_what_is_left_open_is_filled_in_and_nothing_else() -> None:

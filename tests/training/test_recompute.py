@@ -18,6 +18,7 @@ from ropewalk import testing
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner.choice import NOTHING, Kept, Room
+from ropewalk.settings import budget
 from ropewalk.settings.budget import mlp_tiles
 from ropewalk.training import census, host_memory, recompute
 from ropewalk.training.activations import ActivationMemory, reserved_bytes
@@ -296,7 +297,13 @@ def test_results_in_the_hosts_memory_and_mlps_in_tiles_change_no_gradient(monkey
                     tolerance = 1e-5 * expected[name].abs().max().item()  # tiles change the order of sums
                     torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=tolerance)
             assert kept.host_bytes >= len(hosted) * BATCH * TOKENS * 64 * 4
-            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == int(compiled)
+            with kept.aside():
+                plain = gradients(root)
+            gradients(root)
+            assert all(torch.equal(value, expected[name]) for name, value in plain.items())
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == int(
+                compiled
+            )  # nor anew after a measurement
     finally:
         torch._dynamo.reset()
         kept.release()
@@ -387,7 +394,9 @@ def test_experts_are_not_tiled() -> None:
 
 
 def test_a_long_micro_batch_goes_in_tiles_and_a_short_one_does_not() -> None:
-    assert [mlp_tiles(tokens) for tokens in (2048, 65536, 131072, 262144)] == [1, 1, 4, 8]
+    lengths = (2048, 8192, 65536, 98304, 131072, 262144)
+    assert [mlp_tiles(tokens) for tokens in lengths] == [1, 1, 1, 3, 4, 8]
+    assert [mlp_tiles(tokens, short=True) for tokens in lengths] == [1, 4, 8, 12, 16, 32]
 
 
 def test_what_a_step_will_take_is_reserved_once() -> None:
@@ -399,15 +408,60 @@ def test_what_a_step_will_take_is_reserved_once() -> None:
     assert reserved_bytes(low, accumulated=False) == 0
 
 
-def test_full_checkpointing_of_a_long_window_has_its_mlps_in_tiles_on_a_gpu() -> None:
-    # As the planner reckons: else the widest results of all are there whole, and `full` takes more than `auto`.
-    tiles = {}
-    for kind in ("cpu", "cuda"):
-        loss = NextTokenLoss(testing.tiny("llama").train())
-        memory = ActivationMemory(loss, "full", Mesh(torch.device(kind)), torch.bfloat16, (1, 131072))
+@pytest.mark.parametrize(
+    ("kind", "tokens", "short", "tiles"),
+    [
+        ("cpu", 131072, False, [1]),
+        ("cuda", 131072, False, [4, 16]),  # the planner's too: else the widest results are there whole
+        ("cuda", 131072, True, [16]),
+        ("cuda", 65536, False, [1, 8]),
+        ("cuda", 32768, True, [4]),
+        ("cuda", 8000, True, [1]),
+    ],
+)
+def test_full_checkpointing_has_mlps_in_tiles_where_tokens_are_many_or_memory_is_short(
+    kind: str, tokens: int, short: bool, tiles: list[int], caplog
+) -> None:
+    """And takes to smaller ones where a step runs out of memory, once."""
+    loss, seen = NextTokenLoss(testing.tiny("llama").train()), list[int]()
+    memory = ActivationMemory(loss, "full", Mesh(torch.device(kind)), torch.bfloat16, (1, tokens), short=short)
+    with caplog.at_level("INFO", logger="ropewalk"):
         memory.settle()
-        tiles[kind] = memory._checkpointing.tiles.count
-    assert tiles == {"cpu": 1, "cuda": 4}
+        while not seen or memory.lower():
+            seen.append(memory._checkpointing.tiles.count)
+    assert seen == tiles and memory._checkpointing.kept == [NOTHING] * 2
+    told = [f"MLPs go through the sequence in {count} tiles" in caplog.text for count in (4, 8, 16)]
+    assert told == [count in tiles and (count, tokens) != (4, 131072) for count in (4, 8, 16)]
+
+
+def test_experts_are_given_up_on_at_once() -> None:
+    loss = NextTokenLoss(testing.tiny("mixtral").train())
+    memory = ActivationMemory(loss, "full", Mesh(torch.device("cuda")), torch.bfloat16, (1, 131072), short=True)
+    memory.settle()
+    assert memory._checkpointing.tiles.count == 1 and not memory.lower()
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_a_step_short_of_memory_goes_in_small_tiles_with_the_same_gradients(monkeypatch, short: bool) -> None:
+    """What was traced without tiles is kept by its number beside them; and each time that memory runs out less is there."""
+    monkeypatch.setattr(budget, "SMALL_TILE_TOKENS", 24)
+    root = NextTokenLoss(testing.tiny(num_hidden_layers=4).train())
+    expected = gradients(root)
+    checkpointing = recompute.SelectiveCheckpointing(root)
+    whole = {c.index: c.size for c in checkpointing.candidates(root.body, BATCH, TOKENS)}
+    checkpointing.settle(Room(-1 if short else sum(whole.values()), matrix=1.0), short=short)
+    assert checkpointing.tiles.count == (4 if short else 1)
+    while checkpointing.tiles.count == 1:
+        assert checkpointing.lower()
+    hidden = {index for index in whole if checkpointing.tiles.hides(index)}
+    assert hidden == {5, 6} and not any(hidden & (kept or set()) for kept in checkpointing.kept)
+    for _ in range(2):
+        for name, value in gradients(root).items():
+            tolerance = 1e-5 * expected[name].abs().max().item()  # tiles change the order of sums
+            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=tolerance)
+        while checkpointing.lower():
+            pass
+    assert not any(checkpointing.kept) and checkpointing.tiles.count == 4
 
 
 def test_what_several_devices_take_is_reserved() -> None:

@@ -13,7 +13,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
-from ropewalk.planner import regimes
+from ropewalk.planner import plan, regimes
 from ropewalk.settings import train as train_settings
 from ropewalk.training import TrainSettings, regime, train
 
@@ -69,6 +69,20 @@ def test_a_gpu_that_knows_no_bfloat16_computes_in_float32(seven, caplog) -> None
     assert "knows no bfloat16" in caplog.messages[0]
     with pytest.raises(UserError, match="bfloat16 needs GPUs that know bfloat16 .*use --precision float32"):
         seven(31.7, capability=(7, 5), precision="bfloat16", optimizer="adamw")
+
+
+@pytest.mark.parametrize("taken", [0, 20])
+@pytest.mark.parametrize(("window", "short"), [(16384, False), (32768, True)])
+def test_whether_memory_is_short_is_the_planners_word_before_and_after_the_model_is_loaded(
+    seven, tmp_path, monkeypatch, taken: float, window: int, short: bool
+) -> None:
+    """Weights and states that this process holds on the card by now are in the plan, and not beside it."""
+    options = dict(window=window, mode="lora", batch_size=1, activations="full")
+    settings = dataclasses.replace(seven(35.4 - taken, **options), precision="bfloat16", optimizer="adamw")
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device=None: int(taken * GIB))
+    assert regime.is_short(settings, Checkpoint.open(tmp_path / "7b"), Mesh(torch.device("cuda"))) is short
+    planned = plan(tmp_path / "7b", gpu_memory="36.4GiB", **options, precision="bfloat16", optimizer="adamw")
+    assert (planned.job.tiles > 1) is short
 
 
 def test_the_choice_is_one_line(seven, caplog) -> None:

@@ -14,6 +14,7 @@ import torch
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.settings import budget
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training import torchao_adamw, train
 from ropewalk.training.step import TrainingStep
@@ -139,6 +140,25 @@ def test_windows_at_a_time_are_given_up_last(place, tmp_path, monkeypatch):
     calm, pressed = trained(place / "lora-calm"), trained(tmp_path / "pressed")
     assert [loss for loss, _ in pressed[0]] == pytest.approx([loss for loss, _ in calm[0]], rel=1e-5)
     assert pressed[2][0] > 1 and pressed[2][1:] == [0, 0, 0]
+
+
+def test_mlps_in_small_tiles_are_among_what_is_taken_to(place, tmp_path, monkeypatch, caplog):
+    """Where nothing less lets the step live; sums are then taken in another order, so the last bits may differ."""
+    monkeypatch.setattr(budget, "SMALL_TILE_TOKENS", 64)
+    real = TrainingStep._forward_and_backward
+
+    def failing(self, rows, counted):
+        if self.activations._checkpointing.tiles.count == 1:
+            raise torch.OutOfMemoryError(ASKED)
+        return real(self, rows, counted)
+
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", failing)
+    with caplog.at_level("INFO", logger="ropewalk"):
+        train(place / "lora", out=tmp_path / "pressed", **SHARED | {"mode": "lora"})
+    calm, pressed = trained(place / "lora-calm"), trained(tmp_path / "pressed")
+    assert [loss for loss, _ in pressed[0]] == pytest.approx([loss for loss, _ in calm[0]], rel=1e-5)
+    assert pressed[2][0] > 1 and pressed[2][1:] == [0, 0, 0]
+    assert caplog.text.count("memory is short, so MLPs go through the sequence in 4 tiles") == 1
 
 
 def test_another_error_is_not_taken_for_a_shortage(base, tmp_path, monkeypatch):

@@ -5,14 +5,24 @@ out  a `Choice` for every layer: training's, and the planner's forecast of it
 
 Results are taken in the order of FLOPs saved per byte kept. The more is kept, the less is computed again, and the more layers must send
 theirs to the host: that costs nothing as long as the link is done before the arithmetic of the same pass, and what is left over is
-waited for. The choice is the one with the fewest seconds by this reckoning.
+waited for. The choice is the one with the fewest seconds by this reckoning. Where it would keep nothing, the MLP may go through the sequence in
+small tiles instead, which takes less of the card and computes the MLP again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
-from ropewalk.settings.budget import ATTENTION_COST, CONTENTION, ON_THE_WAY
+from ropewalk.settings.budget import (
+    ATTENTION_COST,
+    BACKWARD_RESULTS,
+    CONTENTION,
+    ON_THE_WAY,
+    TILE_RESULTS,
+    TILED_BACKWARD_RESULTS,
+    mlp_tiles,
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,9 @@ class Room:
     Attributes:
         card: bytes on the GPU, beyond every layer's input; below 0 if not even these fit. input: bytes of one layer's input.
         gradients: bytes that the backward pass makes beside what it frees. host: bytes of host memory; 0 for none.
-        matrix: FLOP/s of the arithmetic. link: bytes/s between GPU and host, one way at a time.
+        matrix: FLOP/s of the arithmetic, as a whole step reaches them. link: bytes/s between GPU and host, one way at a time.
         passing: those of `card` that were only shown to be there for results on their way to the host.
+        loss: bytes that the loss takes, when no layer takes any for its backward pass.
     """
 
     card: int
@@ -61,14 +72,16 @@ class Room:
     matrix: float = 1.0
     link: float = 1.0
     passing: int = 0
+    loss: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """kept: what each layer keeps, first layer first. hosted: numbers of the layers that keep it, and their input, on the host."""
+    """kept: what each layer keeps, first layer first. hosted: numbers of the layers that keep it, and their input, on the host. tiles: of each MLP."""
 
     kept: tuple[Kept, ...]
     hosted: frozenset[int] = field(default_factory=frozenset)
+    tiles: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,12 +90,36 @@ class Layer:
 
     Attributes:
         candidates: its dear results. everything: bytes of all results, an upper bound of what keeping everything takes; 0 if not known.
-        cost: weighted FLOPs of its forward pass.
+        cost: weighted FLOPs of its forward pass. again: those that are computed again whatever is kept.
+        tiles: of the sequence that its MLP goes through one after the other. inside: bytes of the results that it has in all of them.
+        smaller: the same layer in smaller tiles, where memory is short; None if there are none.
     """
 
     candidates: tuple[Candidate, ...]
     everything: int = 0
     cost: float = 0.0
+    again: float = 0.0
+    tiles: int = 1
+    inside: int = 0
+    smaller: Layer | None = None
+
+    def in_tiles(self, tokens: float, mlp: Collection[int], again: float) -> Layer:
+        """The layer whose MLP goes through so many tokens in tiles if they are many, or if memory is short. What a tile computes is kept nowhere.
+
+        mlp: numbers of the MLP's operations. again: its weighted FLOPs.
+        """
+        outside = tuple(c for c in self.candidates if c.index not in mlp)
+        inside = sum(c.size for c in self.candidates if c.index in mlp)
+        large, small = (
+            self if tiles == 1 else replace(self, candidates=outside, again=again, tiles=tiles, inside=inside)
+            for tiles in (mlp_tiles(tokens), mlp_tiles(tokens, short=True))
+        )
+        return replace(large, smaller=small if small.tiles > large.tiles else None)
+
+    def workspace(self, loss: float) -> int:
+        """Bytes of the card that its backward pass takes, or the loss before that."""
+        results = TILED_BACKWARD_RESULTS if self.tiles > 1 else BACKWARD_RESULTS
+        return int(max(results * sum(c.size for c in self.candidates) + TILE_RESULTS * self.inside / self.tiles, loss))
 
     def groups(self) -> list[list[Candidate]]:
         """Candidates of the same FLOPs per byte go together; most first."""
@@ -95,17 +132,21 @@ class Layer:
 
 
 def choose(layer: Layer, count: int, room: Room) -> Choice:
-    """The choice for `count` layers that takes the fewest seconds within the room."""
+    """The choice for `count` layers that takes the fewest seconds within the room, or the least there is."""
+    if choices := _within(layer, count, room):  # of equals the first, which leaves the host alone
+        choice = min(choices, key=lambda choice: seconds(layer, choice, room))
+    else:  # nothing but the layers' inputs, and these on the host if it holds them
+        choice = Choice((NOTHING,) * count, frozenset(range(count) if 0 < count * room.input <= room.host else ()))
+    return replace(choice, tiles=layer.tiles)
+
+
+def _within(layer: Layer, count: int, room: Room) -> list[Choice]:
+    """Choices that the room holds."""
     card = room.card - room.passing
-    choices = [_on_the_card(layer, count, card)] if card >= 0 or not room.host else []
+    choices = [_on_the_card(layer, count, card)] if card >= 0 else []
     if room.host and not (choices and None in choices[0].kept):
         choices += _with_the_host(layer, count, room)
-    if not choices:  # the least there is: nothing but the layers' inputs, and these on the host if it holds them
-        hosted = range(count) if count * room.input <= room.host else ()
-        return Choice((NOTHING,) * count, frozenset(hosted))
-    return min(
-        choices, key=lambda choice: seconds(layer, choice, room)
-    )  # of equals the first, which leaves the host alone
+    return choices
 
 
 def _on_the_card(layer: Layer, count: int, room: int) -> Choice:
@@ -133,19 +174,21 @@ def _on_the_card(layer: Layer, count: int, room: int) -> Choice:
 
 
 def _with_the_host(layer: Layer, count: int, room: Room) -> list[Choice]:
-    """For each number of groups: all layers keep these, and so many of those on the host one group more, as far as there is room.
-
-    How many is tried in eighths, since the link may be the narrower place.
-    """
-    choices, less, size = [], frozenset[int](), room.input
+    """For each number of groups: all layers keep these, and as many of those on the host as is best one group more, as far as there is room."""
+    choices, less, size, again = [], frozenset[int](), room.input, layer.again + sum(c.cost for c in layer.candidates)
     for group in layer.groups():
-        more, more_size = less | {c.index for c in group}, size + sum(c.size for c in group)
-        hosted = _hosted(count, room, more_size)
-        fits = (room.host - hosted * size) // (more_size - size)
-        for tried in sorted({min(fits, hosted * eighth // 8) for eighth in range(9)}):
-            if hosted and tried >= 0:
-                choices.append(_mixed(count, hosted, tried, less, more))
-        less, size = more, more_size
+        more, extra, work = less | {c.index for c in group}, sum(c.size for c in group), sum(c.cost for c in group)
+        again -= work
+        hosted = _hosted(count, room, size + extra)
+        most = min(hosted, (room.host - hosted * size) // extra)
+        if hosted and most >= 0:
+            numbers = range(most + 1)  # the link may be the narrower place
+            took = [
+                _time(layer, count, room, count * again + (hosted - n) * work, hosted * size + n * extra)
+                for n in numbers
+            ]
+            choices.append(_mixed(count, hosted, took.index(min(took)), less, more))
+        less, size = more, size + extra
     hosted = _hosted(count, room, room.input)
     if 0 < hosted * room.input <= room.host:  # where there is room for inputs alone
         choices.append(_mixed(count, hosted, 0, frozenset(), frozenset()))
@@ -176,28 +219,37 @@ def seconds(layer: Layer, choice: Choice, room: Room) -> float:
     """What a choice adds to a step: what is computed again, and what is waited for."""
     cost = {c.index: c.cost for c in layer.candidates}
     again = sum(sum(cost.values()) - sum(cost[index] for index in kept) for kept in choice.kept if kept is not None)
+    again += len(choice.kept) * layer.again
     moved = sum(room.input + layer.size(choice.kept[number]) for number in choice.hosted)
-    forward = len(choice.kept) * layer.cost / room.matrix
+    return _time(layer, len(choice.kept), room, again, moved)
+
+
+def _time(layer: Layer, count: int, room: Room, again: float, moved: float) -> float:
+    """Of weighted FLOPs that are computed again and bytes that are moved each way."""
+    forward = count * layer.cost / room.matrix
     computed_again, one_way = again / room.matrix, moved / room.link
     waited = max(0.0, one_way - forward) + max(0.0, one_way - 2 * forward - computed_again)
     return computed_again + waited + 2 * CONTENTION * one_way
 
 
 class Settled:
-    """The choice for `count` layers, and what it becomes where the room turns out to be another than was reckoned."""
+    """The choice for `count` layers, and what it becomes where the room turns out to be another than was reckoned.
 
-    def __init__(self, layer: Layer, count: int, room: Room) -> None:
+    short: by plan the card does not hold the least that there is, unless in smaller tiles.
+    """
+
+    def __init__(self, layer: Layer, count: int, room: Room, *, short: bool = False) -> None:
         self._layer, self._count, self._room = layer, count, room
         self._step = max(1, max(abs(room.card), room.input * count) // 10)
-        self.choice = choose(layer, count, room)
+        self.choice = self._chosen(short)
 
     def lower(self, tried: int = 0) -> bool:
         """Keep less: a tenth of the room less, until that changes the choice. False if nothing is left to be given up.
 
         tried: how often this was not enough for the same step. Each time twice as much is given up, for every try costs a pass.
         """
-        while self._room.card > -self._count * self._room.input:
-            if self._changed(replace(self._room, card=self._room.card - (self._step << tried))):
+        while self._layer.smaller or self._room.card > -self._count * self._room.input:
+            if self._changed(replace(self._room, card=self._room.card - (self._step << tried)), short=True):
                 return True
         return False
 
@@ -215,8 +267,25 @@ class Settled:
         card = sum(stayed) - self._count * self._room.input + passing + size
         return self._changed(replace(self._room, card=max(card, self._room.card), passing=passing))
 
-    def _changed(self, room: Room) -> bool:
+    def _changed(self, room: Room, *, short: bool = False) -> bool:
         """Whether another room makes another choice."""
         before, self._room = self.choice, room
-        self.choice = choose(self._layer, self._count, room)
+        self.choice = self._chosen(short)
         return self.choice != before
+
+    def _chosen(self, short: bool) -> Choice:
+        """The choice; in smaller tiles from now on where that is faster, if nothing would be kept else or memory is known to be short.
+
+        short: a step did not fit, or does not by plan. Rooms alone are reckoned with caution: if one holds nothing, the least that there is is tried.
+        """
+        layer, count, room, smaller = self._layer, self._count, self._room, self._layer.smaller
+        choice = choose(layer, count, room)
+        if smaller is None or not (short or all(kept == NOTHING for kept in choice.kept)):
+            return choice
+        roomier = replace(room, card=room.card + layer.workspace(room.loss) - smaller.workspace(room.loss))
+        other = choose(smaller, count, roomier)
+        fits = _within(layer, count, room)
+        if (not fits and not short) or (fits and seconds(layer, choice, room) <= seconds(smaller, other, roomier)):
+            return choice
+        self._layer, self._room = smaller, roomier
+        return other

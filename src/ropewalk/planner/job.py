@@ -67,7 +67,7 @@ class ActivationChoice:
 
     name: as --activations has it, or what is kept in words. shares: by the product's name, the share of layers in which its output is kept.
     recompute: whether what is not kept is computed again in the backward pass; if not, everything is kept. away: by the product's name, the share of
-    layers in which it is kept on the host. hosted: the share of layers whose input is there.
+    layers in which it is kept on the host. hosted: the share of layers whose input is there. short: so little that the MLP goes in small tiles.
     """
 
     name: str
@@ -75,6 +75,7 @@ class ActivationChoice:
     recompute: bool = True
     away: Mapping[str, float] = field(default_factory=dict)
     hosted: float = 0.0
+    short: bool = False
 
 
 #: By the names of --activations: full checkpointing keeps nothing but each layer's input; none keeps everything.
@@ -123,7 +124,8 @@ class Job:
     @property
     def tiles(self) -> int:
         """Tiles of the sequence that a layer's MLP goes through one after the other; 1 for none."""
-        return mlp_tiles(self.tokens) if self.tiled and self.shape.experts == 1 else 1
+        tiled = self.tiled and self.shape.experts == 1 and self.activations.recompute
+        return mlp_tiles(self.tokens, short=self.activations.short) if tiled else 1
 
     @cached_property
     def regime(self) -> Regime:
@@ -243,7 +245,7 @@ def tensors(job: Job) -> dict[str, float]:
 def products(job: Job) -> dict[str, float]:
     """Bytes a token of the results of one layer's products and attention that can be kept."""
     every = tensors(job)
-    names = ["q", "k", "v", "attention"] + ["gate", "up"] * (job.tiles == 1)  # what a tile computes is kept nowhere
+    names = ("q", "k", "v", "attention", "gate", "up")
     return {name: every[name] for name in names if every[name]} | {"o": job.regime.compute * job.shape.width}
 
 

@@ -15,11 +15,10 @@ from ropewalk.planner.job import FULL, ActivationChoice, Job, products
 from ropewalk.planner.memory import CONTEXT, GIB, fits, step_memory
 from ropewalk.settings.budget import (
     ATTENTION_COST,
-    BACKWARD_RESULTS,
-    TILED_BACKWARD_RESULTS,
     gradients_wait,
     head_bytes,
     margin,
+    mlp_tiles,
     sliding_bytes,
     spare_after_a_step,
 )
@@ -35,19 +34,20 @@ def layer_of(job: Job) -> Layer:
     flops = {name: 2.0 * tokens * each for name, each in weights.items()} | {"attention": attention}
     sizes = products(job)
     candidates = [Candidate(index, name, flops[name], int(sizes[name] * tokens)) for index, name in enumerate(sizes)]
-    return Layer(tuple(candidates), cost=2.0 * tokens * sum(weights.values()) + ATTENTION_COST * attention)
+    layer = Layer(tuple(candidates), cost=2.0 * tokens * sum(weights.values()) + ATTENTION_COST * attention)
+    mlp = [name for name in ("gate", "up", "down") if name in weights]
+    if not job.tiled or job.shape.experts > 1:
+        return layer
+    return layer.in_tiles(tokens, [c.index for c in candidates if c.op in mlp], sum(flops[name] for name in mlp))
 
 
-def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
-    """Where results may go, as training/activations.py counts it when training begins."""
+def room_of(job: Job, layer: Layer, chip: Chip, rates: Rates) -> Room:
+    """Where results of such layers may go, as training/activations.py counts it when training begins."""
     shape, bare = job.shape, step_memory(replace(job, activations=FULL))
     gradients = job.trained / job.shards * job.regime.gradient
     wait = gradients_wait(job.recipe.batch, job.micro, job.dp)
     stream = shape.width * job.stream * job.tokens
-    factor = TILED_BACKWARD_RESULTS if job.tiles > 1 else BACKWARD_RESULTS
-    workspace = max(
-        factor * sum(products(job).values()) * job.tokens, head_bytes(job.tokens, shape.width, shape.vocabulary)
-    )
+    loss = int(head_bytes(job.tokens, shape.width, shape.vocabulary))
     reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
     if shape.slides(job.length):
         compute, alone = job.regime.compute, shape.slides_alone
@@ -58,16 +58,20 @@ def room_of(job: Job, chip: Chip, rates: Rates) -> Room:
         - CONTEXT
         - reserved
         - shape.layers * stream
-        - workspace
+        - layer.workspace(loss)
         - margin(shared=job.cp > 1)
     )
     host = job.host - bare.host if _reaches_host(job, chip) else 0
-    return Room(int(card), int(stream), int(gradients * (not wait)), max(0, int(host)), rates.matrix, rates.host_link)
+    gradients = int(gradients * (not wait))
+    return Room(
+        int(card), int(stream), gradients, max(0, int(host)), rates.matrix * rates.sustained, rates.host_link, loss=loss
+    )
 
 
 def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
     """The job with what training keeps: less where that turns out not to fit, more where the host is used and a step leaves memory free."""
-    settled = Settled(layer_of(job), job.shape.layers, room_of(job, chip, rates))
+    layer, short = layer_of(job), least_by_rule(job, chip).activations.short
+    settled = Settled(layer, job.shape.layers, room_of(job, layer, chip, rates), short=short)
     while not fits(chosen := by_choice(job, settled.choice), chip):
         if not settled.lower():
             return None
@@ -79,12 +83,15 @@ def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
 
 
 def least_by_rule(job: Job, chip: Chip) -> Job:
-    """The job with nothing kept but inputs: on the chip, or on the host if the chip does not hold them, whether or not either fits then."""
-    bare = replace(job, activations=FULL)
-    if fits(bare, chip) or not _reaches_host(job, chip):
-        return bare
+    """The job with nothing kept but inputs: on the chip, on the host if the chip does not hold them and this is left open, or so in small tiles; the last of these if none fits."""
     layers = job.shape.layers
-    return by_choice(job, Choice((NOTHING,) * layers, frozenset(range(layers))))
+    hosts = [(), range(layers)] if job.recipe.activations == "auto" and _reaches_host(job, chip) else [()]
+    *before, last = (
+        by_choice(job, Choice((NOTHING,) * layers, frozenset(hosted), tiles=mlp_tiles(job.tokens, short=short)))
+        for short in (False, True)
+        for hosted in hosts
+    )
+    return next((way for way in before if fits(way, chip)), last)
 
 
 def by_choice(job: Job, choice: Choice) -> Job:
@@ -110,6 +117,7 @@ def by_choice(job: Job, choice: Choice) -> Job:
             {name: count / layers for name, count in everywhere.items()},
             away={name: count / layers for name, count in away.items()},
             hosted=len(choice.hosted) / layers,
+            short=choice.tiles > mlp_tiles(job.tokens),
         ),
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ropewalk.errors import UserError
 from ropewalk.planner import machines
 from ropewalk.planner.chips import Chip, Rates
-from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
+from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.kept import kept_by_rule, least_by_rule
 from ropewalk.planner.memory import GIB, fits, step_memory
 from ropewalk.planner.regimes import AUTO, allowed
@@ -53,11 +53,6 @@ def choose(job: Job, chip: Chip, rates: Rates, *, cp: int | None, replicas: int 
             if rate > best_rate * 1.005:
                 fastest, best_rate = settled, rate
     return (fastest, True) if fastest is not None else (smallest, False)
-
-
-def _least_kept(job: Job) -> ActivationChoice:
-    """What has to be kept at least, by --activations."""
-    return NONE if job.recipe.activations == "none" else FULL
 
 
 def is_divided(job: Job, cp: int | None) -> bool:
@@ -127,16 +122,14 @@ def _with_activations(job: Job, chip: Chip, rates: Rates) -> Job | None:
     """The job with what training would keep, or with what was asked for; None if that does not fit."""
     if job.recipe.activations == "auto":
         return kept_by_rule(job, chip, rates)
-    job = replace(job, activations=_least_kept(job))
-    return job if fits(job, chip) else None
+    job, enough = least(job, chip)
+    return job if enough else None
 
 
 def least(job: Job, chip: Chip) -> tuple[Job, bool]:
     """The job with as little kept as can be, on the chip or with the host's help, and whether that fits."""
-    if job.recipe.activations == "auto":
-        bare = least_by_rule(job, chip)
-    else:
-        bare = replace(job, activations=_least_kept(job))
+    everything = job.recipe.activations == "none"
+    bare = replace(job, activations=NONE) if everything else least_by_rule(job, chip)
     return bare, fits(bare, chip)
 
 

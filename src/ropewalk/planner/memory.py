@@ -175,9 +175,16 @@ def _copies(job: Job) -> tuple[float, float]:
 def _workspace(job: Job) -> float:
     """Bytes that one layer's backward pass needs beyond what was kept: its tensors computed again, and gradients of a few of them."""
     every = tensors(job)
-    gradients = every["up"] / job.tiles * (1 if job.fused else 2) + 2 * every["input"]
+    # A tile is not compiled, and has three gradients of its width and the activation beside what is computed again.
+    widths = 3 + job.fused if job.tiles > 1 else 2 - job.fused
+    gradients = every["up"] / job.tiles * widths + 2 * every["input"]
     # One weight gradient in the precision of the arithmetic before it is added to the others.
     largest = max(job.shape.products.values()) / job.shape.active * job.regime.compute
+    summed = 0.0
+    # Of the MLP's weights, over tiles: in float32, and a tile's. Of a sharded layer as much is reckoned with as whole gradients.
+    if job.tiles > 1 and job.recipe.mode != "lora" and job.gpus == 1:
+        mlp = sum(job.shape.products.get(name, 0.0) for name in ("gate", "up", "down"))
+        summed = mlp * (4 + job.regime.compute)
     unpacked = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
     shape, gathered = job.shape, 0.0
     if job.cp > 1:
@@ -192,6 +199,7 @@ def _workspace(job: Job) -> float:
     return (
         (recomputed_bytes(job) + gradients) * job.tokens
         + largest * (job.regime.compute != job.regime.gradient)
+        + summed
         + unpacked
         + gathered
     )

@@ -216,6 +216,7 @@ class Plan:
             **chosen,
             **layout_,
             "activations": self.job.activations.name,
+            "tiles": self.job.tiles,
             "hurdles": list(self.job.shape.hurdles),
             "memory": {**vars(self.memory), "needed": self.memory.total, "available": self.chip.memory * GIB},
             **{name: value if self.timed else None for name, value in timed.items()},
@@ -262,7 +263,7 @@ def plan(settings: PlanSettings) -> Plan:
     job, fits = regimes.first_that_fits(
         regimes.allowed(settings, gpus=job.gpus),
         lambda recipe: layout.choose(job.with_recipe(recipe), chip, rates, cp=settings.cp, replicas=settings.replicas),
-        lambda job: step_memory(job).total,
+        lambda job: layout.least(job, chip)[0].activations.short,
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
     fixed = settings.cp, settings.replicas

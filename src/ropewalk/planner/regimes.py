@@ -21,7 +21,6 @@ from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.recipe import Recipe
 
 R = TypeVar("R", bound=Recipe)
-T = TypeVar("T")
 AUTO = "auto"
 _STOCHASTIC = "bfloat16-stochastic"
 #: (precision, optimiser) on a GPU, in the order in which they are tried.
@@ -101,19 +100,19 @@ def _allows(recipe: Recipe, precision: str, optimizer: str, gpus: int, every: bo
 
 
 def first_that_fits(
-    recipes: list[R], plan: Callable[[R], tuple[T, bool]], need: Callable[[T], float]
-) -> tuple[T, bool]:
-    """What `plan` makes of the first recipe that fits, and True; or of the one that needs least, and False.
+    recipes: list[R], plan: Callable[[R], tuple[Job, bool]], short: Callable[[Job], bool]
+) -> tuple[Job, bool]:
+    """What `plan` makes of the first recipe that fits, and True; or of the one that needs least, and False. What is short comes after what is not.
 
-    plan: what a recipe comes to, and whether that fits. need: bytes.
+    plan: what a recipe comes to, and whether that fits. short: whether it does in small tiles of the MLP alone.
     """
-    plans = []
+    fitting, others = list[Job](), list[Job]()
     for recipe in recipes:
-        planned, fits = plan(recipe)
-        if fits:
-            return planned, True
-        plans.append(planned)
-    return min(plans, key=need), False
+        job, fits = plan(recipe)
+        if fits and not short(job):
+            return job, True
+        (fitting if fits else others).append(job)
+    return (fitting[0], True) if fitting else (min(others, key=lambda job: step_memory(job).total), False)
 
 
 def refuse_without_torchao(recipe: Recipe, why: str) -> None:

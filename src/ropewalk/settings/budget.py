@@ -19,8 +19,8 @@ FOUR_BITS = 0.5 + 2 / 64
 ATTENTION_COST = 1.5
 #: The backward pass of one layer holds its results, their gradients and some copies: this many times the results.
 BACKWARD_RESULTS = 1.5
-#: The same of a layer whose MLP goes in tiles, where results are attention's and the projections' alone.
-TILED_BACKWARD_RESULTS = 2.2
+#: The same of a layer whose MLP goes in tiles, where results are attention's and the projections' alone; and of a tile, so many times its own.
+TILED_BACKWARD_RESULTS, TILE_RESULTS = 1.25, 3.5
 #: Bytes that stay free when a GPU is filled with activations: for cuDNN's and cuBLAS's own memory, and for fragmentation.
 MARGIN = 3 * 2**29
 #: And beside it where devices share a window: such a step cannot be begun again with less kept, and lasts minutes. By the driver's count a
@@ -28,6 +28,8 @@ MARGIN = 3 * 2**29
 SHARED_MARGIN = 4 * 2**30
 #: Tokens of one tile of a layer's MLP, where a micro batch has twice as many or more: larger tiles fill the matrix units no better.
 TILE_TOKENS = 32768
+#: And where memory is short (planner/choice.py): tiles of no more, four at least, from as many tokens on.
+SMALL_TILE_TOKENS = 8192
 #: Elements of queries, or of keys repeated for them, that attention in blocks gives a kernel at a time: 1 GiB in bfloat16.
 HEADS_AT_ONCE = 2**29
 #: Layers whose results are on their way to or from the host at the same time: two out or two back, and one that is computed.
@@ -83,9 +85,11 @@ def spare_after_a_step(free: float, *, shared: bool = False) -> int:
     return int(free) - MARGIN - margin(shared=shared)
 
 
-def mlp_tiles(tokens: float) -> int:
-    """Into how many tiles the MLP of a layer of so many tokens goes on a GPU; few are not worth computing them twice."""
+def mlp_tiles(tokens: float, *, short: bool = False) -> int:
+    """Into how many tiles the MLP of a layer of so many tokens goes on a GPU; few are not worth computing them twice, unless memory is `short`."""
     tiles = int(tokens // TILE_TOKENS)
+    if short and tokens >= SMALL_TILE_TOKENS:
+        return max(4, int(tokens // SMALL_TILE_TOKENS))
     return tiles if tiles > 2 else 1
 
 

@@ -4,13 +4,17 @@ in   the loss module, the shape of a micro batch, the device
 out  layers that keep what the memory there is holds; less, each time a step finds that it was too much
 
     auto   on a GPU everything if it fits, else what saves most work in the memory that is left; on a CPU everything
-    full   nothing but each layer's input, and of a long window the MLP in tiles: a third more work, least memory
+    full   nothing but each layer's input: a third more work, least memory
     none   everything: no work twice, most memory
+
+MLPs go in tiles of the sequence where the window is long, and in small ones where a step would not fit else, unless everything is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -22,7 +26,8 @@ from ropewalk.attention_ops.transformers import attend_in_blocks, is_replaceable
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.layers import key_width, layout_of, query_width
-from ropewalk.planner.choice import NOTHING, Room
+from ropewalk.planner.chips import SUSTAINED
+from ropewalk.planner.choice import Room
 from ropewalk.settings.budget import (
     COMPILED_FLOPS,
     COMPILED_WEIGHTS,
@@ -38,6 +43,8 @@ from ropewalk.settings.budget import (
 from ropewalk.training import recompute, throughput
 from ropewalk.training.host_link import link_rate
 
+_logger = logging.getLogger(__name__)
+
 
 class ActivationMemory:
     """What the layers of a run keep.
@@ -45,7 +52,7 @@ class ActivationMemory:
     loss: the loss module, not yet sharded. setting: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
     shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device.
     accumulated: whether a step adds up the gradients of several micro batches. documents: whether attention ends within a row, so that layers
-    that slide are given a mask.
+    that slide are given a mask. short: as in `Settled`.
     """
 
     def __init__(
@@ -59,9 +66,11 @@ class ActivationMemory:
         work: float = 0.0,
         accumulated: bool = True,
         documents: bool = False,
+        short: bool = False,
     ) -> None:
         self._loss, self._setting, self._mesh, self._compute, self._shape = loss, setting, mesh, compute, shape
         self._accumulated, self._documents, self._on_gpu = accumulated, documents, mesh.device.type == "cuda"
+        self._short = short
         large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
         compiled = self._on_gpu and (large or work >= COMPILED_FLOPS)
         self._checkpointing = None if setting == "none" else recompute.SelectiveCheckpointing(loss, compiled=compiled)
@@ -90,14 +99,13 @@ class ActivationMemory:
         if self._checkpointing is None:
             return
         if self._setting == "full":
-            if self._on_gpu:
-                self._checkpointing.tile(mlp_tiles(self._shape[0] * self._shape[1]))
-            self._checkpointing.keep([NOTHING] * len(self._checkpointing.layers))
+            self._checkpointing.settle_least(math.prod(self._shape) * self._on_gpu, short=self._short)
         elif self._traced:
             room = self._room()
             everyone = ranks.everyones(room)
             least = {"card": min(each.card for each in everyone), "host": min(each.host for each in everyone)}
-            self._checkpointing.settle(replace(room, **least))
+            self._checkpointing.settle(replace(room, **least), short=self._short)
+        self._say_tiles(mlp_tiles(math.prod(self._shape)))
 
     def lower(self, tried: int = 0) -> bool:
         """Keep less from the next pass on; False if nothing is left that could be given up. tried: as in `Settled.lower`."""
@@ -108,7 +116,19 @@ class ActivationMemory:
                 return False
             self._trace()
             self._checkpointing.settle(Room(len(self._checkpointing.layers) * self._checkpointing.layer.everything))
-        return self._checkpointing.lower(tried)
+        before = self._checkpointing.tiles.count
+        lower = self._checkpointing.lower(tried)
+        self._say_tiles(before)
+        return lower
+
+    def _say_tiles(self, before: int) -> None:
+        """Say it where MLPs go in more tiles than before."""
+        assert self._checkpointing is not None
+        tiles = self._checkpointing.tiles.count
+        if tiles > before and self._mesh.main:
+            _logger.info(
+                f"memory is short, so MLPs go through the sequence in {tiles} tiles, each of which is computed twice"
+            )
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -189,9 +209,9 @@ def gpu_room(
     """
     card = recompute.free_bytes(device, checkpointing, stream=stream, head=head, reserved=reserved)
     if not checkpointing.compiled:
-        return Room(card, stream)
-    rate = throughput.matrix_rate(device, compute) or 1.0
-    return Room(card, stream, gradients, host_room(processes), rate, link_rate(device))
+        return Room(card, stream, loss=head)
+    rate = SUSTAINED * (throughput.matrix_rate(device, compute) or 1.0)
+    return Room(card, stream, gradients, host_room(processes), rate, link_rate(device), loss=head)
 
 
 def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:

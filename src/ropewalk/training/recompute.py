@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from ropewalk.model import devices
 from ropewalk.model.layers import decoder_layers
 from ropewalk.planner.choice import Candidate, Choice, Kept, Layer, Room, Settled
-from ropewalk.settings.budget import BACKWARD_RESULTS, MARGIN, TILED_BACKWARD_RESULTS, mlp_tiles
+from ropewalk.settings.budget import MARGIN
 from ropewalk.training.census import census_of, is_expensive
 from ropewalk.training.host_memory import HostMemory
 from ropewalk.training.tiles import Tiles, tile, tileable
@@ -107,7 +107,7 @@ class SelectiveCheckpointing:
         """Set what each layer keeps, first layer first; and which layers keep it in the host's memory."""
         if len(by_layer) != len(self.layers):
             raise ValueError(f"one choice a layer: {len(self.layers)} layers, {len(by_layer)} choices")
-        self.choice = Choice(tuple(by_layer), frozenset(hosted))
+        self.choice = Choice(tuple(by_layer), frozenset(hosted), self.tiles.count)
         if self.choice.hosted:
             self._host = self._host or HostMemory(next(self.layers[0].parameters()).device)
             self._host.use(self.choice.hosted)
@@ -127,12 +127,14 @@ class SelectiveCheckpointing:
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """While the block runs, every layer has its own forward, and its MLP no tiles."""
-        tiles, chosen = self.tiles.count, [layer.__dict__.pop("forward", None) for layer in self.layers]
-        self.tile(1)
+        mlps = self._mlps()
+        tiled, chosen = [type(mlp) for mlp in mlps], [layer.__dict__.pop("forward", None) for layer in self.layers]
+        tile(mlps, 1)
         try:
             yield
         finally:
-            self.tile(tiles)
+            for mlp, kind in zip(mlps, tiled, strict=True):
+                mlp.__class__ = kind  # the very class that was compiled, or each time would be compiled anew
             for layer, forward in zip(self.layers, chosen, strict=True):
                 if forward is not None:
                     layer.forward = forward
@@ -147,12 +149,27 @@ class SelectiveCheckpointing:
             self._host.use(())
             self._host = None
 
-    def settle(self, room: Room) -> None:
-        """Keep what saves most within the room."""
-        self._settled = Settled(self.layer, len(self.layers), room)
+    def settle(self, room: Room, *, short: bool = False) -> None:
+        """Keep what saves most within the room. short: as in `Settled`."""
+        self._settled = Settled(self.layer, len(self.layers), room, short=short)
         self._keep(self._settled.choice)
 
+    def settle_least(self, tokens: int, *, short: bool) -> None:
+        """Keep each layer's input alone, MLPs in tiles where tokens are many, or memory is."""
+        self.layer = Layer(()).in_tiles(self._tileable(tokens), (), 0.0)
+        self.settle(Room(-1), short=short)
+
+    def _mlps(self) -> list[nn.Module]:
+        """Those that can go in tiles."""
+        return [mlp for layer in self.layers if (mlp := tileable(layer)) is not None]
+
+    def _tileable(self, tokens: int) -> int:
+        """Tokens that MLPs may go through in tiles; 0 if not all layers have one that can."""
+        return tokens if len(self._mlps()) == len(self.layers) else 0
+
     def _keep(self, choice: Choice) -> None:
+        if choice.tiles != self.tiles.count:
+            self.tile(choice.tiles)
         self.keep(choice.kept, choice.hosted)
 
     def lower(self, tried: int = 0) -> bool:
@@ -169,16 +186,14 @@ class SelectiveCheckpointing:
 
     def tile(self, count: int) -> None:
         """Have every layer's MLP go through the tokens in so many tiles, if it can."""
-        mlps = [mlp for layer in self.layers if (mlp := tileable(layer)) is not None]
-        count = count if len(mlps) == len(self.layers) else 1
-        if mlps:
-            tile(mlps, count)
+        count = count if self._tileable(1) else 1
+        tile(self._mlps(), count)
         self.tiles = replace(self.tiles, count=count)
 
     def candidates(
         self, body: nn.Module, batch: int, tokens: int, *, device: torch.device | None = None, sharing: int = 1
     ) -> list[Candidate]:
-        """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first; from then on its MLP goes in tiles.
+        """What one layer could keep for a micro batch of [batch, tokens], most FLOPs per byte first, as its MLP goes in tiles or not.
 
         device: where it will run, if the weights are not there yet; kernels, and so what can be kept, depend on it. sharing: devices that share the
         window.
@@ -189,10 +204,13 @@ class SelectiveCheckpointing:
         candidates = sorted(census.expensive[:-1], key=lambda c: -c.flops_per_byte)
         cost = sum(operation.cost for operation in census.expensive)
         self.tiles = Tiles(1, *census.marks)
-        self.tile(mlp_tiles(batch * tokens))
-        candidates = [c for c in candidates if not self.tiles.hides(c.index)]
-        self.layer = Layer(tuple(candidates), census.all_bytes, cost)
-        return candidates
+        mlp = [operation for operation in census.expensive if self.tiles.holds(operation.index)]
+        layer = Layer(tuple(candidates), census.all_bytes, cost)
+        self.layer = layer.in_tiles(
+            self._tileable(batch * tokens), {each.index for each in mlp}, sum(each.cost for each in mlp)
+        )
+        self.tile(self.layer.tiles)
+        return list(self.layer.candidates)
 
 
 def free_bytes(
@@ -203,6 +221,5 @@ def free_bytes(
     stream: bytes of one layer's input. head: bytes that the loss takes for itself. reserved: bytes that are not taken yet but will be
     and stay (gradients if they are accumulated).
     """
-    results = TILED_BACKWARD_RESULTS if checkpointing.tiles.count > 1 else BACKWARD_RESULTS
-    taken = max(int(results * sum(c.size for c in checkpointing.layer.candidates)), head)
-    return devices.free_bytes(device) - reserved - len(checkpointing.layers) * stream - taken - MARGIN
+    taken = len(checkpointing.layers) * stream + checkpointing.layer.workspace(head)
+    return devices.free_bytes(device) - reserved - taken - MARGIN

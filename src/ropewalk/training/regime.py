@@ -70,7 +70,9 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     except UserError:  # a family whose memory nobody can count
         return with_regime(settings, *_BEFORE)
     recipes, chip = allowed(_recipe(settings), gpus=mesh.world), card_here(mesh)
-    job, fits = first_that_fits(recipes, lambda recipe: least(first.with_recipe(recipe), chip), _needed)
+    job, fits = first_that_fits(
+        recipes, lambda recipe: least(first.with_recipe(recipe), chip), lambda job: job.activations.short
+    )
     _say(first, job, chip, fits, mesh)
     return with_regime(settings, job.recipe.precision, job.recipe.optimizer)
 
@@ -141,15 +143,25 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, *, on_
     return job.with_micro(settings.micro_batch or micro_windows(job.length, per_device, on_gpu=on_gpu))
 
 
+def is_short(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> bool:
+    """Whether by plan these devices hold the least that can be kept in small tiles of the MLP alone, or not even so; the model may be there by now."""
+    if mesh.device.type != "cuda":
+        return False
+    try:
+        return least(job_here(settings, checkpoint, mesh), card_here(mesh))[0].activations.short
+    except UserError:  # a family whose memory nobody can count
+        return False
+
+
 def card_here(mesh: Mesh) -> Chip:
     """The device with least free memory, as a chip."""
     return _card(mesh, min(ranks.everyones(_room(mesh))))
 
 
 def _room(mesh: Mesh) -> int:
-    """Bytes of this process's device; what CUDA has taken already for it is in every plan."""
+    """Bytes that this process may take of its device; what it has taken already, for CUDA too, is in every plan."""
     free, total = torch.cuda.mem_get_info(mesh.device)
-    return int(min(total, free + CONTEXT))
+    return int(min(total, free + torch.cuda.memory_reserved(mesh.device) + CONTEXT))
 
 
 def _card(mesh: Mesh, room: int) -> Chip:

@@ -37,7 +37,7 @@ from ropewalk.training.activations import ActivationMemory
 from ropewalk.training.batch import Batches
 from ropewalk.training.deadline import Deadline
 from ropewalk.training.guard import Guard, Signals, blame
-from ropewalk.training.regime import what_fits
+from ropewalk.training.regime import is_short, what_fits
 from ropewalk.training.retry import too_little, until_it_fits
 from ropewalk.training.setup import StartingModel
 from ropewalk.training.short_context import ShortContext
@@ -109,6 +109,7 @@ class TrainingStep:
             work=tokens * self.flops / self._mesh.world,
             accumulated=gradients_wait(settings.batch, micro, self._mesh.data_size),
             documents=self._batches.in_documents,
+            short=is_short(settings, self._start.source, self._mesh),
         )
 
     def take(self, done: int, signals: Signals) -> StepResult:

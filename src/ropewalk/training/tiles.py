@@ -38,9 +38,13 @@ class Tiles:
     begin: int = 0
     end: int = 0
 
+    def holds(self, index: int) -> bool:
+        """Whether operation `index` of a layer without tiles is the MLP's."""
+        return self.begin <= index < self.end
+
     def hides(self, index: int) -> bool:
-        """Whether operation `index` of a layer without tiles is inside the operator."""
-        return self.count > 1 and self.begin <= index < self.end
+        """Whether it is inside the operator."""
+        return self.count > 1 and self.holds(index)
 
     def whole(self, index: int) -> int:
         """The number that operation `index` has in a layer without tiles."""
