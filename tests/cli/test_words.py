@@ -449,11 +449,32 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path,
             "16 vectors, 8 at first and 4 in each of 2 generations",
         ),
         (["evaluate", model, "--size", "small", *common], "1. passkey,"),
+        (
+            ["extend", model, "--window", "128", "--method", "linear", "--out", out, "--dry-run"],
+            "window 64 → 128 tokens, linear factor 2 into",
+        ),
         (["demo", "--out", out, "--dry-run"], "train it for 500 steps"),
     ):
         status, printed = said(capsys, *words)
         assert status == 0 and sentence in printed and "a dry run: nothing was written" in printed, printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_extend_says_what_the_command_comes_to_and_is_refused_as_it_is(trained, tmp_path, capsys) -> None:
+    words = ["extend", str(trained / "a"), "--window", "128", "--out", str(tmp_path / "o"), "--json"]
+    told = []
+    for more in (["--dry-run"], []):
+        cli.main([*words, *more])
+        told.append(json.loads(capsys.readouterr().out))
+    rehearsed, made = told
+    same = ("out", "measured", "family", "window", "original_window", "scaling", "parameters", "base")
+    assert {name: rehearsed[name] for name in same} == {name: made[name] for name in same}
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/config.json").write_bytes((trained / "a/config.json").read_bytes())
+    for model, window in ((trained / "a", "32"), (tmp_path / "bare", "128")):
+        words = ["extend", str(model), "--window", window, "--out", str(tmp_path / "p")]
+        assert said(capsys, *words) == said(capsys, *words, "--dry-run")
+    assert not (tmp_path / "p").exists()
 
 
 @pytest.mark.parametrize("mixed", [[], ["0.5"]])

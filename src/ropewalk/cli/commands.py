@@ -126,7 +126,7 @@ class Command:
 _TRAIN, _EVAL = ("train",), ("eval",)
 COMMANDS: dict[str, Command] = {
     "demo": Command(DemoSettings, make.demo, ("train", "report"), (DryRun,)),
-    "extend": Command(ExtendSettings, make.extend, _TRAIN, (AsJson,)),
+    "extend": Command(ExtendSettings, make.extend, _TRAIN, (DryRun, AsJson)),
     "search": Command(SearchSettings, make.search, _TRAIN, (DryRun,)),
     "train": Command(TrainSettings, make.train, _TRAIN, (DryRun,)),
     "merge": Command(MergeSettings, make.merge, _TRAIN),

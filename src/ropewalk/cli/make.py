@@ -34,6 +34,8 @@ def _made(options: Any, result: str, *advice: str) -> None:
 
 
 def extend(options: Any) -> None:
+    if options.dry_run:
+        return rehearse.extend(options)
     from ropewalk.model.extend import extend
     from ropewalk.records.evidence import evidence, of_choice
     from ropewalk.rope.scaling import InterpolatedTable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ropewalk.cli.terminal import say, tell
 from ropewalk.sentences import counted, joined
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
+from ropewalk.settings.extend import ExtendSettings
 from ropewalk.settings.pages import DemoSettings, DemoSizes
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.search import SearchSettings
@@ -19,6 +21,33 @@ from ropewalk.settings.train import TrainSettings
 _NOTHING = "a dry run: nothing was written"
 #: Tokens of a conversation that are shown.
 _SHOWN = 200
+
+
+def extend(options: Any) -> None:
+    """The model as it would be, after every check that the command makes before it writes."""
+    from ropewalk.checkpoint.file_limit import size_in_words
+    from ropewalk.checkpoint.rope_config import RopeConfig
+    from ropewalk.model.extend import prepared
+    from ropewalk.records.evidence import evidence, of_choice
+
+    settings = ExtendSettings(**arguments(ExtendSettings, options))
+    extended = prepared(settings)
+    before, info = (extended.weights_of or extended).info, extended.info
+    is_rewritten = settings.convert_pickle and not extended.has_weights
+    sizes = [] if is_rewritten else [file.stat().st_size for file in extended.weight_files]
+    weights = (
+        "its weights as safetensors"
+        if is_rewritten
+        else f"weights ({size_in_words(sum(sizes))}) as links where the disk allows it"
+    )
+    if options.json:
+        return say(json.dumps({"out": str(options.out), "measured": evidence(info), **info.to_dict()}, indent=2))
+    if isinstance(extended.positions, RopeConfig):
+        tell(of_choice(settings.method, info))
+    say(
+        f"extend {before.name}, {info.family}, window {before.window} → {info.window} tokens, {info.method} factor {info.factor:g}\n"
+        f"into {settings.out}: config.json, README.md, tokenizer, {weights}\n{_NOTHING}"
+    )
 
 
 def train(options: Any) -> None:

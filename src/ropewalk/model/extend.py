@@ -47,35 +47,20 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    checkpoint = Checkpoint.open(settings.model, pickles=settings.convert_pickle, **settings.opening)
-    inputs = [*inputs_of(settings), checkpoint.path]
-    refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
-    if checkpoint.has_weights:  # else they may be pickled yet
-        refuse_quantised(checkpoint)
-    table = checkpoint.positions if isinstance(checkpoint.positions, PositionTable) else None
-    refuse_what_stops_transformers(checkpoint)
-    config_dict = extended_config(checkpoint, window=settings.window, options=settings)
-    if not checkpoint.trust_remote_code:
-        config_dict = without_code(config_dict)
-    # Only now, so that what the config alone refuses is said before transformers is imported.
+    extended = prepared(settings)
+    checkpoint, config_dict = extended.weights_of or extended, extended.config
     from ropewalk.model.carry import carry_the_rest, carry_weights, say_of_links, write_readme
-    from ropewalk.model.load import refuse_unknown_code, refuse_what_no_reader_loads
+    from ropewalk.model.load import refuse_what_no_reader_loads
     from ropewalk.model.position_table import interpolate_in_place
     from ropewalk.model.verify import verify_directory
 
-    refuse_unknown_code(checkpoint)  # one that needs its code is refused, so what is left can do without
-    warn_of_spellings(checkpoint, makes=True)
-    prove_extension(checkpoint, checkpoint.with_config(config_dict), settings)
-    if table is None:
-        _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
-        _warn_of_readers(config_dict)
-    refuse_damaged(checkpoint)
+    inputs = [*inputs_of(settings), checkpoint.path]
     with whole_directory(settings.out, overwrite=settings.overwrite, inputs=inputs) as beside:
         carry_weights(checkpoint, beside, convert_pickle=settings.convert_pickle)
         carry_the_rest(checkpoint, beside, window=settings.window)
         write_json(beside / "config.json", config_dict)
-        if table is not None:
-            config_dict = interpolate_in_place(beside, table, name=checkpoint.name)
+        if isinstance(checkpoint.positions, PositionTable):
+            config_dict = interpolate_in_place(beside, checkpoint.positions, name=checkpoint.name)
         written = Checkpoint(str(checkpoint), beside, config_dict, trust_remote_code=checkpoint.trust_remote_code)
         if not checkpoint.has_weights:  # they were pickled
             refuse_damaged(written)
@@ -86,6 +71,35 @@ def extend(settings: ExtendSettings) -> ModelInfo:
         run_file.write(settings, beside)
     say_of_links(Path(settings.out), checkpoint)
     return Checkpoint.open(settings.out).info
+
+
+def prepared(settings: ExtendSettings) -> Checkpoint:
+    """The checkpoint under its longer config, looked at and proved; nothing is written.
+
+    Raises:
+        UserError: as `extend`, whatever can be known before.
+    """
+    checkpoint = Checkpoint.open(settings.model, pickles=settings.convert_pickle, **settings.opening)
+    inputs = [*inputs_of(settings), checkpoint.path]
+    refuse_existing(settings.out, overwrite=settings.overwrite, inputs=inputs)
+    if checkpoint.has_weights:  # else they may be pickled yet
+        refuse_quantised(checkpoint)
+    refuse_what_stops_transformers(checkpoint)
+    config_dict = extended_config(checkpoint, window=settings.window, options=settings)
+    if not checkpoint.trust_remote_code:
+        config_dict = without_code(config_dict)
+    # Only now, so that what the config alone refuses is said before transformers is imported.
+    from ropewalk.model.load import refuse_unknown_code
+
+    refuse_unknown_code(checkpoint)  # one that needs its code is refused, so what is left can do without
+    warn_of_spellings(checkpoint, makes=True)
+    extended = checkpoint.with_config(config_dict)
+    prove_extension(checkpoint, extended, settings)
+    if not isinstance(checkpoint.positions, PositionTable):
+        _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
+        _warn_of_readers(config_dict)
+    refuse_damaged(checkpoint)
+    return extended
 
 
 def _warn_of_readers(config_dict: dict[str, Any]) -> None:
