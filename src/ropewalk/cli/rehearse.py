@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.cli.terminal import say, tell
 from ropewalk.sentences import counted, joined
 from ropewalk.settings.command import arguments
@@ -27,6 +26,7 @@ _SHOWN = 200
 def extend(options: Any) -> None:
     """The model as it would be, after every check that the command makes before it writes."""
     from ropewalk.checkpoint.file_limit import size_in_words
+    from ropewalk.checkpoint.rope_config import RopeConfig
     from ropewalk.model.extend import prepared
     from ropewalk.records.evidence import evidence, of_choice
 
