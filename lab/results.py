@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cheaper
+import chosen
 import claims
 import explain
 import measures
@@ -34,7 +35,6 @@ from ropewalk.figures import style
 from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
 from ropewalk.records.evidence import Figures
-from ropewalk.records.format import signed
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,29 +245,19 @@ def _figures(seeds: list[Row], base: Row) -> dict[str, float]:
     return found | {name: run.settings[name] for name in recipe}
 
 
-#: Training tokens in the README's table.
-_README_BUDGETS = {0: "untrained", 5 * 2**20: "after 5 M tokens", 20 * 2**20: "after 20 M tokens"}
-
-
 def choice() -> str:
-    """The README's table: what `evidence` has of the methods that the command line offers, of the one real model at factor 4."""
+    """The README's table and figure: what `evidence` has of the one real model at factor 4."""
     methods = {
         case["model"]["scaling"]["method"]: {int(tokens): Figures(**each) for tokens, each in case["budgets"].items()}
         for case in evidence()
         if case["model"]["name"] == README_MODEL
         and case["model"]["window"] == FACTOR * case["model"]["original_window"]
     }
-    heads = [f"{words}: {what}" for words in _README_BUDGETS.values() for what in ("nats", "passkeys")]
-    lines = []
-    for method, budgets in sorted(methods.items(), key=lambda each: -each[1][0].passkeys if 0 in each[1] else 0):
-        if method in EXTENDING:
-            cells = [cell for tokens in _README_BUDGETS for cell in _cells(budgets.get(tokens))]
-            lines.append((f"{SCALINGS[method].label} (`{method}`)", *cells))
-    return table(("method", *heads), lines)
-
-
-def _cells(figures: Figures | None) -> tuple[str, str]:
-    return (signed(figures.damage, 2), figures.found) if figures else ("", "")
+    save(chosen.figure(methods), FIGURES / "lab-methods.svg")
+    picture = (
+        "![Passkeys found in the new window by the loss in the old one, method by method](docs/figures/lab-methods.svg)"
+    )
+    return f"{chosen.lines(methods)}\n\n{picture}"
 
 
 def _redraw(path: Path, text: str) -> None:

@@ -80,7 +80,7 @@ def test_the_readme_names_the_recipe_that_its_table_was_measured_with():
         )
     at_20 = {method: cases[method].budgets[20 * 2**20].learning_rate for method in ("yarn", "abf", "linear")}
     assert at_20 == {"yarn": 3e-4, "abf": 3e-4, "linear": 1e-3}
-    assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4`" in text
+    assert "--window 32k --steps 40 --batch-size 16 --learning-rate 3e-4 " in text
     assert "(3e-4 for YaRN and ABF; Position Interpolation's is 1e-3" in text
     wider = {
         case.model.window: case.budgets[0].passkeys
@@ -308,6 +308,19 @@ def test_what_the_readme_says_of_interpolation_is_in_the_records():
     assert at_20["nats up to 0"] == at_20["nats; held up to 0.02"] == claims.HELD
     assert at_20["nats at L' above the control's at L; held up to 0"] == "**did not**"
     assert at_20["nats above the control's; held up to 0.02"] == "**did not**"
+
+
+def test_the_readme_says_of_lab_2k_what_a_page_of_its_longest_rows_says(tmp_path):
+    rows = [LAB / "records/a/lab-2k/none.jsonl", *LAB.glob("records/c/lab-2k/[yl]*-x4-100M-*.jsonl")]
+    page = report(rows, tmp_path / "page.html", paper=False).read_text(encoding="utf-8")
+    text = " ".join(results.README.read_text(encoding="utf-8").split())
+    (said,) = re.findall(r"PI ×4 wins by perplexity: −(\S+) \(95\u202f% interval −(\S+) to −(\S+)\) nats", page)
+    assert f"{said[0]} in the new one ({said[2]} to {said[1]})" in text and "a page names PI there" in text
+    cases = {case.model.method: case for case in evidence.cases() if case.model.name == "lab-2k" and case.model.window == 8192}  # fmt: skip
+    shares = [
+        share(cases[method].budgets[100 * 2**20].passkeys).replace("\u202f", " ") for method in ("yarn", "linear")
+    ]
+    assert "(YaRN {}, PI {}; three seeds)".format(*shares) in text
 
 
 def test_shares_are_written_alike_in_the_readme_and_on_the_page():
