@@ -111,6 +111,7 @@ class ActivationMemory:
         """Keep less from the next pass on; False if nothing is left that could be given up. tried: as in `Settled.lower`."""
         if self._checkpointing is None:
             return False
+        self._stepped = True  # a step that had to be begun again leaves nothing to spare
         if self._setting == "auto" and not self._traced:  # on a CPU, where everything was kept until now
             if self._mesh.world > 1:
                 return False
@@ -141,7 +142,10 @@ class ActivationMemory:
             self._loss.train()
 
     def after_step(self) -> None:
-        """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""
+        """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution.
+
+        Not if it was begun again: what was free when memory ran out, up to one large tensor and what lay between blocks, was not enough for it.
+        """
         first, self._stepped = not self._stepped, True
         if first and self._checkpointing is not None and self._traced and self._on_gpu:
             free, shared = throughput.spare_bytes(self._mesh.device), self._mesh.context_size > 1
