@@ -38,9 +38,10 @@ from ropewalk.settings.budget import (
     shared_window_bytes,
     sliding_bytes,
     spare_after_a_step,
+    unpacked_bytes,
     unsharded_bytes,
 )
-from ropewalk.training import recompute, throughput
+from ropewalk.training import low_bits, recompute, throughput
 from ropewalk.training.host_link import link_rate
 
 _logger = logging.getLogger(__name__)
@@ -161,6 +162,8 @@ class ActivationMemory:
         reserved = reserved_bytes(parameters, accumulated=self._accumulated)
         reserved += self._of_several(tokens)
         reserved += self._of_sliding()
+        packed, compiled = low_bits.packed(self._checkpointing.layers[0]), self._checkpointing.compiled
+        reserved += int(unpacked_bytes(packed, self._compute.itemsize, compiled=compiled))
         return gpu_room(
             self._checkpointing,
             self._mesh.device,
