@@ -428,7 +428,10 @@ def test_the_default_recipe_is_said_to_be_the_papers_and_a_measured_one_stands_b
     printed = capsys.readouterr().out
     assert "1000 steps of 128 windows (6.4 days) are the recipe of Chen et al." in printed
     assert "train --steps 200 --batch-size 64 --learning-rate 0.0003, here 419 million tokens, about" in printed
-    assert "(lab-2k, 2048 to 8192 tokens, " in printed and "28\u202f% (3 seeds, by seed from 21\u202f% to 31\u202f%) in" in printed
+    assert (
+        "(lab-2k, 2048 to 8192 tokens, " in printed
+        and "28\u202f% (3 seeds, by seed from 21\u202f% to 31\u202f%) in" in printed
+    )
     assert "factor 16 (measured: 4); Chen et al. train 7B and 13B at a rate of 2e-05" in printed
     assert f", which cost {beside.cost:.0f} by the price given (" in printed
     dear = plan("llama-7b", **{**options, "price": 25.0})

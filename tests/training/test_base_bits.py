@@ -1,7 +1,9 @@
 """Adapters on weights in four bits: the rounding against the published code, and that what is saved is of the checkpoint's own weights."""
 
 import dataclasses
+import gc
 import importlib.util
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from ropewalk import merge, perplexity, records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -21,8 +24,14 @@ from ropewalk.model import load as loading
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
 from ropewalk.planner import plan
+from ropewalk.planner.choice import NOTHING
+from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
+from ropewalk.planner.shape import read_shape
+from ropewalk.settings import budget
+from ropewalk.settings.recipe import Recipe
 from ropewalk.training import TrainSettings, lora, low_bits, recompute, setup, train
+from ropewalk.training.activations import ActivationMemory
 
 DOCUMENTS = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
 OPTIONS = dict(data=DOCUMENTS, window=96, batch_size=2, learning_rate=1e-2, mode="lora", device="cpu", threads=1)
@@ -167,7 +176,11 @@ def test_it_learns_as_adapters_on_whole_weights_do(trained, tmp_path):
     base, out, _ = trained
     train(base, out=tmp_path / "whole", steps=4, **OPTIONS)
     low, whole = (
-        [json.loads(line)["loss"] for line in (place / "records.jsonl").read_text().splitlines() if '"loss"' in line]
+        [
+            json.loads(line)["loss"]
+            for line in (place / "records.jsonl").read_text().splitlines()
+            if '"kind":"step"' in line
+        ]
         for place in (out, tmp_path / "whole")
     )
     assert whole[0] - whole[-1] > 0.1
@@ -211,3 +224,60 @@ def test_a_family_without_linear_layers_is_refused(tmp_path):
     with mock.patch.object(torch.nn, "Linear", dataclasses.make_dataclass("Nothing", [])):
         with pytest.raises(UserError, match="have none; leave it out"):
             low_bits.quantise(model, torch.device("cpu"))
+
+
+@in_bits
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_unpacked_is_what_the_allocator_gives_more_than_to_weights_of_two_bytes(
+    monkeypatch, compiled: bool
+) -> None:
+    """A step of adapters on four bits against the same on bfloat16, weights being large beside what 32 tokens take; training and plan reckon alike."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **_: compile_(f, backend="aot_eager", dynamic=False))
+    sizes = dict(window=32, hidden_size=256, intermediate_size=1024, num_hidden_layers=2, vocab_size=320)
+    ids, taken = torch.zeros(1, 32, dtype=torch.long), {}
+    for bits in (None, 4):
+        torch._dynamo.reset()
+        model = testing.tiny("llama", **sizes).to(torch.bfloat16).train()
+        if bits:
+            low_bits.quantise(model, torch.device("cpu"))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            root = NextTokenLoss(lora.add(model, rank=2, alpha=4))
+        recomputing = recompute.SelectiveCheckpointing(root, compiled=compiled)
+        recomputing.keep([NOTHING] * 2)
+
+        def step(root=root) -> None:
+            root.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = root(input_ids=ids, labels=ids)
+            loss.backward()
+
+        step()
+        root.zero_grad()
+        gc.collect()
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+            step()
+        events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+        changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+        taken[bits] = max(itertools.accumulate(changes))
+    packed = low_bits.packed(recomputing.layers[0])
+    reckoned = budget.unpacked_bytes(packed, 2, compiled=compiled)
+    assert taken[4] - taken[None] == pytest.approx(reckoned, rel=0.1)
+    shape = read_shape(model.config.to_dict(), name="x")
+    recipe = Recipe(window=32, mode="lora", base_bits=4, precision="bfloat16", optimizer="adamw")
+    assert sorted(Job(shape, recipe).packed) == sorted(packed)
+
+
+@in_bits
+def test_training_leaves_room_for_what_is_unpacked(monkeypatch) -> None:
+    """The same layers by their codes: the room is less by what unpacking takes, and by nothing else."""
+    monkeypatch.setattr(recompute, "free_bytes", lambda *args, reserved, **rest: -reserved)
+    model = testing.tiny().train()
+    low_bits.quantise(model, torch.device("cpu"))
+    loss = NextTokenLoss(lora.add(model, rank=2, alpha=4))
+    memory = ActivationMemory(loss, "full", Mesh(torch.device("cuda")), torch.bfloat16, (1, 32))
+    card = memory._room().card
+    monkeypatch.setattr(low_bits, "packed", lambda module: [])
+    assert (
+        memory._room().card - card == 2 * 64 * 128
+    )  # one matrix of the MLP; layers of so small a model are not compiled

@@ -20,7 +20,7 @@ from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner.choice import NOTHING, Kept, Room
 from ropewalk.settings import budget
 from ropewalk.settings.budget import mlp_tiles
-from ropewalk.training import census, host_memory, recompute
+from ropewalk.training import census, host_memory, recompute, throughput
 from ropewalk.training.activations import ActivationMemory, reserved_bytes
 from ropewalk.training.retry import until_it_fits
 
@@ -432,6 +432,24 @@ def test_full_checkpointing_has_mlps_in_tiles_where_tokens_are_many_or_memory_is
     assert seen == tiles and memory._checkpointing.kept == [NOTHING] * 2
     told = [f"MLPs go through the sequence in {count} tiles" in caplog.text for count in (4, 8, 16)]
     assert told == [count in tiles and (count, tokens) != (4, 131072) for count in (4, 8, 16)]
+
+
+@pytest.mark.parametrize("begun_again", [False, True])
+def test_what_a_step_left_free_is_given_out_unless_it_was_begun_again(monkeypatch, begun_again: bool) -> None:
+    """Seen from the peak, what was free when memory ran out looks spare: with tensors of 4 GiB the choice that had failed would be taken once more."""
+    monkeypatch.setattr(throughput, "spare_bytes", lambda device: 2**40)
+    loss = NextTokenLoss(testing.tiny(num_hidden_layers=4).train())
+    memory = ActivationMemory(loss, "full", Mesh(torch.device("cuda")), torch.bfloat16, (BATCH, TOKENS))
+    kept, given = memory._checkpointing, list[int]()
+    kept.candidates(loss.body, BATCH, TOKENS)
+    kept.settle(Room(sum(c.size for c in kept.layer.candidates)))
+    memory._traced = True
+    monkeypatch.setattr(kept, "spare", given.append)
+    if begun_again:
+        assert memory.lower()
+    for _ in range(2):
+        memory.after_step()
+    assert len(given) == (not begun_again)
 
 
 def test_experts_are_given_up_on_at_once() -> None:

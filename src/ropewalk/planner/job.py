@@ -172,14 +172,16 @@ class Job:
         return self.regime.compute if self.gpus == 1 else self.regime.weight
 
     @property
+    def packed(self) -> list[int]:
+        """Weights in each of a layer's matrices that are in four bits, where that is asked for, experts excepted (training/low_bits.py)."""
+        weights, single = self.shape.products, self.shape.experts == 1
+        packed = [size for name, size in weights.items() if single or name in ("q", "k", "v", "o")]
+        return packed if self.recipe.base_bits else []
+
+    @property
     def frozen_bytes(self) -> float:
-        """Of all weights that are not trained; the layers' matrices in four bits where that is asked for, experts excepted (training/low_bits.py)."""
-        frozen, low = self.shape.parameters - self.trained, 0.0
-        if self.recipe.base_bits:
-            weights, single = self.shape.products, self.shape.experts == 1
-            low = self.shape.layers * sum(
-                size for name, size in weights.items() if single or name in ("q", "k", "v", "o")
-            )
+        """Of all weights that are not trained."""
+        frozen, low = self.shape.parameters - self.trained, self.shape.layers * sum(self.packed)
         return low * FOUR_BITS + (frozen - low) * self.frozen
 
     @property

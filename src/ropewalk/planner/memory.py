@@ -20,6 +20,7 @@ from ropewalk.settings.budget import (
     calls_bytes,
     mask_bytes,
     shared_window_bytes,
+    unpacked_bytes,
     unsharded_bytes,
 )
 
@@ -185,7 +186,7 @@ def _workspace(job: Job) -> float:
     if job.tiles > 1 and job.recipe.mode != "lora" and job.gpus == 1:
         mlp = sum(job.shape.products.get(name, 0.0) for name in ("gate", "up", "down"))
         summed = mlp * (4 + job.regime.compute)
-    unpacked = 2 * largest if job.recipe.base_bits else 0.0  # of codes, for the product at hand and the next
+    unpacked = unpacked_bytes(job.packed, job.regime.compute, compiled=job.fused)
     shape, gathered = job.shape, 0.0
     if job.cp > 1:
         gathered = shared_window_bytes(job.tokens * job.cp, shape.kv_width, shape.query_width)

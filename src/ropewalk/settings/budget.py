@@ -5,6 +5,8 @@ Bytes, tokens, numbers of weights, floating-point operations.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 #: Elements of float32 logits that the loss forms at a time: 512 MiB.
 CHUNK_ELEMENTS = 2**27
 #: Bytes of logits that training forms at a time on a GPU, where their gradient takes their place. The head's gradient, 2 GiB in float32 for 128256
@@ -135,6 +137,18 @@ def shared_window_bytes(tokens: float, key_width: int, query_width: int) -> floa
     tokens: of the whole window. key_width, query_width: numbers in the keys and in the queries of a token, all heads together.
     """
     return 2 * (2 + 4) * tokens * key_width + calls_bytes(tokens, query_width, 2)
+
+
+def unpacked_bytes(weights: Collection[float], compute: int, *, compiled: bool) -> float:
+    """What a layer's weights in four bits take while it runs backward: for one product at a time, unless it is `compiled`.
+
+    torch.compile unpacks each weight once for two products, the one that is computed again and the one with its result's gradient, so that all lie
+    there when the first of the latter is done; one matrix at least is then unpacked no more or not yet.
+
+    weights: numbers of them in each matrix. compute: bytes of one in the arithmetic's precision.
+    """
+    largest = max(weights, default=0)
+    return compute * (sum(weights) - largest if compiled else largest)
 
 
 def unsharded_bytes(layer: float, tables: float, compute: int) -> float:

@@ -38,9 +38,10 @@ from ropewalk.settings.budget import (
     shared_window_bytes,
     sliding_bytes,
     spare_after_a_step,
+    unpacked_bytes,
     unsharded_bytes,
 )
-from ropewalk.training import recompute, throughput
+from ropewalk.training import low_bits, recompute, throughput
 from ropewalk.training.host_link import link_rate
 
 _logger = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class ActivationMemory:
         """Keep less from the next pass on; False if nothing is left that could be given up. tried: as in `Settled.lower`."""
         if self._checkpointing is None:
             return False
+        self._stepped = True  # a step that had to be begun again leaves nothing to spare
         if self._setting == "auto" and not self._traced:  # on a CPU, where everything was kept until now
             if self._mesh.world > 1:
                 return False
@@ -141,7 +143,10 @@ class ActivationMemory:
             self._loss.train()
 
     def after_step(self) -> None:
-        """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution."""
+        """After the first step, the following ones use what it left free: what was reckoned before it errs on the side of caution.
+
+        Not if it was begun again: what was free when memory ran out, up to one large tensor and what lay between blocks, was not enough for it.
+        """
         first, self._stepped = not self._stepped, True
         if first and self._checkpointing is not None and self._traced and self._on_gpu:
             free, shared = throughput.spare_bytes(self._mesh.device), self._mesh.context_size > 1
@@ -157,6 +162,8 @@ class ActivationMemory:
         reserved = reserved_bytes(parameters, accumulated=self._accumulated)
         reserved += self._of_several(tokens)
         reserved += self._of_sliding()
+        packed, compiled = low_bits.packed(self._checkpointing.layers[0]), self._checkpointing.compiled
+        reserved += int(unpacked_bytes(packed, self._compute.itemsize, compiled=compiled))
         return gpu_room(
             self._checkpointing,
             self._mesh.device,

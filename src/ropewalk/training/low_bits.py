@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ _BLOCK, _KIND = 64, "nf4"
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 
 
+@no_type_check  # as of the two below: a type checker's wrapper would be compiled with them
 class Linear4bit(nn.Linear):
     """A linear layer whose weight is frozen codes of four bits.
 
@@ -52,6 +53,7 @@ class Linear4bit(nn.Linear):
         return product if self.bias is None else product + self.bias.to(self.compute)
 
 
+@no_type_check
 class _Product(torch.autograd.Function):
     """A product that keeps the codes for its backward pass, and not the weights made of them."""
 
@@ -70,6 +72,7 @@ class _Product(torch.autograd.Function):
         return upstream @ _weight(codes, scales, ctx.shape, upstream.dtype), None, None, None
 
 
+@no_type_check
 def _weight(codes: Tensor, scales: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
     return torch.ops.bitsandbytes.dequantize_4bit(codes, scales.float(), _BLOCK, _KIND, shape, dtype)
 
@@ -117,10 +120,15 @@ def _quantised(model: nn.Module) -> dict[str, Linear4bit]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
 
 
+def packed(model: nn.Module) -> list[int]:
+    """Weights in each matrix of a model, or of a layer, that is in four bits."""
+    return [each.in_features * each.out_features for each in _quantised(model).values()]
+
+
 def uncounted(model: nn.Module) -> int:
     """Weights of a model beyond the numbers that its parameters hold."""
-    layers = _quantised(model).values()
-    return sum(each.in_features * each.out_features - each.weight.numel() - each.scales.numel() for each in layers)
+    held = sum(each.weight.numel() + each.scales.numel() for each in _quantised(model).values())
+    return sum(packed(model)) - held
 
 
 def restored(model: nn.Module, weights: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
