@@ -400,6 +400,8 @@ def test_a_row_that_is_cut_is_named_and_nothing_is_drawn_from_it(row, cut, told,
     there.write_text(cut(source.read_text(encoding="utf-8")), encoding="utf-8")
     os.utime(there, (1, 1))  # rows are read again when their file has changed
     monkeypatch.setattr(results, "RECORDS", tmp_path)
+    for written in ("EVIDENCE", "PAGE", "README", "FIGURES"):  # should it draw
+        monkeypatch.setattr(results, written, tmp_path / written)
     monkeypatch.setattr(sys, "argv", ["results.py"])
     with pytest.raises(SystemExit) as refused:
         results.main()
