@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ropewalk import UserError
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.chat_tokens import encode_conversations
 from ropewalk.data.conversations import SUMMARY_HEAD, SUMMARY_TAIL, Conversation
@@ -63,7 +64,10 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     arguments = options.parse_args()
     turn = arguments.window // 4
-    every = list(turns(sorted(arguments.pairs), load_tokenizer(Checkpoint.open(arguments.model)), turn))
+    try:
+        every = list(turns(sorted(arguments.pairs), load_tokenizer(Checkpoint.open(arguments.model)), turn))
+    except UserError as error:
+        options.error(str(error))
     random.Random(0).shuffle(every)
     every = every[: len(every) // 8 * 8]
     arguments.out.mkdir(parents=True, exist_ok=True)

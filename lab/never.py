@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import penalty
 import summaries
 from rows import MODES, Row, rows_in
 from run import grids, with_chosen_rates
@@ -17,7 +18,7 @@ from tables import budget
 from ropewalk.sentences import joined
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.written_numbers import tokens
-from ropewalk.suite.row import rows_of
+from ropewalk.suite.row import asked_of, rows_of
 
 #: The paper's largest factor, and the tokens of its 1000 steps of 64 windows of 8192.
 _FACTOR, _TOKENS = 32, 1000 * 64 * 8192
@@ -40,18 +41,26 @@ def sentences(records: Path) -> str:
 
 def _larger(rows: list[Row]) -> str:
     """What is larger than the largest model on record."""
-    size, name = max((row.parameters, row.name) for row in rows)
-    return f"models of more than {size / 1e6:.0f} million parameters ({name}, the largest of the records)"
+    row = _largest(rows)
+    return f"models of more than {row.parameters / 1e6:.0f} million parameters ({row.name}, the largest of the records)"
+
+
+def _largest(rows: list[Row]) -> Row:
+    """A row of the largest model, as it was before any step."""
+    return max(rows, key=lambda row: (row.parameters, not row.in_two_steps))
 
 
 def _absent(rows: list[Row], records: Path) -> Iterable[str]:
-    """What the paper or the grids have, and no row."""
-    asked = [row.asked for row in rows]
-    if (factor := max(each["factor"] for each in asked)) < _FACTOR:
-        yield f"the paper's ×{_FACTOR} (at most ×{factor:g})"
-    if (most := max(each["tokens"] for each in asked)) < _TOKENS:
-        yield f"the paper's 1000 steps of {budget(_TOKENS)} tokens in all (at most {budget(most)})"
-    if not any((records / summaries.LEVEL).glob("*.jsonl")):
+    """What the paper or the grids have, and no row; of factor, tokens and steps no row of the largest model."""
+    largest = _largest(rows).name
+    its = [row for row in rows if row.name == largest or row.name.startswith(f"{largest}-")]
+    if (factor := max(row.asked["factor"] for row in its)) < _FACTOR:
+        yield f"the paper's ×{_FACTOR} on {largest} (at most ×{factor:g})"
+    if (most := max(row.asked["tokens"] for row in its)) < _TOKENS:
+        yield f"the paper's 1000 steps of {budget(_TOKENS)} tokens in all on {largest} (at most {budget(most)})"
+    if not any(row.in_two_steps for row in its):
+        yield f"windows in two steps on {largest}"
+    if not summaries.section(records):
         yield "the paper's summaries (table 6) beside the first words of each document"
     names = {row.name for row in rows}
     asked_for = dict.fromkeys(
@@ -59,12 +68,9 @@ def _absent(rows: list[Row], records: Path) -> Iterable[str]:
     )  # those are made of others
     yield from (f"any row of {model}" for model in asked_for if model not in names)
     for mode, words in MODES.items():
-        if mode not in {each["mode"] for each in asked}:
+        if mode not in {row.asked["mode"] for row in rows}:
             yield words
-    if not any(row.in_two_steps for row in rows):
-        yield "windows in two steps"
-    if not any((records / "penalty").glob("*/*.jsonl")):
-        yield "a model pretrained with a penalty on |h_j|, the paper's open question"
+    yield from penalty.absent(records)
 
 
 def _left(records: Path) -> Iterable[str]:
@@ -77,12 +83,18 @@ def _left(records: Path) -> Iterable[str]:
         out = records / options.get("into", level) / options["model"]
         for part in with_chosen_rates(options | {"out": out}, records):
             there = counts.setdefault(f"{level}, {options['model']}", {})
-            there |= {row.name: (out / f"{row.name}.jsonl").is_file() for row in _rows(part)}
+            there |= {row.name: _is_measured(out / f"{row.name}.jsonl", part) for row in _rows(part)}
     for name, there in counts.items():
         absent = [f"`{row}`" for row, is_there in there.items() if not is_there]
         if absent:
             without = f" (without {joined(absent)})" if len(absent) < len(there) else ""
             yield f"{name}: {len(there) - len(absent)} of {len(there)}{without}"
+
+
+def _is_measured(path: Path, options: dict) -> bool:
+    """Whether a row lies there for which as much was asked; that it is whole, all readers of rows see to."""
+    asked = asked_of(path)
+    return asked is not None and {*options.get("measure", AblateSettings.measure)} <= {*asked["measure"]}
 
 
 def _rows(options: dict) -> list:

@@ -7,14 +7,13 @@ out  Markdown; losses are paired with those of the model of the same seed withou
 from __future__ import annotations
 
 import math
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from claims import HELD, verdict
 from rows import Row, base_of, rows_in
+from run import content
 from tables import bounded, table
 from trained_states import states
 
@@ -23,8 +22,10 @@ from ropewalk.records import format as number_format
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed
 from ropewalk.reports.paired import Bounded, ratio
+from ropewalk.sentences import joined
 
-_NAME = re.compile(r"hemp-(?P<steps>\d+)-h(?P<weight>.+)-s(?P<seed>\d+)")
+#: The weights, seeds and steps of the recipe; the page knows of no others.
+GRID = content()["penalty"]
 
 
 @dataclass(frozen=True)
@@ -73,35 +74,49 @@ QUESTIONS = (
 )
 
 
-def models_in(records: Path) -> dict[int, dict[float, dict[int, Model]]]:
-    """By steps, weight and seed; of a model that was measured in part nothing."""
-    found: dict[int, dict[float, dict[int, Model]]] = defaultdict(lambda: defaultdict(dict))
-    for directory in sorted((records / "penalty").glob("hemp-*")):
-        rows, name = rows_in(directory), _NAME.fullmatch(directory.name)
-        base = base_of(rows)
-        interpolated = {row.asked["factor"]: row for row in rows if row.asked["method"] == "linear"}
-        if base is not None and name is not None and {2, 4} <= set(interpolated):
-            found[int(name["steps"])][float(name["weight"])][int(name["seed"])] = Model(base, interpolated)
+def models_in(records: Path) -> dict[float, dict[int, Model]]:
+    """By weight and seed; of a weight of which not every seed was measured nothing."""
+    found: dict[float, dict[int, Model]] = {}
+    for weight in GRID["weights"]:
+        directories = {seed: records / f"penalty/hemp-{GRID['steps']}-h{weight:g}-s{seed}" for seed in GRID["seeds"]}
+        models = {seed: model for seed, directory in directories.items() if (model := _model(rows_in(directory)))}
+        if len(models) == len(directories):
+            found[weight] = models
     return found
 
 
-def section(records: Path) -> str:
-    """What each weight reads, and the verdicts, of the longest pretraining; nothing without models of both kinds."""
-    by_steps = models_in(records)
-    if not by_steps:
-        return ""
-    steps = max(by_steps)
-    found = dict(sorted(by_steps[steps].items()))
-    without = found.get(0.0, {})
-    paired = {
-        weight: [(model, without[seed]) for seed, model in models.items() if seed in without]
-        for weight, models in found.items()
-        if weight
+def _model(rows: list[Row]) -> Model | None:
+    base = base_of(rows)
+    interpolated = {row.asked["factor"]: row for row in rows if row.asked["method"] == "linear"}
+    return Model(base, interpolated) if base is not None and {2, 4} <= set(interpolated) else None
+
+
+def absent(records: Path) -> Iterable[str]:
+    """What of the question was never run: all of it without models of two weights, of which 0 is one; else weights."""
+    found = models_in(records)
+    if lacking := [f"{weight:g}" for weight in GRID["weights"] if weight not in found]:
+        words = f"of weight {joined(lacking)} by seeds {joined(GRID['seeds'])}"
+        question = "a model pretrained with a penalty on |h_j|, the paper's open question"
+        yield f"the penalty on |h_j| {words}" if _paired(found) else f"{question} (models {words} are not all there)"
+
+
+def _paired(found: dict[float, dict[int, Model]]) -> dict[float, list[tuple[Model, Model]]]:
+    """Of each weight above 0 its models, each with the one of its seed without the penalty."""
+    without = found.get(0.0)
+    if not without:
+        return {}
+    return {
+        weight: [(model, without[seed]) for seed, model in models.items()] for weight, models in found.items() if weight
     }
-    paired = {weight: pairs for weight, pairs in paired.items() if pairs}
+
+
+def section(records: Path) -> str:
+    """What each weight reads, and the verdicts; nothing without models of both kinds."""
+    found = models_in(records)
+    paired = _paired(found)
     if not paired:
         return ""
-    window = next(iter(without.values())).base.window
+    window = next(iter(found[0.0].values())).base.window
     heads = ["weight", "seeds", *(f"perplexity {times * window}" for times in (1, 2, 4))]
     heads += [
         *(f"PI, {times * window}" for times in (2, 4)),
@@ -114,7 +129,7 @@ def section(records: Path) -> str:
     answers = [[question.text, *map(question.cell, paired.values())] for question in QUESTIONS]
     about = (
         "Section 2.2 of the paper: with a ridge on the coefficients h_j of a score a(s) = Re Σ h_j exp(i s θ_j) a fit stays bounded beyond the distances it was fitted on; it knows of no pretraining that does so, and leaves it open. "
-        "Here hemp is pretrained with and without weight × Σ_j |h_j|² / d added to its loss, the mean over layers, heads and pairs of a query and a key ([pretrain.py](../recipes/hemp/pretrain.py)): the same corpus, the same rows in {steps} steps, the same first weights a seed "
+        f"Here hemp is pretrained with and without weight × Σ_j |h_j|² / d added to its loss, the mean over layers, heads and pairs of a query and a key ([pretrain.py](../recipes/hemp/pretrain.py)): the same corpus, the same rows in {GRID['steps']} steps, the same first weights a seed "
         f"(`python recipes/hemp/penalty.py --corpus build/hemp`). Nothing is fine-tuned. Held-out modules, {window} tokens is L; perplexities and scores are means over seeds, |h_j| and scores in the softmax's unit, of one document, beyond {window} as it is at {4 * window}."
     )
     return f"### A penalty on |h_j| in pretraining, hemp\n\n{about}\n\n{table(heads, lines)}\n\n{_ANSWERS}\n\n{table(['question', *told], answers)}"

@@ -31,6 +31,7 @@ import ways
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
 from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
+from ropewalk.errors import UserError
 from ropewalk.figures import style
 from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
@@ -266,10 +267,15 @@ def _redraw(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    lines = ",\n".join(json.dumps(case) for case in evidence())
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.parse_args()
+    try:
+        cases, drawn = evidence(), page()  # before anything is written
+    except UserError as error:
+        parser.error(str(error))
+    lines = ",\n".join(json.dumps(case) for case in cases)
     EVIDENCE.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    _redraw(PAGE, page())
+    _redraw(PAGE, drawn)
     _redraw(README, choice())
 
 

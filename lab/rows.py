@@ -15,14 +15,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ropewalk.errors import UserError
 from ropewalk.evals.intervals import share_interval
-from ropewalk.records import Benchmark, ContextGain, PasskeySummary, Perplexity, Records, Retrieval, Step, read
+from ropewalk.records import (
+    AttentionScores,
+    Benchmark,
+    ContextGain,
+    PasskeySummary,
+    Perplexity,
+    Records,
+    Retrieval,
+    Step,
+    read,
+)
 from ropewalk.records.variant import Variant
 from ropewalk.reports import damage
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.retrieval import FINDS
 from ropewalk.reports.validation import mean_loss
 from ropewalk.rope.scaling import SCALINGS
+from ropewalk.sentences import joined
+from ropewalk.suite.row import asked_of
 
 NAMES = {
     "none": "base",
@@ -31,6 +44,9 @@ NAMES = {
     "p-rope": "p-RoPE, fast pairs kept",
     "cope": "CoPE",
 }
+#: Of the harder retrieval set; evals/retrieval/facts.py has them, and needs torch.
+_FAMILIES = 4
+_WAY_OUT = "restore the file, or delete it and run the row again"
 #: Ways of training other than of every weight at whole windows.
 MODES = {"pose": "PoSE", "lora": "LoRA"}
 
@@ -112,11 +128,15 @@ class Row:
 
     @cached_property
     def retrieval(self) -> dict[int, tuple[int, int]]:
-        """Right answers and prompts of all families, by window."""
+        """Right answers and prompts of all families, by window; of a window that lacks a family nothing."""
         found: dict[int, list[Retrieval]] = defaultdict(list)
         for m in self.records.of(Retrieval):
             found[m.row.window].append(m.row)
-        return {window: (sum(r.successes for r in rows), sum(r.trials for r in rows)) for window, rows in found.items()}
+        return {
+            window: (sum(r.successes for r in rows), sum(r.trials for r in rows))
+            for window, rows in found.items()
+            if len(rows) == _FAMILIES
+        }
 
     @property
     def gain(self) -> ContextGain | None:
@@ -150,6 +170,32 @@ class Row:
         """On which it was trained together."""
         return self.asked.get("processes", 1)
 
+    def lacking(self) -> list[str]:
+        """What was to be measured, and is neither there nor said to be left out."""
+        asked, measure = self.asked, self.asked.get("measure", ())
+        ends = self.window, self.new_window
+        prompts = asked.get("prompt_windows") or ends
+        by_window = {
+            "perplexity": (self.perplexities, prompts if asked.get("windows") == "prompts" else ends),
+            "passkey": (self.passkeys, prompts),
+            "retrieval": (self.retrieval, prompts),
+        }
+        tasks = {task for m in self.records.of(Benchmark) for task in m.run.settings.get("tasks", [m.row.task])}
+        whole = {
+            "validation": self.validation is not None or not asked["tokens"] or not asked["validation"],
+            "gain": self.gain is not None,
+            "attention": bool(self.records.of(AttentionScores)),
+            "benchmarks": bool(tasks) and tasks == {*self.benchmarks},
+        }
+        names = [
+            f"{name} at {window}"
+            for name, (found, windows) in by_window.items()
+            for window in windows
+            if name in measure and window not in found
+        ]
+        names += [name for name in measure if not whole.get(name, True)]
+        return [name for name in names if name not in asked.get("left_out", {})]
+
     def device(self) -> str:
         return next(iter(self.records.runs.values())).device
 
@@ -168,7 +214,11 @@ class Row:
 
 
 def rows_in(*directories: Path) -> list[Row]:
-    """The rows of these grids; files of one name are one row, measured in several goes."""
+    """The rows of these grids; files of one name are one row, measured in several goes.
+
+    Raises:
+        UserError: what `_read` raises.
+    """
     files: dict[str, list[Path]] = defaultdict(list)
     for directory in directories:
         for path in sorted(directory.glob("*.jsonl")):
@@ -178,8 +228,34 @@ def rows_in(*directories: Path) -> list[Row]:
 
 @functools.cache
 def _read(*files: tuple[Path, int]) -> Row:
-    """A row; the times at which its files changed are for the cache."""
-    return Row(read([path for path, _ in files]))
+    """A row; the times at which its files changed are for the cache.
+
+    Raises:
+        UserError: a file is damaged, or holds less than its row was asked for.
+    """
+    if len(files) > 1:
+        for file in files:
+            _read(file)
+        return Row(read([path for path, _ in files]))
+    path, _ = files[0]
+    row = Row(whole_records(path))
+    if asked_of(path) is None or row.lacking():
+        lacking = joined(row.lacking()) if asked_of(path) else "the line that says what was asked for"
+        raise UserError(f"a row of the lab is drawn when it is whole, but {path} lacks {lacking}; {_WAY_OUT}")
+    return row
+
+
+def whole_records(path: Path) -> Records:
+    """A record file of which every line can be read.
+
+    Raises:
+        UserError: a line cannot, or the file ends in the middle of one.
+    """
+    records = read([path])
+    left_out = records.left_out
+    if left_out.damaged or left_out.headless or left_out.malformed or not path.read_bytes().endswith(b"\n"):
+        raise UserError(f"nothing is drawn from half of a file, but a line of {path} is cut or no record; {_WAY_OUT}")
+    return records
 
 
 def base_of(rows: Iterable[Row]) -> Row | None:

@@ -24,14 +24,14 @@ LAB = Path(__file__).parent
 _LOOK = 5
 
 
-def _content() -> dict[str, Any]:
+def content() -> dict[str, Any]:
     return tomllib.loads((LAB / "grids.toml").read_text(encoding="utf-8"))
 
 
 def grids(levels: list[str]) -> list[dict[str, Any]]:
     """The tables of these levels, in order; of all but `cpu` where none is named."""
-    content = _content()
-    tables = [content["common"] | table for table in content["grid"]]
+    common = content()["common"]
+    tables = [common | table for table in content()["grid"]]
     return [table for table in tables if (table["level"] in levels if levels else table["level"] != "cpu")]
 
 
@@ -50,7 +50,7 @@ def as_settings(table: dict[str, Any], records: Path) -> dict[str, Any] | None:
     options |= {name: str(data / options[name]) for name in ("benchmarks", "scores") if name in options}
     if model == "hemp":
         splits = {"data": "train", "test": "held_out", "validation": "validation"}
-        common = _content()["common"]
+        common = content()["common"]
         options |= {name: standard_library(split) for name, split in splits.items() if table[name] == common[name]}
     else:
         options["model"] = str(Path(os.environ.get("MODELS", "models")) / model)
@@ -174,7 +174,7 @@ def groups(names: list[str], together: int) -> list[str]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    levels = list(dict.fromkeys(table["level"] for table in _content()["grid"]))
+    levels = list(dict.fromkeys(table["level"] for table in content()["grid"]))
     options.add_argument(
         "--level",
         nargs="*",

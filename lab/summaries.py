@@ -14,13 +14,14 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from rows import whole_records
 from tables import bounded, table
 
 from ropewalk import UserError
 from ropewalk.evals.downstream.pairs import first
 from ropewalk.evals.downstream.rouge import SCORES, rouge
 from ropewalk.evals.intervals import documents_interval, scores_interval
-from ropewalk.records import Recorder, Summary, read
+from ropewalk.records import Recorder, Summary
 from ropewalk.records.format import fixed
 
 LEVEL = "summaries"
@@ -28,21 +29,27 @@ _WORDS = "first {} words"
 
 
 def add_first_words(path: Path, data: list[str], words: int) -> Summary:
-    """Score the first words of the documents that a file has summaries of, and put the row beside them.
+    """Score the first words of the documents that a file has summaries of, and put the row beside them, where it is not.
 
     Raises:
-        UserError: the file has no summaries, or they are of other documents.
+        UserError: the file is damaged or has no summaries, or they are of other documents; words are not above 0.
     """
-    measured = read([path]).of(Summary)
+    if words < 1:
+        raise UserError(f"a summary of the first words has 1 of them or more, got {words}; give other --words")
+    known = whole_records(path).of(Summary)
+    measured = [each for each in known if not _is_lead(each.row)]
     if not measured:
         raise UserError(f"{path} has no summaries; write them by `ropewalk summarize --out {path}`")
     row, run = measured[-1].row, measured[-1].run
     chosen = first(data, row.documents)
-    names = [document["name"] for document in row.per_document]
+    names = _documents(row)
     if [pair.name for pair in chosen] != names:
         raise UserError(
             f"{path} has summaries of other documents than {', '.join(data)}; give the --data that they are of"
         )
+    for each in known:
+        if each.row.decoding == _WORDS.format(words) and _documents(each.row) == names:
+            return each.row
     scores = [rouge(" ".join(pair.document.split()[:words]), pair.summary) for pair in chosen]
     columns = {name: np.array([each[name] for each in scores]) for name in SCORES}
     beside = dataclasses.replace(
@@ -54,6 +61,15 @@ def add_first_words(path: Path, data: list[str], words: int) -> Summary:
     )  # fmt: skip
     Recorder(path, run).add(beside)
     return beside
+
+
+def _is_lead(row: Summary) -> bool:
+    """Whether a row is of first words, which no model wrote."""
+    return row.decoding.startswith(_WORDS.partition("{")[0])
+
+
+def _documents(row: Summary) -> list[str]:
+    return [document["name"] for document in row.per_document]
 
 
 def section(records: Path) -> str:
@@ -69,19 +85,24 @@ def section(records: Path) -> str:
 
 
 def _table(path: Path) -> str:
-    rows = [measured.row for measured in read([path]).of(Summary)]
-    leads = {row.decoding: row for row in rows if row.decoding.startswith("first ")}
-    lead = next(iter(leads.values()), None)
+    rows = [measured.row for measured in whole_records(path).of(Summary)]
+    lead = next((row for row in rows if _is_lead(row)), None)
     names = {"rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "rougeLsum", "rouge_l_plain": "rougeL"}
     lines = []
     for row in rows:
-        above = _above(row, lead) if lead and row is not lead else ""
+        above = _above(row, lead) if lead and not _is_lead(row) else ""
         scores = [_points(getattr(row, name), row.intervals[name]) for name in names]
-        ended = f"{row.unfinished} of {row.documents}" if row is not lead else ""
+        ended = f"{row.unfinished} of {row.documents}" if not _is_lead(row) else ""
         lines.append([row.decoding, row.trained_on, *scores, above, ended])
     first_row = rows[0]
     about = f"{path.stem}: {first_row.documents} documents of {first_row.data}, {first_row.cut} of them cut to {first_row.document_tokens} tokens; summaries of at most {first_row.summary_tokens}."
-    heads = ["summary", "fine-tuned on", *names.values(), "ROUGE-1 above the first words", "unfinished"]
+    heads = [
+        "summary",
+        "fine-tuned on",
+        *names.values(),
+        f"ROUGE-1 above the {lead.decoding}" if lead else "",
+        "unfinished",
+    ]
     return f"{about}\n\n{table(heads, lines)}"
 
 
@@ -101,7 +122,10 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", required=True, help="the pairs that the summaries are of")
     parser.add_argument("--words", type=int, default=250)
     arguments = parser.parse_args()
-    found = add_first_words(arguments.records, arguments.data, arguments.words)
+    try:
+        found = add_first_words(arguments.records, arguments.data, arguments.words)
+    except UserError as error:
+        parser.error(str(error))
     print(f"{found.decoding}: " + ", ".join(f"{name} {100 * getattr(found, name):.1f}" for name in SCORES))
 
 

@@ -109,7 +109,7 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
 
 
 def rates_table(directory: Path) -> str:
-    """Validation loss by method and learning rate."""
+    """Validation loss by method and learning rate, and of which methods the best lies at an end of what was tried."""
     rows = [row for row in rows_in(directory) if row.validation is not None and row.asked["seed"] == 0]
     rates, best = sorted({row.asked["learning_rate"] for row in rows}), chosen_rates(directory)
     lines = []
@@ -118,7 +118,23 @@ def rates_table(directory: Path) -> str:
         chosen = best.get(group[0].asked["method"])
         cells = [f"**{losses[rate]}**" if rate == chosen and rate in losses else losses.get(rate, "") for rate in rates]
         lines.append([group[0].method, budget(group[0].asked["tokens"]), *cells])
-    return table(["method", "training tokens", *(f"{rate:g}" for rate in rates)], lines) if len(rates) > 1 else ""
+    if len(rates) < 2:
+        return ""
+    return f"{table(['method', 'training tokens', *(f'{rate:g}' for rate in rates)], lines)}\n\n{_at_ends(rows, best)}".rstrip()
+
+
+def _at_ends(rows: list[Row], best: dict[str, float]) -> str:
+    """Which methods were best at the highest or the lowest rate that was tried of them, in sentences; empty where none was."""
+    groups, ends = grouped(rows, lambda row: row.method), []
+    for word, end in (("highest", max), ("lowest", min)):
+        at_end = [
+            group[0].method
+            for group in groups
+            if best.get(group[0].asked["method"]) == end(row.asked["learning_rate"] for row in group)
+        ]
+        if at_end:
+            ends.append(f"The {word} rate that was tried was the best of {'; '.join(at_end)}.")
+    return " ".join([*ends, "Beyond it nothing was tried, so part of what these lack may be the rate."] if ends else [])
 
 
 def at_other_rates(directory: Path) -> str:

@@ -10,13 +10,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
-from tables import bounded, budget, factors_table, nats, order, seconds, shares, table
+from tables import bounded, budget, factors_table, nats, order, rates_table, seconds, shares, table
 
 from ropewalk.records import format as number_format
 from ropewalk.records.format import share
 from ropewalk.reports.paired import ratio
+from ropewalk.sentences import joined
 
 LEVELS = {"pose": "PoSE", "lora": "LoRA", "steps": "two steps"}
+_ABOUT = {
+    "PoSE": "PoSE reads {old} tokens at a time at positions of the new window and trains every weight, at the rate of whole windows.",
+    "LoRA": "LoRA trains adapters of rank 8, embeddings and norms, at the best of its own rates on validation.",
+    "two steps": "Two steps are half of the tokens at twice the old window, then half at the new one; their seconds are of the second, and the first one read other windows of the same books.",
+}
 
 
 def section(model: str, records: Path) -> str:
@@ -35,11 +41,19 @@ def section(model: str, records: Path) -> str:
     heads = ["method", "way", "training tokens", "rate", "seed", f"perplexity {old}", f"perplexity {new}"]
     heads += [f"above whole windows at {window}, nats" for window in (old, new)]
     heads += [f"damage at {old}, nats", f"passkey {old}", f"passkey {new}", f"retrieval {new}", "seconds"]
-    about = (
-        f"{model}, {old} → {new}, each way beside whole windows in one step, of the same method and as many tokens. PoSE reads {old} tokens at a time at "
-        f"positions of the new window and trains every weight, at the rate of whole windows; LoRA trains adapters of rank 8, embeddings and norms, at the best of its own rates on validation. Two steps are half of the tokens at twice the old window, then half at the new one; their seconds are of the second, and the first one read other windows of the same books. Perplexities are to be compared by the differences beside them, which are paired."
+    shown = [words for words in LEVELS.values() if any(line[1] == words for line in lines)]
+    parts = [
+        f"{model}, {old} → {new}, each way beside whole windows in one step, of the same method and as many tokens."
+    ]
+    parts += [_ABOUT[words].format(old=old) for words in shown]
+    parts += ["Perplexities are to be compared by the differences beside them, which are paired."]
+    found = f"### {joined(shown)}, {model}\n\n{' '.join(parts)}\n\n{table(heads, lines)}" if lines else ""
+    rates = rates_table(records / "lora" / model) if "LoRA" in shown else ""
+    return (
+        f"{found}\n\nLoRA's rates, by the mean validation loss at the old and the new window:\n\n{rates}"
+        if rates
+        else found
     )
-    return f"### PoSE, LoRA and two steps, {model}\n\n{about}\n\n{table(heads, lines)}" if lines else ""
 
 
 def widest(model: str, records: Path) -> str:

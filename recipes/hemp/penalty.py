@@ -7,8 +7,8 @@ out  build/penalty/hemp-STEPS-hWEIGHT-sSEED, models that differ in the penalty's
 Models are trained side by side, as many as asked for on every GPU, and each is measured when all are there. The same command goes on: what lies there is not
 made again. Nothing is chosen by these figures, so they are of held-out modules.
 
-    python recipes/hemp/penalty.py --corpus build/hemp                 # 9 models of 3000 steps
-    python recipes/hemp/penalty.py --corpus build/hemp --weights 0 0.01 --seeds 0 --steps 2 --pretrain "--batch 4 --eager"    # to see that it runs
+    python recipes/hemp/penalty.py --corpus build/hemp                 # 9 models of 3000 steps, as lab/grids.toml has them
+    python recipes/hemp/penalty.py --corpus build/hemp --smoke         # to see that it runs: 2 models of 2 steps, below build/penalty-smoke alone
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import torch
@@ -31,6 +32,16 @@ from ropewalk.data.stdlib import standard_library
 ROOT = Path(__file__).resolve().parents[2]
 #: Says which tokenizer tokenizer.json is of.
 _TOKENIZER = ROOT / "src/ropewalk/assets/hemp/tokenizer_config.json"
+#: Weights, seeds and steps, which the page waits for.
+GRID = tomllib.loads((ROOT / "lab/grids.toml").read_text(encoding="utf-8"))["penalty"]
+_SMOKE = {
+    "out": Path("build/penalty-smoke"),
+    "records": Path("build/penalty-smoke/records"),
+    "weights": [0.0, 0.01],
+    "seeds": [0],
+    "steps": 2,
+    "pretrain": "--batch 4 --eager",
+}
 
 
 def train(arguments: argparse.Namespace, models: dict[Path, tuple[float, int]]) -> None:
@@ -61,8 +72,8 @@ def train(arguments: argparse.Namespace, models: dict[Path, tuple[float, int]]) 
         shutil.copy(arguments.corpus / "tokenizer.json", out)
 
 
-def measure(out: Path, records: Path, test: Path) -> None:
-    """The rows of one model: as it is, and interpolated to 2 and 4 times its window."""
+def measure(out: Path, records: Path, test: Path, smoke: bool) -> None:
+    """The rows of one model: as it is, and interpolated to 2 and 4 times its window; of a smoke run perplexity alone, of one document."""
     ropewalk.ablate(
         out,
         test=[test],
@@ -71,9 +82,9 @@ def measure(out: Path, records: Path, test: Path) -> None:
         factors=[2, 4],
         windows="prompts",
         prompt_windows=[WINDOW, 2 * WINDOW, 4 * WINDOW],
-        measure=["perplexity", "attention"],
-        documents=14,
-        test_tokens=16 * WINDOW,
+        measure=["perplexity"] if smoke else ["perplexity", "attention"],
+        documents=1 if smoke else 14,
+        test_tokens=(4 if smoke else 16) * WINDOW,
     )
 
 
@@ -83,15 +94,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/penalty"))
     parser.add_argument("--records", type=Path, default=Path("lab/records/penalty"))
     parser.add_argument(
-        "--weights", type=float, nargs="*", default=[0.0, 0.001, 0.01], help="of the penalty; 0 is without"
+        "--weights", type=float, nargs="*", default=GRID["weights"], help="of the penalty; 0 is without"
     )
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--seeds", type=int, nargs="*", default=GRID["seeds"])
+    parser.add_argument("--steps", type=int, default=GRID["steps"])
     parser.add_argument("--together", type=int, default=9, help="models at a time on every GPU")
     parser.add_argument("--pretrain", default="", help="further options of pretrain.py, the same for all")
+    parser.add_argument("--smoke", action="store_true", help="to see that it runs: few steps and documents, another --out and --records")  # fmt: skip
+    if parser.parse_known_args()[0].smoke:
+        parser.set_defaults(**_SMOKE)
     arguments = parser.parse_args()
+    kind = "smoke" if arguments.smoke else "hemp"  # by which the page knows its models
     models = {
-        arguments.out / f"hemp-{arguments.steps}-h{weight:g}-s{seed}": (weight, seed)
+        arguments.out / f"{kind}-{arguments.steps}-h{weight:g}-s{seed}": (weight, seed)
         for seed in arguments.seeds
         for weight in arguments.weights
     }
@@ -101,7 +116,7 @@ def main() -> None:
     test.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     train(arguments, models)
     for out in models:
-        measure(out, arguments.records, test)
+        measure(out, arguments.records, test, arguments.smoke)
         print(f"{out.name}: measured", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -64,3 +65,28 @@ def test_models_of_one_seed_differ_by_the_penalty_alone(tmp_path, monkeypatch):
     assert names and all(torch.equal(without[name], again[name]) for name in without)
     sizes = [sum(float(each[name].float().square().sum()) for name in names) for each in (without, with_it)]
     assert sizes[1] < sizes[0]
+
+
+def test_a_smoke_run_leaves_nothing_that_the_page_would_take(tmp_path, monkeypatch):
+    """The names of lab/penalty.py are hemp-3000-hWEIGHT-sSEED in lab/records/penalty."""
+    spec = importlib.util.spec_from_file_location("hemp_penalty", ROOT / "recipes/hemp/penalty.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(recipe, "standard_library", lambda split: [])
+    monkeypatch.setattr(recipe, "train", lambda arguments, models: None)
+    ablated = []
+    monkeypatch.setattr(recipe.ropewalk, "ablate", lambda model, **asked: ablated.append(asked))
+
+    def rows_of(*options: str) -> list[str]:
+        ablated.clear()
+        monkeypatch.setattr(sys, "argv", ["penalty.py", "--corpus", "c", *options])
+        recipe.main()
+        return [str(asked["out"]) for asked in ablated]
+
+    smoke = rows_of("--smoke")
+    assert smoke == [f"build/penalty-smoke/records/smoke-2-h{weight}-s0" for weight in ("0", "0.01")]
+    assert {(asked["documents"], *asked["measure"]) for asked in ablated} == {(1, "perplexity")}
+    assert rows_of("--smoke", "--steps", "3000", "--records", "r", "--weights", "0") == ["r/smoke-3000-h0-s0"]
+    whole = rows_of()
+    assert len(whole) == 9 and "lab/records/penalty/hemp-3000-h0.001-s2" in whole

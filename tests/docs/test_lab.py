@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -304,6 +306,8 @@ def test_what_the_readme_says_of_interpolation_is_in_the_records():
     key = model.trained.passkeys[model.new]
     found = f"finds {share(key.accuracy)} of the passkeys ({share(key.low)} to {share(key.high)})"
     assert said in text and found in text
+    decision = (LAB.parent / "docs/decisions/063-auto-is-the-default.md").read_text(encoding="utf-8")
+    assert f"finds {share(key.accuracy)} of the passkeys (2 of 80)".replace("\u202f", " ") in decision
     at_20 = {claim.what: claim.cell(_column("smollm2-135m", 20)).split(":")[0] for claim in claims.CLAIMS}
     assert at_20["nats up to 0"] == at_20["nats; held up to 0.02"] == claims.HELD
     assert at_20["nats at L' above the control's at L; held up to 0"] == "**did not**"
@@ -349,29 +353,91 @@ def test_what_was_never_run_is_larger_than_the_largest_record():
     assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
 
 
-def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path):
+def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path, monkeypatch):
     (said,) = re.findall(r"^\*\*Never run:\*\* .*", _page(), re.MULTILINE)
-    for words in ("1000 steps", "table 6", "any row of gemma-3-270m", "penalty on |h_j|"):
+    for words in (
+        "×32 on smollm2-135m (at most ×16)",
+        "1000 steps",
+        "two steps on smollm2-135m",
+        "table 6",
+        "any row of gemma-3-270m",
+        "penalty on |h_j|",
+    ):
         assert words in said
-    for words in ("×32", "PoSE", "LoRA", "two steps", "lab-2k: "):
+    for words in ("PoSE", "LoRA", "lab-2k"):
         assert words not in said
     assert "smollm2-135m: 8 of 11 (without `direct-x4-100M-1e-3-s0`" in said
-    for name in ("summaries/lab-2k.jsonl", "penalty/hemp-3000-h0-s0/none.jsonl"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    asked = {"factor": 32.0, "tokens": 2**29}
-    names = ("gemma-3-270m", "smollm2-135m", "lab-2k", "hemp", "lab-2k")
+    monkeypatch.setattr(summaries, "section", lambda records: "one")
+    monkeypatch.setattr(penalty, "absent", lambda records: ())
+    sizes = {"gemma-3-270m": 4, "smollm2-135m": 3, "lab-2k": 2, "hemp": 1, "gemma-3-270m-yarn-65536": 4}
     modes = ("full", "lora", "pose", "full", "full")
     there = [
-        SimpleNamespace(name=name, asked=asked | {"mode": mode}, in_two_steps=name == "hemp")
-        for name, mode in zip(names, modes, strict=True)
+        SimpleNamespace(
+            name=name,
+            parameters=size,
+            asked={"factor": 32.0, "tokens": 2**29, "mode": mode},
+            in_two_steps=size != 3 and "-yarn" in name,
+        )
+        for (name, size), mode in zip(sizes.items(), modes, strict=True)
     ]
     assert list(never._absent(there, tmp_path)) == []
     assert list(never._absent([each for each in there if each.asked["mode"] != "lora"], tmp_path))[-1] == "LoRA"
-    assert list(never._absent([each for each in there if not each.in_two_steps], tmp_path)) == [
-        "any row of hemp",
-        "windows in two steps",
+    assert list(never._absent(there[:4], tmp_path)) == ["windows in two steps on gemma-3-270m"]
+    smaller = [
+        *there[1:4],
+        SimpleNamespace(**vars(there[0]) | {"asked": {"factor": 16.0, "tokens": 2**20, "mode": "full"}}),
     ]
+    assert list(never._absent(smaller, tmp_path))[:2] == [
+        "the paper's ×32 on gemma-3-270m (at most ×16)",
+        "the paper's 1000 steps of 500 M tokens in all on gemma-3-270m (at most 1 M)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "cut", "told"),
+    [
+        ("x32/lab-2k/none", lambda text: text[:3000], "cut or no record"),
+        ("x32/lab-2k/none", lambda text: text.rstrip("\n"), "cut or no record"),
+        ("x32/lab-2k/none", lambda text: _until(text, "passkey_summary", 2), "lacks passkey at 65536;"),
+        ("c/smollm2-135m/linear-x4-20M-1e-3-s0", lambda text: _until(text, "retrieval", 8), "lacks retrieval at 32768;"),
+        ("c/smollm2-135m/linear-x4-20M-1e-3-s1", lambda text: _until(text, "benchmark", 3), "lacks benchmarks;"),
+        ("slid/lab-2k/none", lambda text: _until(text, "perplexity", 2), "lacks perplexity at 2048 and"),
+        ("slid/lab-2k/none", lambda text: text.replace('"row":', '"other":'), "lacks the line that says"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_cut_is_named_and_nothing_is_drawn_from_it(row, cut, told, tmp_path, monkeypatch, capsys):
+    source, there = results.RECORDS / f"{row}.jsonl", tmp_path / "a/m/row.jsonl"
+    there.parent.mkdir(parents=True)
+    shutil.copy(source, there)
+    assert len(rows.rows_in(there.parent)) == 1
+    there.write_text(cut(source.read_text(encoding="utf-8")), encoding="utf-8")
+    os.utime(there, (1, 1))  # rows are read again when their file has changed
+    monkeypatch.setattr(results, "RECORDS", tmp_path)
+    for written in ("EVIDENCE", "PAGE", "README", "FIGURES"):  # should it draw
+        monkeypatch.setattr(results, written, tmp_path / written)
+    monkeypatch.setattr(sys, "argv", ["results.py"])
+    with pytest.raises(SystemExit) as refused:
+        results.main()
+    said = capsys.readouterr().err
+    assert refused.value.code == 2 and told in said and str(there) in said
+
+
+def _until(text: str, kind: str, number: int) -> str:
+    """The lines before the so manieth of a kind."""
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[: [at for at, line in enumerate(lines) if f'"kind":"{kind}"' in line][number - 1]])
+
+
+def test_harder_retrieval_has_as_many_families_as_a_whole_row():
+    from ropewalk.evals.retrieval import FAMILIES
+
+    assert len(FAMILIES) == rows._FAMILIES
+
+
+def test_a_row_that_was_measured_in_part_is_not_counted_as_measured(tmp_path):
+    path = results.RECORDS / "a/lab-2k/linear-x4-5M-3e-4-s0.jsonl"  # of level rates
+    assert never._is_measured(path, {"measure": ["validation"]}) and not never._is_measured(path, {})
+    assert not never._is_measured(tmp_path / "none.jsonl", {})
 
 
 def test_what_is_said_of_the_mixtures_retrieval_is_the_verdict_over_its_seeds():
@@ -449,6 +515,18 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
     assert (row.new_window, row.in_two_steps) == (8192, True)
 
 
+def test_the_rates_of_lora_are_on_the_page_and_only_ways_that_were_run_are_explained():
+    """Of lab-2k's PI the higher of two rates was best, of its YaRN the lower; of SmolLM2 nothing was made in two steps."""
+    lab, smollm = (ways.section(model, results.RECORDS) for model in ("lab-2k", "smollm2-135m"))
+    assert lab.startswith("### PoSE, LoRA and two steps, lab-2k\n") and "Two steps are half" in lab
+    assert "| PI, LoRA | 5 M | 3.8729 | **3.4814** |" in lab and "| YaRN, LoRA | 5 M | 3.3586 | **3.3300** |" in smollm
+    assert (
+        "The highest rate that was tried was the best of PI, LoRA. The lowest rate that was tried was the best of YaRN, LoRA."
+        in lab
+    )
+    assert smollm.startswith("### PoSE and LoRA, smollm2-135m\n") and "wo steps" not in smollm
+
+
 def test_the_paper_s_largest_factor_is_a_table_of_its_own(tmp_path):
     source = results.RECORDS / "b/lab-2k"
     for name, word in (("none", "none"), ("linear-x16-0", "linear")):
@@ -469,13 +547,23 @@ def test_the_penalty_is_judged_beside_the_model_of_the_same_seed_without_it(tmp_
             for factor in (2, 4):
                 lost = {1024: 0.05 * bool(weight)}
                 _shifted(source / "linear-x4-0.jsonl", out / f"linear-x{factor}-0.jsonl", lost, factor=float(factor))
-    assert list(penalty.models_in(tmp_path)) == [3000]
+            shutil.copytree(tmp_path / f"penalty/hemp-3000-h{weight}-s{seed}", tmp_path / f"smoke/penalty/hemp-2-h{weight}-s{seed}")  # fmt: skip
+    assert {weight: list(models) for weight, models in penalty.models_in(tmp_path).items()} == {
+        0: [0, 1, 2],
+        0.01: [0, 1, 2],
+    }
+    assert penalty.section(tmp_path / "smoke") == ""  # of two steps
+    assert list(penalty.absent(tmp_path)) == ["the penalty on |h_j| of weight 0.001 by seeds 0, 1 and 2"]
     found = penalty.section(tmp_path)
+    assert "the same rows in 3000 steps, " in found
     answers = {line.split(":")[0].strip("| "): line.split(" | ")[1] for line in found.splitlines() if "nats at" in line}
     assert answers["Extrapolation to four times is better"].startswith("**held**: −0.100 (−0.100 to −0.100)")
     assert answers["Its own window hardly suffers"].startswith("**did not**: 0.030")
     assert answers["Interpolation to four times, untrained, is better"].startswith("**did not**: 0.050")
-    assert penalty.section(tmp_path / "nothing") == ""
+    (tmp_path / "penalty/hemp-3000-h0.01-s2/linear-x4-0.jsonl").unlink()
+    assert penalty.section(tmp_path) == penalty.section(tmp_path / "nothing") == ""
+    (never_run,) = penalty.absent(tmp_path)
+    assert never_run.endswith("open question (models of weight 0.001 and 0.01 by seeds 0, 1 and 2 are not all there)")
 
 
 def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(tmp_path):
@@ -495,9 +583,37 @@ def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(t
     assert "| greedy | 50.0 (40.0 to 60.0) |" in found and "| first 3 words | 100.0 " in found
     assert "| −50.0 (−50.0 to −50.0) | 1 of 2 |" in found
     assert summaries.add_first_words(out, [str(pairs)], 4).rouge_1 == pytest.approx(6 / 7)  # F of 3/4 and 1
+    before = out.read_text(encoding="utf-8")
+    assert summaries.add_first_words(out, [str(pairs)], 3).rouge_1 == 1.0
+    assert out.read_text(encoding="utf-8") == before  # it is there
+    found = summaries.section(tmp_path)
+    assert "| ROUGE-1 above the first 3 words |" in found and found.count("| −50.0 (") == 1
+    (line,) = [line for line in found.splitlines() if line.startswith("| first 4 words |")]
+    assert line.endswith(" |  |  |")  # nothing is cut of it, and it is beside no other
     pairs.write_text(json.dumps({"document": "a b", "summary": "a"}) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match="summaries of other documents"):
         summaries.add_first_words(out, [str(pairs)], 3)
+    with pytest.raises(UserError, match="got 0; give other --words"):
+        summaries.add_first_words(out, [str(pairs)], 0)
+    out.write_text(before[:-9], encoding="utf-8")
+    for damaged in (lambda: summaries.section(tmp_path), lambda: summaries.add_first_words(out, [str(pairs)], 3)):
+        with pytest.raises(UserError, match=re.escape(str(out))):
+            damaged()
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (summaries, ["no.jsonl", "--data", "no.jsonl"]),
+        (conversations, ["hemp", "no.jsonl", "--window", "1k", "--out", "o"]),
+    ],
+)
+def test_a_missing_file_is_told_in_a_sentence(script, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script.__file__, *words])
+    with pytest.raises(SystemExit) as refused:
+        script.main()
+    assert refused.value.code == 2 and "no.jsonl" in capsys.readouterr().err
 
 
 def test_commands_of_the_readme_are_commands():
