@@ -61,11 +61,13 @@ def is_divided(job: Job, cp: int | None) -> bool:
 
 
 def refuse_undivided(job: Job, cp: int | None) -> None:
-    """Refuse a step that is not divided.
+    """Refuse a step that is not divided, or a window that is where training divides none.
 
     Raises:
         UserError: with what would be divisible.
     """
+    if (cp or 1) > 1 and job.shape.unshared:
+        raise UserError(job.shape.unshared)
     if is_divided(job, cp):
         return
     if cp is None:
@@ -90,7 +92,8 @@ def _cp_sizes(job: Job, cp: int | None) -> Iterator[int]:
     Every group must get the same number of windows a step, which training/setup.py demands, and a window must split into
     2 x cp equal parts (distributed/mesh.py).
     """
-    for size in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
+    most = 1 if job.shape.unshared else min(job.gpus, job.shape.heads)
+    for size in [cp] if cp else range(1, most + 1):
         even = job.shards % size == 0 and job.recipe.batch % (job.gpus // size) == 0
         if even and (size == 1 or job.length % (2 * size) == 0):
             yield size

@@ -17,7 +17,7 @@ from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
-from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, read_layers
+from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, not_shared, read_layers
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
@@ -51,6 +51,7 @@ class Shape:
         assumed: the family is none that is known by name, and was counted as Llama's.
         layout: which layers rotate and slide.
         rope: what its config says of RoPE, where the shape is of a model by its name (named.py).
+        unshared: why chips cannot share a window in training; empty where they can.
         hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
@@ -75,6 +76,7 @@ class Shape:
     stored: int | None = None
     assumed: bool = False
     layout: LayerLayout | None = None
+    unshared: str = ""
     hurdles: tuple[str, ...] = ()
     rope: RopeConfig | None = field(default=None, compare=False)
 
@@ -221,6 +223,7 @@ def read_shape(
         stored=stored,
         assumed=family.layers is None,
         layout=layout,
+        unshared="" if layout.is_plain else not_shared(kind),
         hurdles=hurdles(config, layout, original_window or window),
     )
     return _with_small(shape, layer_facts, text)
