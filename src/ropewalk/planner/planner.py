@@ -168,8 +168,11 @@ class Plan:
         fits = memory.total <= self.chip.memory * GIB and machines.takes(job)
         return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
 
-    def _first_that_fits(self, ways: Iterator[layout.Way]) -> Iterator[Plan]:
-        return itertools.islice((other for way in ways if (other := self._by(way)).fits), 1)
+    def _first_that_fits(self, choices: Iterator[list[layout.Way]]) -> Iterator[Plan]:
+        """Of the first of several choices in which any way fits the one that a plan takes of regimes that are left open."""
+        fitting = ((other for way in ways if (other := self._by(way)).fits) for ways in choices)
+        taken = (regimes.first_of(plans, lambda other: layout.is_short(other.job, self.chip)) for plans in fitting)
+        return itertools.islice(filter(None, taken), 1)
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -263,7 +266,7 @@ def plan(settings: PlanSettings) -> Plan:
     job, fits = regimes.first_that_fits(
         regimes.allowed(settings, gpus=job.gpus),
         lambda recipe: layout.choose(job.with_recipe(recipe), chip, rates, cp=settings.cp, replicas=settings.replicas),
-        lambda job: layout.least(job, chip)[0].activations.short,
+        lambda job: layout.is_short(job, chip),
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
     fixed = settings.cp, settings.replicas
