@@ -101,11 +101,23 @@ def test_the_papers_models_have_the_weights_that_llama_reports() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mistral-v0.1"])
 def test_a_token_costs_what_the_training_log_counts(family: str) -> None:
+    from ropewalk.training import lora
     from ropewalk.training.throughput import flops_per_token
 
     model = testing.tiny(family, window=64, num_key_value_heads=2)
     shape = read_shape(model.config.to_dict(), name="tiny")
     assert shape.flops(64) == pytest.approx(flops_per_token(model, 64), rel=1e-12)
+    adapted, plain = lora.add(model, rank=4, alpha=8), _job(shape, 64)
+    job = replace(plain, recipe=replace(plain.recipe, mode="lora"))
+    assert job.flops / 64 == pytest.approx(flops_per_token(adapted, 64), rel=1e-12)
+    assert job.flops < 0.9 * plain.flops
+
+
+@pytest.mark.parametrize("machine", ["H100", "5090", "4090", "A100-80"])
+def test_no_plan_of_adapters_does_more_than_the_card_can(machine: str) -> None:
+    for model, window in (("llama-13b", 4096), ("llama-3-8b", 16384)):
+        planned = plan(model, window=window, gpus=machine, mode="lora", base_bits=4, batch_size=8)
+        assert planned.fits and 0.3 < planned.mfu.measured < 0.85
 
 
 def test_layers_with_a_sliding_window_cost_less_attention() -> None:

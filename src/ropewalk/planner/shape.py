@@ -166,9 +166,21 @@ class Shape:
     def _attention(self, full: float, sliding: float) -> float:
         return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * sliding)
 
-    def flops(self, tokens: int) -> float:
-        """Of a training step, a token: 3 x (2 x weights without the embedding + 2 x layers x window x width), nothing recomputed."""
-        return 3.0 * (2.0 * self.active_weights + self.attention_flops(tokens))
+    def flops(self, tokens: int, frozen: int = 0) -> float:
+        """Of a training step, a token, by `needed_flops`. frozen: weights that it is multiplied by and that are not trained."""
+        return needed_flops(self.active_weights, frozen, self.attention_flops(tokens))
+
+    @property
+    def frozen_beside_adapters(self) -> int:
+        """Weights that a token is multiplied by and that adapters leave as they are: all but norms, and a head that is the embedding (training/lora.py)."""
+        return self.layers * sum(self.products.values()) + self.embedding * (not self.tied)
+
+
+def needed_flops(weights: float, frozen: float, attention: float) -> float:
+    """Operations of a training step that a token needs, which MFU is of: 3 x (2 x weights + attention's forward), nothing recomputed, for the backward pass is
+    twice the forward; of weights that are frozen 2 x, since nobody needs their gradient.
+    """
+    return 3.0 * (2.0 * weights + attention) - 2.0 * frozen
 
 
 def read_shape(
