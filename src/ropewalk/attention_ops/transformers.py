@@ -34,9 +34,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
 from ropewalk.attention_ops.blocks import Attend, attention
 from ropewalk.attention_ops.sliding import sliding_attention
-from ropewalk.checkpoint.layers import not_shared, slides_alone
+from ropewalk.checkpoint.layers import layers_of, not_shared, slides_alone
 from ropewalk.errors import UserError
-from ropewalk.model.layers import layout_of
 
 BLOCKS = "ropewalk"
 LAST_POSITIONS = last_positions.NAME
@@ -147,7 +146,7 @@ def is_plain_causal(model: Any) -> bool:
 
     Attention in blocks or in two parts would make another model of any other family.
     """
-    return is_replaceable(model) and layout_of(model).is_plain
+    return is_replaceable(model) and layers_of(model.config).is_plain
 
 
 def refuse_other_than_plain_causal(model: Any) -> None:

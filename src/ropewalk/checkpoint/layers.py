@@ -195,6 +195,13 @@ def read_layers(text: dict[str, Any]) -> LayerLayout:
     return LayerLayout(tuple(layers), tuple(own), alone=slides_alone(text) and not (sinks or family.own_attention))
 
 
+def layers_of(config: Any) -> LayerLayout:
+    """The same of a transformers config."""
+    text = config.get_text_config()
+    # GPT-2's dictionary has the number under another name.
+    return read_layers({**text.to_dict(), "num_hidden_layers": text.num_hidden_layers})
+
+
 def _layer_types(text: dict[str, Any], family: Family) -> list[str]:
     """The type of each layer, as the config lists them, or by the family's rule."""
     count = whole_number(text, "num_hidden_layers")
