@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -565,6 +566,25 @@ def test_a_dry_run_asks_the_disk_as_the_run_does(trained, tmp_path, capsys, monk
     assert (rehearsed[0], run[0]) == (2, 2) and "; 0.1 MiB are free there" in rehearsed[1]
     refusals = [printed.partition("what this run will write")[2] for _, printed in (rehearsed, run)]
     assert refusals[0] == refusals[1] and "has 0.1 MiB free; make room, or choose another --out" in refusals[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root on Linux")
+def test_a_dry_run_of_extend_asks_the_disk_which_links_take_nothing_of(trained, tmp_path, capsys, monkeypatch) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True).returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        words = ["extend", str(trained / "a"), "--window", "128", "--out", str(disk / "o")]
+        (rehearsed, printed), (run, _) = said(capsys, *words, "--dry-run"), said(capsys, *words)
+        assert (rehearsed, run) == (2, 2) and "its disk has 0.2 MiB free; make room" in printed
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, 2**18))  # as little as there was, for links
+    status, printed = said(capsys, *words, "--dry-run")
+    assert status == 0 and "as links" in printed
 
 
 def test_extend_prints_json(trained: Path, tmp_path: Path, capsys) -> None:

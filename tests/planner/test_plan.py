@@ -101,11 +101,23 @@ def test_the_papers_models_have_the_weights_that_llama_reports() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "mistral-v0.1"])
 def test_a_token_costs_what_the_training_log_counts(family: str) -> None:
+    from ropewalk.training import lora
     from ropewalk.training.throughput import flops_per_token
 
     model = testing.tiny(family, window=64, num_key_value_heads=2)
     shape = read_shape(model.config.to_dict(), name="tiny")
     assert shape.flops(64) == pytest.approx(flops_per_token(model, 64), rel=1e-12)
+    adapted, plain = lora.add(model, rank=4, alpha=8), _job(shape, 64)
+    job = replace(plain, recipe=replace(plain.recipe, mode="lora"))
+    assert job.flops / 64 == pytest.approx(flops_per_token(adapted, 64), rel=1e-12)
+    assert job.flops < 0.9 * plain.flops
+
+
+@pytest.mark.parametrize("machine", ["H100", "5090", "4090", "A100-80"])
+def test_no_plan_of_adapters_does_more_than_the_card_can(machine: str) -> None:
+    for model, window in (("llama-13b", 4096), ("llama-3-8b", 16384)):
+        planned = plan(model, window=window, gpus=machine, mode="lora", base_bits=4, batch_size=8)
+        assert planned.fits and 0.3 < planned.mfu.measured < 0.85
 
 
 def test_layers_with_a_sliding_window_cost_less_attention() -> None:
@@ -503,6 +515,71 @@ def test_a_plan_with_its_sliding_window_raised_is_of_the_model_that_is_trained(t
     made = ropewalk.extend(base, window=32, out=tmp_path / "longer", raise_sliding_window=True)
     assert (planned.info.original_window, planned.info.scaling) == (16, made.scaling)
     assert planned.job.shape.sliding_window == 32
+
+
+def _config_of(directory: Path, family: str, **keys: Any) -> str:
+    """A directory with a config.json alone, which is enough for a plan."""
+    directory.mkdir()
+    config = testing.tiny_config(family, window=64, **keys)
+    (directory / "config.json").write_text(config.to_json_string(use_diff=False), encoding="utf-8")
+    return str(directory)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "gemma2", "gpt_oss", "mistral-v0.1", "falcon-7b", "seed_oss"])
+def test_chips_share_a_window_in_a_plan_only_where_they_do_in_training(family: str, tmp_path: Path) -> None:
+    path = _config_of(tmp_path / "a", family)
+    asked = dict(window=2**20, batch_size=8)
+    planned = plan(path, gpus="8x3090", **asked)
+    assert planned.job.cp == 1 and all(row.job.cp == 1 for row in planned.others)
+    with pytest.raises(UserError, match="use --cp 1"):
+        plan(path, gpus="8x3090", cp=2, **asked)
+    with pytest.raises(UserError, match="2 chips cannot share 1 windows"):
+        plan(path, gpus="2x3090", window=2**20, batch_size=1)
+    llama = _config_of(tmp_path / "b", "llama")
+    assert plan(llama, gpus="2x3090", window=2**20, batch_size=1).job.cp == 2
+
+
+def test_chips_share_no_window_that_longrope_turns_by_the_farthest_position(tmp_path: Path) -> None:
+    scaling = dict(rope_type="longrope", short_factor=[1.0] * 8, long_factor=[2.0] * 8)
+    keys = dict(sliding_window=None, rope_parameters=scaling, original_max_position_embeddings=32)
+    path = _config_of(tmp_path / "a", "phi3", **keys)
+    asked = dict(gpus="2x3090", batch_size=2)
+    assert plan(path, cp=2, window=128, **asked).job.cp == 2  # auto takes another method, by one list of factors
+    with pytest.raises(UserError, match="rotate it by the same factors, and LongRoPE has others"):
+        plan(path, cp=2, window=64, **asked)
+    with pytest.raises(UserError, match="2 chips cannot share 1 windows"):
+        plan(path, window=64, gpus="2x3090", batch_size=1)
+
+
+@pytest.mark.parametrize("family", testing.PUBLISHED)
+def test_what_a_config_says_of_sharing_a_window_is_what_transformers_model_allows(family: str) -> None:
+    model = testing.tiny(family)
+    config, layout = model.config.get_text_config(), layout_of(model)
+    kinds = getattr(config, "layer_types", None) or [
+        "sliding" if getattr(config, "sliding_window", None) else "full_attention"
+    ]
+    full = all(kind == "full_attention" for kind in kinds)
+    replaceable = model._supports_sdpa and model._can_set_attn_implementation()
+    more = ("attn_logit_softcapping", "attention_dropout", "kv_lora_rank", "attention_chunk_size")
+    assert layout.is_plain == (full and replaceable and not any(getattr(config, key, None) for key in more))
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [("mistral-v0.1", "slides in every layer"), ("cohere2", "only layers rotate that see a part"), ("llama", "")],
+)
+def test_a_plan_says_what_extend_refuses_of_a_model_without_a_layer_to_scale(family, said, tmp_path, capsys) -> None:
+    path = _config_of(tmp_path / "a", family)
+    for words, is_said in (("", bool(said)), ("--method plain", False)):
+        assert not cli.main(["plan", path, "--window", "256", "--gpus", "H100", *words.split()])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("train would refuse this: " in printed) == is_said and (not is_said or said in printed)
+        assert "--raise-sliding-window" not in printed or "add --raise-sliding-window" in printed
+        assert ("which auto takes here" in printed) == (not said and not words)
+    if family == "mistral-v0.1":
+        cli.main(["plan", path, "--window", "256", "--gpus", "H100", "--raise-sliding-window"])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "refuse" not in printed and "train --raise-sliding-window --steps" in printed
 
 
 def test_on_a_cpu_what_a_night_does_comes_before_what_the_papers_recipe_would_take(monkeypatch, capsys) -> None:

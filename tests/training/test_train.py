@@ -25,7 +25,7 @@ from ropewalk.model.load import load_model
 from ropewalk.reports.card import card
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.suite.digests import digests_of
-from ropewalk.training import TrainSettings, log, throughput
+from ropewalk.training import TrainSettings, log, lora, throughput
 from ropewalk.training.optimizer import learning_rate
 from short_run import DOCUMENTS, WINDOW, go, same, steps, weights
 
@@ -236,6 +236,20 @@ def test_the_flops_of_a_token_are_those_torch_counts():
     forward = counter.get_total_flops() / 64 - other_half
     # Norms are parameters, but no products: 5 x 128 of them, 2 FLOPs each in our formula.
     assert throughput.flops_per_token(model, 64) == pytest.approx(3 * (forward + 2 * 5 * 128))
+
+
+def test_of_frozen_weights_two_products_count_as_torch_does_two():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = dict(hidden_size=128, intermediate_size=256, vocab_size=300, attn_implementation="eager")
+    model, rank = testing.tiny(window=64, **shape), 4
+    wrapped = lora.add(model, rank=rank, alpha=8)
+    with FlopCounterMode(display=False) as counter:
+        wrapped(input_ids=torch.zeros(1, 64, dtype=torch.long)).logits.sum().backward()
+    other_half = 3 * 2 * 2 * 64 * 128
+    adapters = sum(p.numel() for name, p in wrapped.named_parameters() if "lora_" in name)
+    counted = counter.get_total_flops() / 64 - other_half - 3 * 2 * adapters
+    assert throughput.flops_per_token(wrapped, 64) == pytest.approx(counted + 3 * 2 * 5 * 128)
 
 
 @pytest.mark.parametrize(("rank", "count"), [("0", 1), ("1", 0)])

@@ -34,7 +34,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
 from ropewalk.attention_ops.blocks import Attend, attention
 from ropewalk.attention_ops.sliding import sliding_attention
-from ropewalk.checkpoint.layers import slides_alone
+from ropewalk.checkpoint.layers import layers_of, not_shared, slides_alone
 from ropewalk.errors import UserError
 
 BLOCKS = "ropewalk"
@@ -142,19 +142,11 @@ def is_replaceable(model: Any) -> bool:
 
 
 def is_plain_causal(model: Any) -> bool:
-    """Whether every layer is causal attention over the whole window, without windows that slide or caps on scores.
+    """Whether every layer is causal attention over the whole window and no more, with values as wide as keys.
 
     Attention in blocks or in two parts would make another model of any other family.
     """
-    if not is_replaceable(model):
-        return False
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        sliding = bool(getattr(config, "sliding_window", None))
-    else:
-        sliding = any("full" not in kind for kind in kinds)
-    return not sliding and not getattr(config, "attn_logit_softcapping", None)
+    return is_replaceable(model) and layers_of(model.config).is_plain
 
 
 def refuse_other_than_plain_causal(model: Any) -> None:
@@ -164,21 +156,13 @@ def refuse_other_than_plain_causal(model: Any) -> None:
         UserError: by the family's name.
     """
     if not is_plain_causal(model):
-        raise UserError(
-            f"{model.config.get_text_config().model_type} models, whose attention slides, caps its scores or is not PyTorch's, cannot train over "
-            "documents or devices; use --cp 1 without a document mask, or another family"
-        )
-
-
-def attends_in_blocks_alike(model: Any) -> bool:
-    """Whether every layer is plain causal attention with values as wide as keys, as latent attention's are not."""
-    return is_plain_causal(model) and not getattr(model.config.get_text_config(), "kv_lora_rank", None)
+        raise UserError(not_shared(model.config.get_text_config().model_type))
 
 
 def attends_in_two_parts(model: Any) -> bool:
     """Whether plain causal attention by PyTorch is all that this model's layers do, so that prefix.py can do it in two parts."""
     config, device = model.config.get_text_config(), next(model.parameters()).device
-    return config._attn_implementation == "sdpa" and device.type in ("cpu", "cuda") and attends_in_blocks_alike(model)
+    return config._attn_implementation == "sdpa" and device.type in ("cpu", "cuda") and is_plain_causal(model)
 
 
 # ---- the model's own attention, with someone looking on ------------------------------------------------------------------

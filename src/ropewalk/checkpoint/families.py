@@ -88,7 +88,7 @@ FAMILIES: dict[str, Family] = {
     "phi": Family(layers=_PHI_LAYERS),
     "phi3": Family(slides="all", only_longrope=True, layers=Layers()),
     "gpt_neox": Family(theta_key="rotary_emb_base", share_key="rotary_pct", layers=_NEOX_LAYERS),
-    "gpt_neox_japanese": Family(theta_key="rotary_emb_base", share_key="rotary_pct"),
+    "gpt_neox_japanese": Family(theta_key="rotary_emb_base", share_key="rotary_pct", own_attention=True),
     "gpt_oss": Family(
         pattern=Pattern(2),
         layers=Layers(qkv_bias="attention_bias", out_bias="attention_bias", expert_bias=True, sinks=True),
@@ -161,7 +161,7 @@ FAMILIES: dict[str, Family] = {
     "minicpm3": Family(head_width_key="dim_model_base"),
     "minimax_m2": Family(rotated_key="rotary_dim"),
     "hyperclovax": Family(logits_key="logits_scaling"),
-    "falcon": Family(rope_if=("alibi", False, _ALIBI)),
+    "falcon": Family(rope_if=("alibi", False, _ALIBI), own_attention=True),
     "zamba2": Family(rope_if=("use_mem_rope", True, _NOTHING)),
     "deepseek_v4": Family(refused=_TWO_ROPES),
     "moshi": Family(slides="all"),

@@ -94,6 +94,7 @@ class Family:
         head_width_key: the config key of a width that the head's input is scaled to: logits are multiplied by it over the width.
         older_names: keys that transformers 5 saves under another name and no other reader looks for there (transformers 4 would take its
             class's default): older → newer.
+        own_attention: whether transformers' model computes its attention itself, and hands it to no function that could take its place.
         layers: as the planner counts them; None: counted like Llama's, and said so.
     """
 
@@ -118,4 +119,5 @@ class Family:
     logits_divided: bool = False
     head_width_key: str = ""
     older_names: Mapping[str, str] = field(default_factory=dict)
+    own_attention: bool = False
     layers: Layers | None = None

@@ -87,7 +87,7 @@ class LayerLayout:
     Attributes:
         layers: one entry a layer.
         own_rope: the types of layer with an unscaled RoPE of their own.
-        alone: whether layers that slide do no more than that, so that training makes no mask for them.
+        alone: whether layers do no more than attend to all they see, so that training makes no mask for those that slide.
     """
 
     layers: tuple[DecoderLayer, ...]
@@ -98,6 +98,11 @@ class LayerLayout:
     def attention(self) -> list[DecoderLayer]:
         """The layers that have attention."""
         return [layer for layer in self.layers if layer.attends]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every layer is causal attention over the whole window and no more, whatever that window is."""
+        return self.alone and not self.sliding and len(self.attention) == len(self.layers)
 
     @property
     def reach(self) -> int | None:
@@ -187,7 +192,14 @@ def read_layers(text: dict[str, Any]) -> LayerLayout:
     )
     own = (kind for kind, entry in ropes.items() if isinstance(entry, dict) and kind != FULL_LAYERS)
     sinks = family.layers is not None and family.layers.sinks
-    return LayerLayout(tuple(layers), tuple(own), alone=slides_alone(text) and not sinks)
+    return LayerLayout(tuple(layers), tuple(own), alone=slides_alone(text) and not (sinks or family.own_attention))
+
+
+def layers_of(config: Any) -> LayerLayout:
+    """The same of a transformers config."""
+    text = config.get_text_config()
+    # GPT-2's dictionary has the number under another name.
+    return read_layers({**text.to_dict(), "num_hidden_layers": text.num_hidden_layers})
 
 
 def _layer_types(text: dict[str, Any], family: Family) -> list[str]:
@@ -241,6 +253,14 @@ def _reach(text: dict[str, Any], kind: str, family: Family) -> int | None:
             "publisher there, or name them full_attention in layer_types if they see all"
         )
     return next((whole_number(text, key) for key in keys if text.get(key) is not None), None)
+
+
+def not_shared(model_type: str) -> str:
+    """Why devices cannot share a window of a model that is not `LayerLayout.is_plain`: in blocks its attention would be another model's."""
+    return (
+        f"{model_type} models, whose attention slides, caps or drops scores, is latent or is not PyTorch's, cannot train over documents or devices; use "
+        "--cp 1 without a document mask, or another family"
+    )
 
 
 def refuse_to_extend(layout: LayerLayout, window: int, model_type: str) -> None:

@@ -64,6 +64,16 @@ def _scaling(now: RopeConfig, rope: Rope, window: int, method: str, parameters: 
     return compose(now.scaling, kind.for_extension(rope, window / now.window, **{**kept, **parameters}))
 
 
+def rotated_apart(now: Positions) -> str:
+    """Why devices cannot share a window: LongRoPE's modules choose their factors by the farthest position that they see. Empty where they can."""
+    if not (isinstance(now, RopeConfig) and now.turns_by_length):
+        return ""
+    return (
+        f"devices that share a window rotate it by the same factors, and {now.scaling.label} has others for short inputs; use --cp 1, or --factors with "
+        "one list"
+    )
+
+
 def refuse_as_it_is(now: Positions, window: int, method: str, parameters: Mapping[str, Any]) -> None:
     """Hold a training that leaves positions as they are, in the model's own window or by method plain in a longer one, against the model.
 

@@ -20,7 +20,7 @@ from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import INDEXED, Attend, causal_blocks, padded, stretches
 from ropewalk.attention_ops.transformers import (
     attend_in_blocks,
-    attends_in_blocks_alike,
+    is_plain_causal,
     is_replaceable,
     refuse_other_than_plain_causal,
 )
@@ -112,7 +112,7 @@ class Mesh:
                 refuse_other_than_plain_causal(inner)
             if is_replaceable(inner):
                 attend_in_blocks(inner)
-                self._heads_width = query_width(inner) if attends_in_blocks_alike(inner) else 0
+                self._heads_width = query_width(inner) if is_plain_causal(inner) else 0
             self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ropewalk.checkpoint.layers import LayerLayout, read_layers
+from ropewalk.checkpoint.layers import LayerLayout, layers_of
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import decoder_of
 
@@ -56,9 +56,7 @@ def query_width(model: Any) -> int:
 
 def layout_of(model: Any) -> LayerLayout:
     """Which of a transformers model's layers rotate, and which slide."""
-    config = model.config.get_text_config()
-    # GPT-2's dictionary has the number under another name.
-    return read_layers({**config.to_dict(), "num_hidden_layers": config.num_hidden_layers})
+    return layers_of(model.config)
 
 
 def head_size(model: Any) -> int:

@@ -192,7 +192,8 @@ class Job:
     @property
     def flops(self) -> float:
         """Operations of one step over all chips, nothing computed again."""
-        return self.shape.flops(self.length) * self.recipe.batch * self.length
+        frozen = self.shape.frozen_beside_adapters if self.recipe.mode == "lora" else 0
+        return self.shape.flops(self.length, frozen) * self.recipe.batch * self.length
 
     @property
     def micros(self) -> int:

@@ -6,8 +6,9 @@ out  a `Job`; or, where none fits, the one that needs least, and what would fit 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ropewalk.errors import UserError
@@ -61,11 +62,13 @@ def is_divided(job: Job, cp: int | None) -> bool:
 
 
 def refuse_undivided(job: Job, cp: int | None) -> None:
-    """Refuse a step that is not divided.
+    """Refuse a step that is not divided, or a window that is where training divides none.
 
     Raises:
         UserError: with what would be divisible.
     """
+    if (cp or 1) > 1 and job.shape.unshared:
+        raise UserError(job.shape.unshared)
     if is_divided(job, cp):
         return
     if cp is None:
@@ -90,7 +93,8 @@ def _cp_sizes(job: Job, cp: int | None) -> Iterator[int]:
     Every group must get the same number of windows a step, which training/setup.py demands, and a window must split into
     2 x cp equal parts (distributed/mesh.py).
     """
-    for size in [cp] if cp else range(1, min(job.gpus, job.shape.heads) + 1):
+    most = 1 if job.shape.unshared else min(job.gpus, job.shape.heads)
+    for size in [cp] if cp else range(1, most + 1):
         even = job.shards % size == 0 and job.recipe.batch % (job.gpus // size) == 0
         if even and (size == 1 or job.length % (2 * size) == 0):
             yield size
@@ -124,6 +128,11 @@ def _with_activations(job: Job, chip: Chip, rates: Rates) -> Job | None:
         return kept_by_rule(job, chip, rates)
     job, enough = least(job, chip)
     return job if enough else None
+
+
+def is_short(job: Job, chip: Chip) -> bool:
+    """Whether it fits in small tiles of the MLP alone."""
+    return least(job, chip)[0].activations.short
 
 
 def least(job: Job, chip: Chip) -> tuple[Job, bool]:
@@ -169,7 +178,13 @@ def _any_precision(job: Job) -> Precision:
     return AUTO if job.bfloat16 else "float32"
 
 
-def ways_with_every_weight(job: Job, asked: Recipe) -> Iterator[Way]:
+def by_mode(ways: Iterable[Way]) -> Iterator[list[Way]]:
+    """Ways of which one is as good as another but for precision and optimiser: by mode and bits of the base."""
+    for _, alike in itertools.groupby(ways, lambda way: (way.job.recipe.mode, way.job.recipe.base_bits)):
+        yield list(alike)
+
+
+def ways_with_every_weight(job: Job, asked: Recipe) -> Iterator[list[Way]]:
     """A job of adapters with every weight trained in its place, beside the host's memory as it is, then two, four and eight times that.
 
     The embedding is trained beside adapters, in float32, and with it the residual stream is float32 (training/lora.py): in a long window that can take more
@@ -179,10 +194,9 @@ def ways_with_every_weight(job: Job, asked: Recipe) -> Iterator[Way]:
         return
     every = replace(asked, mode="full", base_bits=None, activations=AUTO)
     full = job.with_recipe(every)
-    for recipe in allowed(every, gpus=job.gpus):
-        yield _way(job, recipe, asked)
-    for way in ways_with_more_host(full, every):
-        yield Way(way.job, (*_way(job, way.job.recipe, asked).options, *way.options))
+    yield [_way(job, recipe, asked) for recipe in allowed(every, gpus=job.gpus)]
+    for ways in ways_with_more_host(full, every):
+        yield [Way(way.job, (*_way(job, way.job.recipe, asked).options, *way.options)) for way in ways]
 
 
 def ways_on_a_cpu(job: Job) -> Iterator[Way]:
@@ -216,40 +230,39 @@ def _way(job: Job, recipe: Recipe, asked: Recipe) -> Way:
     return Way(job.with_recipe(recipe), tuple(changed))
 
 
-def ways_with_a_shorter_window(job: Job, asked: Recipe) -> Iterator[Way]:
+def ways_with_a_shorter_window(job: Job, asked: Recipe) -> Iterator[list[Way]]:
     """The job at half the window, a quarter and so on, as long as that is longer than the model's own: as asked, then by other options."""
     window = asked.window // 2
     # Positions that are skipped take the memory of their chunks alone, and LongCE's short context stays short.
     while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
         shorter = replace(asked, window=window)
         settled = replace(job.recipe, window=window, batch_size=asked.batch_size)
-        yield from (_way(job, recipe, asked) for recipe in allowed(shorter, gpus=job.gpus))
-        yield from (
-            _way(job, way.job.recipe, asked) for way in ways_on_the_same_chips(job.with_recipe(settled), shorter)
-        )
+        yield [_way(job, recipe, asked) for recipe in allowed(shorter, gpus=job.gpus)]
+        for ways in by_mode(ways_on_the_same_chips(job.with_recipe(settled), shorter)):
+            yield [_way(job, way.job.recipe, asked) for way in ways]
         window //= 2
 
 
-def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[Way]:
+def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[list[Way]]:
     """The job beside two, four and eight times the host's memory, where it reaches that at all, by each regime that was left open."""
     for times in (2, 4, 8) if job.fused and job.host else ():
         size = math.ceil(job.host * times / HOST_SHARE / GIB)
         more = replace(job, host=size * GIB * HOST_SHARE)
-        for recipe in allowed(asked, gpus=job.gpus):
-            yield Way(more.with_recipe(recipe), (("host_memory", f"{size}GiB"),))
+        options = (("host_memory", f"{size}GiB"),)
+        yield [Way(more.with_recipe(recipe), options) for recipe in allowed(asked, gpus=job.gpus)]
 
 
-def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[Way]:
+def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[list[Way]]:
     """The job on twice as many chips and more, in its own mode: as asked, by each regime that this leaves open; then by every other."""
     for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128)):
         more = replace(job, gpus=count, replicas=1)
-        # The first of these that fits is the one that is chosen there, and so needs no name.
+        # Which of these is taken there is chosen as it is here, and so needs no name.
         as_asked = [more.with_recipe(recipe) for recipe in allowed(asked, gpus=count)]
         same_mode = [way for way in ways_on_the_same_chips(more, asked) if way.job.recipe.mode == job.recipe.mode]
         others = [way for way in same_mode if way.job not in as_asked]
-        for way in [*(Way(job, ()) for job in as_asked), *others]:
-            chips = f"{count}x{chip.name}" if chip.matrix else str(count)  # of which the memory alone was given
-            yield Way(way.job, (("gpus", chips), *way.options))
+        chips = f"{count}x{chip.name}" if chip.matrix else str(count)  # of which the memory alone was given
+        for ways in ([Way(job, ()) for job in as_asked], others):
+            yield [Way(way.job, (("gpus", chips), *way.options)) for way in ways]
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
@@ -259,7 +272,8 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
     """
     asked = replace(job.recipe, precision=_any_precision(job), optimizer=AUTO)
     ways = [str(way) for way in ways_on_the_same_chips(job, asked) if _fits_somewhere(way.job, chip)]
-    more = next((way for way in ways_on_more_chips(job, chip, job.recipe) if _fits_somewhere(way.job, chip)), None)
+    on_more = itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe))
+    more = next((way for way in on_more if _fits_somewhere(way.job, chip)), None)
     return ways if more is None else [*ways, str(more)]
 
 

@@ -6,6 +6,7 @@ out  a `Plan`: the job as laid out, memory by part, time, hours, cost
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import shutil
@@ -15,8 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.longer import longer, refuse_as_it_is
+from ropewalk.checkpoint.layers import refuse_to_extend
+from ropewalk.checkpoint.longer import longer, refuse_as_it_is, rotated_apart
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
+from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.errors import UserError
 from ropewalk.planner import layout, machines, regimes
 from ropewalk.planner.chip_names import gibibytes, parse
@@ -79,14 +82,9 @@ class Plan:
     @cached_property
     def info(self) -> ModelInfo | UserError:
         """The model as training makes it, by the method asked for; what refuses it where that cannot be, which changes neither memory nor time."""
-        shape, window, asked = self.job.shape, self.job.recipe.window, self.asked
-        rope = shape.known_rope
+        shape, window = self.job.shape, self.job.recipe.window
         try:
-            if self.extends and asked.method != Plain.method:
-                rope = longer(rope, window, asked.method, asked.parameters)
-                asked.refuse_factors_of_other_windows(rope.original_window, window)
-            else:
-                refuse_as_it_is(rope, window, asked.method, asked.parameters)
+            rope = _trained_rope(shape, window, self.asked)
         except UserError as error:
             return error
         return replace(info_of(rope, name=shape.name, parameters=shape.parameters), window=window)
@@ -170,8 +168,11 @@ class Plan:
         fits = memory.total <= self.chip.memory * GIB and machines.takes(job)
         return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
 
-    def _first_that_fits(self, ways: Iterator[layout.Way]) -> Iterator[Plan]:
-        return itertools.islice((other for way in ways if (other := self._by(way)).fits), 1)
+    def _first_that_fits(self, choices: Iterator[list[layout.Way]]) -> Iterator[Plan]:
+        """Of the first of several choices in which any way fits the one that a plan takes of regimes that are left open."""
+        fitting = ((other for way in ways if (other := self._by(way)).fits) for ways in choices)
+        taken = (regimes.first_of(plans, lambda other: layout.is_short(other.job, self.chip)) for plans in fitting)
+        return itertools.islice(filter(None, taken), 1)
 
     @property
     def ways(self) -> tuple[str, ...]:
@@ -239,6 +240,8 @@ def plan(settings: PlanSettings) -> Plan:
         raise UserError(
             f"{shape.name} reads {shape.window} tokens already, more than the window {window}{perhaps_thousands(window, shape.window)}; plan for {shape.window} or more"
         )
+    with contextlib.suppress(UserError):  # which the plan says, where training takes no such model
+        shape = replace(shape, unshared=shape.unshared or rotated_apart(_trained_rope(shape, window, settings)))
     asked, settings = settings, settings.for_model(shape.parameters)
     count, chip = _chips(settings)
     on_gpu = count > 0 if chip is None else not chip.on_cpu
@@ -263,12 +266,29 @@ def plan(settings: PlanSettings) -> Plan:
     job, fits = regimes.first_that_fits(
         regimes.allowed(settings, gpus=job.gpus),
         lambda recipe: layout.choose(job.with_recipe(recipe), chip, rates, cp=settings.cp, replicas=settings.replicas),
-        lambda job: layout.least(job, chip)[0].activations.short,
+        lambda job: layout.is_short(job, chip),
     )
     memory, time = step_memory(job), step_time(job, rates, chip)
     fixed = settings.cp, settings.replicas
     assumed_host = machines.assumed_host(settings, chip)
     return Plan(job, chip, rates, memory, time, fits, settings.price, asked, "", *fixed, assumed_host, assumed_window)
+
+
+def _trained_rope(shape: Shape, window: int, asked: PlanSettings) -> RopeConfig:
+    """What the config of the model says as training makes it, by the method asked for.
+
+    Raises:
+        UserError: training refuses to make it so.
+    """
+    rope = shape.known_rope
+    if window == shape.window or asked.method == Plain.method:
+        refuse_as_it_is(rope, window, asked.method, asked.parameters)
+        return rope
+    if shape.layout is not None:
+        refuse_to_extend(shape.layout, window, rope.family)
+    rope = longer(rope, window, asked.method, asked.parameters)
+    asked.refuse_factors_of_other_windows(rope.original_window, window)
+    return rope
 
 
 def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:

@@ -9,7 +9,7 @@ the host's memory, which need float32 weights and so take more of a GPU than sto
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from ropewalk.settings.extras import bringing, installed
 from ropewalk.settings.recipe import Recipe
 
 R = TypeVar("R", bound=Recipe)
+T = TypeVar("T")
 AUTO = "auto"
 _STOCHASTIC = "bfloat16-stochastic"
 #: (precision, optimiser) on a GPU, in the order in which they are tried.
@@ -102,17 +103,32 @@ def _allows(recipe: Recipe, precision: str, optimizer: str, gpus: int, every: bo
 def first_that_fits(
     recipes: list[R], plan: Callable[[R], tuple[Job, bool]], short: Callable[[Job], bool]
 ) -> tuple[Job, bool]:
-    """What `plan` makes of the first recipe that fits, and True; or of the one that needs least, and False. What is short comes after what is not.
+    """What `plan` makes of the recipe that `first_of` takes of those that fit, and True; or of the one that needs least, and False.
 
     plan: what a recipe comes to, and whether that fits. short: whether it does in small tiles of the MLP alone.
     """
-    fitting, others = list[Job](), list[Job]()
-    for recipe in recipes:
-        job, fits = plan(recipe)
-        if fits and not short(job):
-            return job, True
-        (fitting if fits else others).append(job)
-    return (fitting[0], True) if fitting else (min(others, key=lambda job: step_memory(job).total), False)
+    others = list[Job]()
+
+    def fitting() -> Iterator[Job]:
+        for recipe in recipes:
+            job, fits = plan(recipe)
+            if fits:
+                yield job
+            else:
+                others.append(job)
+
+    first = first_of(fitting(), short)
+    return (first, True) if first else (min(others, key=lambda job: step_memory(job).total), False)
+
+
+def first_of(fitting: Iterable[T], short: Callable[[T], bool]) -> T | None:
+    """The first that is not short, or else the first; None of none."""
+    first = None
+    for each in fitting:
+        if not short(each):
+            return each
+        first = first or each
+    return first
 
 
 def refuse_without_torchao(recipe: Recipe, why: str) -> None:

@@ -17,7 +17,7 @@ from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
-from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, read_layers
+from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, not_shared, read_layers
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number
@@ -51,6 +51,7 @@ class Shape:
         assumed: the family is none that is known by name, and was counted as Llama's.
         layout: which layers rotate and slide.
         rope: what its config says of RoPE, where the shape is of a model by its name (named.py).
+        unshared: why chips cannot share a window in training; empty where they can.
         hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
@@ -75,6 +76,7 @@ class Shape:
     stored: int | None = None
     assumed: bool = False
     layout: LayerLayout | None = None
+    unshared: str = ""
     hurdles: tuple[str, ...] = ()
     rope: RopeConfig | None = field(default=None, compare=False)
 
@@ -164,9 +166,21 @@ class Shape:
     def _attention(self, full: float, sliding: float) -> float:
         return 4.0 * self.query_width * ((self.layers - self.sliding) * full + self.sliding * sliding)
 
-    def flops(self, tokens: int) -> float:
-        """Of a training step, a token: 3 x (2 x weights without the embedding + 2 x layers x window x width), nothing recomputed."""
-        return 3.0 * (2.0 * self.active_weights + self.attention_flops(tokens))
+    def flops(self, tokens: int, frozen: int = 0) -> float:
+        """Of a training step, a token, by `needed_flops`. frozen: weights that it is multiplied by and that are not trained."""
+        return needed_flops(self.active_weights, frozen, self.attention_flops(tokens))
+
+    @property
+    def frozen_beside_adapters(self) -> int:
+        """Weights that a token is multiplied by and that adapters leave as they are: all but norms, and a head that is the embedding (training/lora.py)."""
+        return self.layers * sum(self.products.values()) + self.embedding * (not self.tied)
+
+
+def needed_flops(weights: float, frozen: float, attention: float) -> float:
+    """Operations of a training step that a token needs, which MFU is of: 3 x (2 x weights + attention's forward), nothing recomputed, for the backward pass is
+    twice the forward; of weights that are frozen 2 x, since nobody needs their gradient.
+    """
+    return 3.0 * (2.0 * weights + attention) - 2.0 * frozen
 
 
 def read_shape(
@@ -221,6 +235,7 @@ def read_shape(
         stored=stored,
         assumed=family.layers is None,
         layout=layout,
+        unshared="" if layout.is_plain else not_shared(kind),
         hurdles=hurdles(config, layout, original_window or window),
     )
     return _with_small(shape, layer_facts, text)

@@ -114,15 +114,28 @@ def still(
 
 def free(out: Path) -> int:
     """Bytes that the disk of a directory has room for, which need not be there yet."""
-    return shutil.disk_usage(next(place for place in (out, *out.absolute().parents) if place.exists())).free
+    return shutil.disk_usage(nearest(out)).free
+
+
+def nearest(out: Path) -> Path:
+    """A directory, or what of its path is there already."""
+    return next(place for place in (out, *out.absolute().parents) if place.exists())
+
+
+def refuse_full(out: str | Path, size: int) -> None:
+    """Raises UserError where a disk has no room for so many bytes at `out`."""
+    if size > (room := free(Path(out))):
+        raise UserError(
+            f"{out} takes {size_in_words(size)}, and its disk has {size_in_words(room)} free; make room, or choose another --out"
+        )
 
 
 def model_bytes(source: Checkpoint) -> int:
     """Bytes of a model as it is written: its weights, and what lies beside them."""
-    return sum(file.stat().st_size for file in source.weight_files) + _beside_weights(source.path)
+    return sum(file.stat().st_size for file in source.weight_files) + beside_weights(source.path)
 
 
-def _beside_weights(path: Path) -> int:
+def beside_weights(path: Path) -> int:
     """Bytes of what a model has beside its weights: config, tokenizer, templates as they were, and what ropewalk writes of it."""
     return 2**16 + sum(file.stat().st_size for kind in _SMALL for file in path.glob(kind) if file.is_file())
 

@@ -24,10 +24,9 @@ import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_json
-from ropewalk.checkpoint.longer import refuse_as_it_is
+from ropewalk.checkpoint.longer import refuse_as_it_is, rotated_apart
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions
-from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
@@ -176,17 +175,9 @@ def trained_checkpoint(settings: TrainSettings) -> Checkpoint:
     else:
         trained = source.with_config(config_dict)
         prove_extension(source, trained, settings)
-    _refuse_shared_window(trained.positions, settings.cp)
+    if settings.cp > 1 and (refusal := rotated_apart(trained.positions)):
+        raise UserError(refusal)
     return trained
-
-
-def _refuse_shared_window(positions: Positions, devices: int) -> None:
-    """LongRoPE's modules choose their factors by the farthest position that they see, and devices that share a window see others."""
-    if devices > 1 and isinstance(positions, RopeConfig) and positions.turns_by_length:
-        raise UserError(
-            f"devices that share a window rotate it by the same factors, and {positions.scaling.label} has others for short inputs, got "
-            f"--cp {devices}; use --cp 1, or --factors with one list"
-        )
 
 
 def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:

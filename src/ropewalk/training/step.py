@@ -212,7 +212,10 @@ class TrainingStep:
         ways = ["--activations full"] * (full and (several or not tried)) + tried
         if not tried:
             ways += ["a smaller --micro-batch"] * (self._batches.micro > 1)
-            ways += [f"a smaller {settings.option_in_memory}", "more devices (--cp shares a window)"]
+            ways += [
+                f"a smaller {settings.option_in_memory}",
+                f"more devices{' (--cp shares a window)' * is_plain_causal(self._start.model)}",
+            ]
         return too_little(
             number, asked, ways, everything=settings.activations == "none", together=full, saved=self.saved
         )

@@ -22,6 +22,7 @@ from ropewalk.model.devices import device_name
 from ropewalk.model.layers import layout_of, query_width
 from ropewalk.planner.chip_names import named
 from ropewalk.planner.chips import Chip, mfu
+from ropewalk.planner.shape import needed_flops
 from ropewalk.records import Step
 from ropewalk.training import low_bits
 
@@ -31,7 +32,7 @@ _TIMES = 20
 
 
 def flops_per_token(model: Any, window: int) -> float:
-    """3 x (2 x parameters without the embedding + 4 x layers x keys x width): forward and backward, nothing recomputed.
+    """3 x (2 x parameters without the embedding + 4 x layers x keys x width), of frozen parameters 2 x: forward and backward, nothing recomputed.
 
     A weight is one multiplication and one addition a token. Attention's two products cost 4 x keys x width a layer and token, width being heads x
     head size, and a query seeing half the window on average, or less where a layer slides. The backward pass is twice the forward. Looking an
@@ -42,11 +43,12 @@ def flops_per_token(model: Any, window: int) -> float:
     head = body.get_output_embeddings()
     parts = [decoder_of(body), *([] if head is None else [head])]  # of a multimodal model, the language model
     counted = {p: p.numel() for part in parts for name, p in part.named_parameters() if "lora_" not in name}
-    weights = sum(counted.values()) + low_bits.uncounted(body)
     if head is None or head.weight is not embedding:
-        weights -= embedding.numel()
+        counted.pop(embedding, None)
+    in_codes = low_bits.uncounted(body)
+    frozen = sum(size for p, size in counted.items() if not p.requires_grad) + in_codes
     attention = 4.0 * layout_of(model).keys_seen(window) * query_width(model)
-    return 3.0 * (2.0 * weights + attention)
+    return needed_flops(sum(counted.values()) + in_codes, frozen, attention)
 
 
 @functools.cache
