@@ -49,5 +49,5 @@ def test_what_could_not_be_measured_is_not_missed(tmp_path):
     kept = [line for line in lines if json.loads(line)["kind"] != "context_gain"]
     (tmp_path / "row.jsonl").write_text("\n".join(kept))
     assert lacking(tmp_path / "row.jsonl") == {"lacks gain"}
-    (tmp_path / "row.jsonl").write_text("\n".join(kept).replace('"left_out":{', '"left_out":{"gain":"too short"'))
+    (tmp_path / "row.jsonl").write_text("\n".join(kept).replace('"left_out":{', '"left_out":{"gain":"too short",'))
     assert not lacking(tmp_path / "row.jsonl")

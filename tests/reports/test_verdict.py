@@ -771,6 +771,6 @@ def test_a_run_that_went_back_is_told_of_the_model_that_it_left(tmp_path):
     page = made_up.words(render(rows))
     assert "ended by --watch-stop, 4 of 400 steps; what it left in runs/a is the model of step 2." in page
     assert "trained for 2 steps" in page and "At 1024 tokens: 7.39" in page
-    main, by_steps = perplexity.section(clean(rows, paper=False)).tables
-    assert [line.label for line in main.lines] == ["base", "PI ×4, before training", "PI ×4, 2 steps"]
+    main, by_steps, *_ = perplexity.section(clean(rows, paper=False)).tables
+    assert [line.label for line in main.alone.lines] == ["base", "PI ×4, before training", "PI ×4, 2 steps"]
     assert by_steps.head == ["0", "2", "4"]
