@@ -228,3 +228,16 @@ def test_each_directory_is_listed_once_however_many_are_named(tmp_path, monkeypa
     monkeypatch.setattr(Path, "rglob", lambda path, pattern: (listed.append(path), rglob(path, pattern))[1])
     assert len(records.read(places).measurements) == 3
     assert listed == places
+
+
+def test_a_file_that_is_empty_or_ends_within_a_line_is_named_and_one_that_lacks_its_last_line_end_is_whole(tmp_path):
+    whole = made_up.record_rows(tmp_path / "a.jsonl", (made_up.BASE, made_up.row(2.0)))
+    assert not records.read([whole]).left_out.files
+    (tmp_path / "b.jsonl").write_bytes(whole.read_bytes()[:-1])
+    (tmp_path / "c.jsonl").write_bytes(whole.read_bytes()[:-9])
+    (tmp_path / "d.jsonl").write_bytes(b"")
+    files = records.read([tmp_path]).left_out.files
+    assert files == [
+        f"{tmp_path}/c.jsonl ends within a line, so that what else it held is missing.",
+        f"{tmp_path}/d.jsonl is empty.",
+    ]

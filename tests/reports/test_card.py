@@ -231,3 +231,13 @@ def test_where_nothing_is_on_record_the_option_that_names_the_file_is_said(tmp_p
     card(model)
     assert f"no row of these records measured {model}" in caplog.text
     assert f"ropewalk card {model} --records FILE.jsonl" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["watch.jsonl", "other.jsonl"])
+def test_a_run_that_looked_at_its_model_has_measured_it(out: Path, caplog, name: str) -> None:
+    """By fingerprints of its own, since that of the weights on disk is not there yet; those of any other file are of other weights."""
+    looks = [(measured(out, steps=step, fingerprint=f"look{step}"), made_up.row(nll, 256)) for step, nll in ((9, 2.0), (12, 3.0))]  # fmt: skip
+    made_up.record_rows(out / name, *looks)
+    text = read(card(out))
+    assert ("measured" in caplog.text) == (name == "other.jsonl")
+    assert ("7.39" in text) == (name == "watch.jsonl") and "20.09" not in text

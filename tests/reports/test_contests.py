@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import shutil
 from pathlib import Path
 
+import pytest
+
 import made_up
+import ropewalk
 from grid_pages import page_of, recorded, table, trained
 from ropewalk import records
 from ropewalk.reports import benchmarks, gain, render
-from ropewalk.reports.contests import contest
+from ropewalk.reports.contests import contest, contests
 from ropewalk.reports.rows import clean
 
 LAB = Path(__file__).resolve().parents[2] / "lab/records/a"
@@ -252,3 +256,21 @@ def test_a_table_of_one_base_names_it_where_the_page_is_of_several():
     assert [table.caption.split("; ")[-1] for table in tables] == ["smollm2-135m", "smollm2-135m", "lab-2k", "smollm2-135m"]  # fmt: skip
     alone = benchmarks.section(clean(records.read([LAB.parent / "c/smollm2-135m"]))).tables[0]
     assert alone.caption == "Accuracy before and after, %"
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_row_that_is_not_whole_is_ranked_nowhere_and_named(tmp_path, caplog, is_cut):
+    for path in (LAB / "hemp").glob("*.jsonl"):
+        shutil.copy(path, tmp_path)
+    paths = sorted(tmp_path.glob("*.jsonl"))
+    winner = contests(clean(records.read(paths)))[0].leader.variants[0].method
+    for path in paths if is_cut else ():
+        lines = path.read_text().splitlines(keepends=True)
+        if path.name.startswith(winner):
+            path.write_text("".join(line for line in lines if '"kind":"passkey_summary"' not in line))
+    rows = clean(records.read(paths))
+    assert (contests(rows)[0].leader.variants[0].method == winner) != is_cut
+    ropewalk.report(paths, out=tmp_path / "page.html")
+    page = made_up.words((tmp_path / "page.html").read_text())
+    for told in (page, caplog.text):
+        assert (f"hemp/{winner}" in told and "and is left out: rows of ablate are compared whole." in told) == is_cut

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 import made_up
 from ropewalk import records
 from ropewalk.records import Recorder
-from ropewalk.reports import render, report
+from ropewalk.reports import perplexity, render, report
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.passkey import k_max_interval
 from ropewalk.reports.rows import clean
@@ -758,3 +758,19 @@ def test_what_the_extension_did_is_not_said_to_be_the_trainings(tmp_path):
     page = made_up.words(render(records.read([path])))
     assert "at 1024 tokens, extended and trained, against the base, extrapolating, better" in page
     assert "what training added to that is not known: measure the model extended and not trained" in page
+
+
+def test_a_run_that_went_back_is_told_of_the_model_that_it_left(tmp_path):
+    """The last step is worse, and stays in the table by steps alone."""
+    path, extended = tmp_path / "r.jsonl", made_up.extended
+    settings = {"out": "runs/a", "learning_rate": 1e-4, "batch_size": 1, "steps": 400, "ended_by": "--watch-stop", "model_step": 2}  # fmt: skip
+    made_up.steps(Recorder(path, made_up.run(extended(name="hemp"), "ropewalk train", settings=settings)), 4)
+    looks = [(extended(4, step, name="runs/a"), made_up.row(nll, 1024)) for step, nll in ((0, 3.0), (2, 2.0), (4, 2.5))]
+    made_up.record_rows(path, (made_up.BASE, made_up.row(2.0)), *looks)
+    rows = records.read([path])
+    page = made_up.words(render(rows))
+    assert "ended by --watch-stop, 4 of 400 steps; what it left in runs/a is the model of step 2." in page
+    assert "trained for 2 steps" in page and "At 1024 tokens: 7.39" in page
+    main, by_steps, *_ = perplexity.section(clean(rows, paper=False)).tables
+    assert [line.label for line in main.alone.lines] == ["base", "PI ×4, before training", "PI ×4, 2 steps"]
+    assert by_steps.head == ["0", "2", "4"]

@@ -143,6 +143,24 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
     assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
 
 
+def test_a_row_that_is_not_whole_is_made_again(tmp_path, caplog):
+    path = tmp_path / "none.jsonl"
+    asked = dict(methods=["none"], measure=["passkey", "retrieval"], prompt_windows=[512])
+    ablate(tmp_path, **asked)
+    lines, whole = path.read_text().splitlines(keepends=True), path.read_bytes()
+    assert header(path)["settings"]["row"]["rows"] == sum('"run":' in line for line in lines)
+    for cut in (lines[:-1], lines[:3], [*lines[:-1], lines[-1][:20]], [*lines[:2], *lines[3:]]):
+        path.write_text("".join(cut))
+        caplog.clear()
+        assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == ["to do"]
+        assert "none.jsonl is not whole" in caplog.text
+    ablate(tmp_path, **asked)
+    assert len(path.read_bytes().splitlines()) == len(whole.splitlines())
+    caplog.clear()
+    assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == [""]
+    assert "not whole" not in caplog.text
+
+
 def test_a_row_of_another_mode_is_refused_beside_the_others(tmp_path):
     """It would stand there as one of theirs, and its name does not say it."""
     ablate(tmp_path, methods=["linear"], tokens=[1024], measure=["passkey"])

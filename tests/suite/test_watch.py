@@ -169,6 +169,12 @@ def test_a_run_that_goes_on_from_before_its_stop_is_not_ended_by_what_was_seen_a
     assert ending(tmp_path, 4, **lower).steps == 4 and "ended_by" not in asked_of(tmp_path)
 
 
+@pytest.mark.parametrize(("save_every", "is_told"), [(0, True), (4, True), (3, False), (None, False)])
+def test_a_stop_that_has_nothing_to_go_back_to_is_said_at_the_start(tmp_path, caplog, save_every, is_told):
+    train(tmp_path / "run", watch=["perplexity"], watch_data=TEXTS, watch_every=4, watch_stop=5, steps=4, learning_rate=1e-6, save_every=save_every)  # fmt: skip
+    assert ("it would leave the worse model" in caplog.text) == is_told
+
+
 def test_where_nothing_is_saved_the_last_model_is_left_and_what_is_damaged_is_passed_over(tmp_path, caplog, recwarn):
     caplog.set_level("INFO", "ropewalk")
     assert ending(tmp_path / "none", 4, save_every=0).steps == 3

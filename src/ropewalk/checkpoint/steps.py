@@ -18,6 +18,8 @@ from ropewalk.sentences import counted
 
 #: The directory of a run's checkpoints, in the run's own.
 CHECKPOINTS = "checkpoints"
+#: The rows of what was looked at on the way, beside the run's own records.
+WATCHED = "watch.jsonl"
 #: In the settings of a training's header: the option that ended it, of which the second leaves nothing to do; and the step of the model that it left,
 #: where that is not its last.
 ENDED_BY, WATCH_STOP, MODEL_STEP = "ended_by", "--watch-stop", "model_step"

@@ -66,6 +66,8 @@ class LeftOut:
     headless: int = 0
     malformed: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
+    #: Of files that are empty or end within a line, a sentence each.
+    files: list[str] = field(default_factory=list)
     #: kind → where its first malformed row stands, and what is wrong with it.
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -146,7 +148,7 @@ def _below(path: Path) -> list[Path]:
 
 def _begins_as_one(file: Path) -> bool:
     with file.open("rb") as stream:
-        return stream.read(len(FIRST)) == FIRST
+        return FIRST.startswith(stream.read(len(FIRST)))  # one that was cut short, or is empty, is named later
 
 
 def _run(line: _Line, left_out: LeftOut) -> Run | None:
@@ -181,6 +183,10 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
             f"{damaged[0][:60].decode(errors='replace').strip()!r}; name a file of records, and give texts and conversations to a measurement's --data"
         )
     left_out.damaged += len(damaged)
+    if damaged and damaged[-1] is lines[-1]:
+        left_out.files.append(f"{path} ends within a line, so that what else it held is missing.")
+    elif not (damaged or records):
+        left_out.files.append(f"{path} is empty.")
     return records
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from ropewalk.checkpoint.steps import MODEL_STEP
 from ropewalk.records import format as number_format
 from ropewalk.records.rows import Run
 from ropewalk.records.sources import read_names, write_names
@@ -53,12 +54,14 @@ class Recipe:
         facts: (setting, value as text) of all that decides a training besides method, window and seed.
         seed: None where it is not on record.
         base: what the model that a row of `ablate` starts from is called.
+        left: steps, since its extension, of the model that it left; 0 where that is its last.
     """
 
     word: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     seed: int | None = None
     base: str = ""
+    left: int = field(default=0, compare=False)
 
     @property
     def tokens(self) -> int | None:
@@ -134,7 +137,8 @@ def recipe_of(run: Run) -> Recipe:
         trained = bool(row.get("tokens"))
         return Recipe(str(word), _facts(row) if trained else (), _seed(row.get("seed")) if trained else None, base)
     if is_training(run):
-        return Recipe(facts=_facts(run.settings), seed=run.seed)
+        left = run.settings.get(MODEL_STEP)
+        return Recipe(facts=_facts(run.settings), seed=run.seed, left=run.model.steps + left if left else 0)
     return UNKNOWN
 
 

@@ -113,6 +113,11 @@ class Variant:
         return (self.series, self.recipe.seed, place(self.name))
 
     @property
+    def is_worse(self) -> bool:
+        """Whether its training went back from it to an earlier checkpoint, which it left."""
+        return 0 < self.recipe.left < self.steps
+
+    @property
     def label(self) -> str:
         """What a legend or a table calls it. The name is left out: add it where two variants share a label."""
         if not self.extended:
@@ -228,8 +233,6 @@ def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant], alwa
 
 
 def last_steps(variants: Sequence[Variant]) -> list[Variant]:
-    """Of the checkpoints of one training only the last; what was measured before training stays beside it."""
-    last: dict[tuple, int] = {}
-    for variant in variants:
-        last[variant.training] = max(last.get(variant.training, 0), variant.steps)
+    """Of the checkpoints of one training only the last, of those that it left; what was measured before training stays beside it."""
+    last = {v.training: v.steps for v in sorted(variants, key=lambda v: (not v.is_worse, v.steps))}
     return [variant for variant in variants if variant.steps == last[variant.training]]

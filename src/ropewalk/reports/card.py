@@ -21,6 +21,7 @@ from ropewalk.checkpoint.files import write_whole
 from ropewalk.checkpoint.model_card import README, ModelCard, base_in, is_theirs, not_measured
 from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.replacement import refuse_unfinished
+from ropewalk.checkpoint.steps import WATCHED
 from ropewalk.errors import UserError
 from ropewalk.readers.spelling_checks import warn_of_other_readers
 from ropewalk.records import BOOKKEEPING, Records, Run, Step, read
@@ -47,16 +48,18 @@ class Subject:
         checkpoint: it.
         base: what it was made from, as its README says; empty where that does not.
         trained_by: the training runs on record in its own directory, or in that of the run whose checkpoint it is.
+        watched: the fingerprint by which that run's last look at it (`--watch`), before it was saved, is on record; empty without one.
     """
 
     checkpoint: Checkpoint
     base: str
     trained_by: frozenset[str] = frozenset()
+    watched: str = ""
 
     def is_it(self, run: Run) -> bool:
         """Whether a run measured this model: the same weights, or by its name where a header has no fingerprint of them."""
         if run.model.fingerprint:
-            return run.model.fingerprint == self.checkpoint.fingerprint
+            return run.model.fingerprint in (self.checkpoint.fingerprint, self.watched)
         return _is_same(run.model.name, self.checkpoint.path) and run.model.steps == self.checkpoint.info.steps
 
     def trained_in(self, run: Run) -> bool:
@@ -106,7 +109,9 @@ def card(settings: CardSettings) -> Path:
     refuse_theirs(out)
     warn_of_other_readers(checkpoint)
     records, trained_by = _read(settings, run_of(directory.absolute()))
-    subject = Subject(checkpoint, base_in(directory / README), trained_by)
+    is_measured = any(run.model.fingerprint == checkpoint.fingerprint for run in records.runs.values())
+    watched = "" if is_measured else _watched(run_of(directory.absolute()), checkpoint.info.steps)
+    subject = Subject(checkpoint, base_in(directory / README), trained_by, watched)
     text = composed(subject, records).text(directory)
     write_whole(out, text, ask=lambda: refuse_theirs(out))
     if out.resolve() == (directory / README).resolve():
@@ -143,11 +148,17 @@ def _read(settings: CardSettings, own: Path) -> tuple[Records, frozenset[str]]:
     ), trainings
 
 
+def _watched(own: Path, steps: int) -> str:
+    """What a run's last look at its model of so many steps is known by: it was taken before the weights were rounded and saved, whose fingerprint is another."""
+    looks = read([own / WATCHED]).runs.values() if steps and (own / WATCHED).is_file() else ()
+    return next((run.model.fingerprint for run in reversed([*looks]) if run.model.steps == steps), "")
+
+
 def composed(subject: Subject, records: Records) -> ModelCard:
     """The card of a checkpoint from these records; those of other models are left aside."""
     rows = clean(_about(subject, records), paper=False)
     info = subject.checkpoint.info
-    for caution in other_tokens(groups(rows)):
+    for caution in [*provenance.damaged(rows), *other_tokens(groups(rows))]:
         _logger.warning("%s", caution)
     measured = any(subject.is_it(m.run) and not isinstance(m.row, (Step, *BOOKKEEPING)) for m in rows.measurements)
     if not measured:

@@ -150,7 +150,7 @@ def _comparable(clean: Clean, lineage: tuple) -> list[Comparable]:
     for place, group in enumerate(groups(clean)):
         if group.lineage != lineage:
             continue
-        extended = {v: rows for v, rows in group.variants().items() if v.extended}
+        extended = {v: rows for v, rows in group.variants().items() if v.extended and not v.is_worse}
         for (words, amount), block in _by_budget(extended, runs).items():
             for variant, rows in block.items():
                 if variant.window in rows and number_format.is_finite(rows[variant.window].perplexity):

@@ -124,7 +124,7 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
             )
         raise UserError(
             f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown "
-            f"({records.left_out.damaged} damaged lines); record one with ropewalk perplexity or passkey and --out"
+            f"({'; '.join([f'{records.left_out.damaged} damaged lines', *(each.rstrip('.') for each in provenance.damaged(rows))])}); record one with ropewalk perplexity or passkey and --out"
         )
     _count_unshown(rows)
     return rows, sections if rows.paper else [section.alone() for section in sections]
@@ -203,7 +203,7 @@ def report(settings: ReportSettings) -> Path:
     places = {"--out": out, "--tables": settings.tables, "--figures": settings.figures}
     _refuse_within({option: Path(os.path.realpath(place)) for option, place in places.items() if place is not None})
     rows, sections = _built(read(settings.records), settings.paper)
-    for caution in [*training.not_measured(rows), *texts.other_texts(rows)]:
+    for caution in [*provenance.damaged(rows), *training.not_measured(rows), *texts.other_texts(rows)]:
         _logger.warning("%s", caution)
     with contextlib.ExitStack() as stack:
         with_labels = functools.partial(write_tables, label=label_of(Path(settings.tables or ""), rows))

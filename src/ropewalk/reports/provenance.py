@@ -203,8 +203,14 @@ def _one_seed(clean: Clean) -> Iterable[str]:
             yield f"{joined(names)}{f' of {base}' if base else ''} {'was' if len(names) == 1 else 'were each'} trained with one seed: {unknown_spread} of {'its' if len(names) == 1 else 'their'} figures holds it."
 
 
+def damaged(clean: Clean) -> list[str]:
+    """Files that are not whole, and rows of `ablate`."""
+    return [*clean.left_out.files, *clean.unfinished]
+
+
 def _left_out(clean: Clean) -> Iterable[str]:
     left_out = clean.left_out
+    yield from damaged(clean)
     if left_out.damaged:
         yield f"{number_format.counted(left_out.damaged, 'line')} of the record files could not be read (cut short or edited) and {_was(left_out.damaged)} left out."
     if left_out.headless:

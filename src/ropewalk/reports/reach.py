@@ -60,7 +60,7 @@ def of_base(clean: Clean, base: Variant) -> str:
 def of_unmeasured(run: training.Training) -> str:
     """Of a training of which no model was measured: to what window, and what would tell the rest. As its model card has it."""
     variant, out = run.variant, run.run.settings.get("out")
-    info = dataclasses.replace(run.run.model, window=variant.window, steps=run.steps[-1].step)
+    info = dataclasses.replace(run.run.model, window=variant.window, steps=run.model_step)
     model = shlex.quote(of_no_machine(place(str(out)))) if out else "MODEL"
     return not_measured(info, variant.recipe.chunk(variant.original_window), model=model)
 

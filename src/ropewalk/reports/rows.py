@@ -36,8 +36,9 @@ from ropewalk.records import (
     Step,
 )
 from ropewalk.records.paper import METHODS as METHODS_OF_PAPER
-from ropewalk.records.recipe import is_same_place, is_training, place
+from ropewalk.records.recipe import ablated, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, labels, trained_variant
+from ropewalk.records.whole import missing
 from ropewalk.reports.same_names import Text, apart
 from ropewalk.reports.same_states import same_states
 
@@ -74,6 +75,7 @@ class Clean:
     )
 
     paper: bool = True
+    unfinished: list[str] = field(default_factory=list)  # rows of `ablate` that are not whole, in a sentence each
     same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
     same_states: list[str] = field(default_factory=list)  # what was taken for one, in a sentence each
     commands: dict[str, list[str]] = field(default_factory=dict)  # as in `Records`
@@ -171,14 +173,20 @@ def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
 
 
 def clean(records: Records, *, paper: bool = True) -> Clean:
-    """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint; texts of one name are set apart."""
-    runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), records.measurements)
+    """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint; texts of one name are set apart. A row of `ablate` that is not whole is left out, lest it be ranked."""
+    lacks = missing(records.runs.values(), records.measurements)
+    whole = [m for m in records.measurements if m.run.id not in lacks]
+    runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), whole)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
     same, told = same_states(measurements, _asked)
     runs = {key: _known_by(run, same) for key, run in runs.items()}
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands)  # fmt: skip
+    unfinished = {ablated(records.runs[run]).get("name"): what for run, what in lacks.items()}
+    page.unfinished = [
+        f"{n} {what}, and is left out: rows of ablate are compared whole." for n, what in unfinished.items()
+    ]
     page.measurements = _newest(page)
     page.measurements = _of_one_test(page)
     page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)

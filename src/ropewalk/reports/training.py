@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ropewalk.checkpoint.steps import ENDED_BY, WATCH_STOP
+from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, WATCH_STOP
 from ropewalk.figures import measured, style
 from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
@@ -60,6 +60,23 @@ class Training:
         """Whether all of them are on record, or whoever watched the run ended it."""
         watched = self.run.settings.get(ENDED_BY) == WATCH_STOP
         return watched or self.asked is None or self.steps[-1].step >= self.asked
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether anything but its steps ended it."""
+        return not self.is_finished or self.run.settings.get(ENDED_BY) == WATCH_STOP
+
+    @property
+    def model_step(self) -> int:
+        """The steps of the model that it left."""
+        return self.run.settings.get(MODEL_STEP) or self.steps[-1].step
+
+    @property
+    def left(self) -> str:
+        """Behind how it ended: which model lies in its directory, where that is not its last."""
+        if self.model_step == self.steps[-1].step:
+            return ""
+        return f"; what it left in {self.run.settings.get('out')} is the model of step {self.model_step}"
 
     @property
     def ended(self) -> str:
@@ -191,9 +208,9 @@ def not_measured(clean: Clean) -> list[str]:
     return gone + [
         f"No row of these records measured {place(str(run.run.settings['out']))}, "
         + (
-            f"which was trained for {number_format.steps(run.steps[-1].step)}."
-            if run.is_finished
-            else f"whose training is unfinished: {run.ended} steps."
+            f"whose training is {'over' if run.is_finished else 'unfinished'}: {run.ended} steps{run.left}."
+            if run.is_cut_short
+            else f"which was trained for {number_format.steps(run.steps[-1].step)}."
         )
         for run in unmeasured(clean)
     ]
@@ -287,7 +304,7 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
     return Line(
         name,
         [
-            Cell(str(len(run.steps)) if run.is_finished else run.ended, value=len(run.steps)),
+            Cell(run.ended if run.is_cut_short else str(len(run.steps)), value=len(run.steps)),
             Cell.of(first, number_format.fixed, unit="nats a token"),
             Cell.of(last, number_format.fixed, unit="nats a token"),
             Cell.of(run.tokens, number_format.tokens),

@@ -159,13 +159,13 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
-    """The variant the page is about: trained, by PI, measured in the most ways, then the longest window, the most steps."""
+    """The variant the page is about: trained, and left so, by PI, measured in the most ways, then the longest window, the most steps."""
     kinds: dict[Variant, set[str]] = {}
     for m in clean.measurements:
         kinds.setdefault(m.model_variant, set()).add(m.row.kind)
     return max(
         extended,
-        key=lambda v: (v.role == "trained", v.method == "linear", len(kinds[v]), v.window, v.steps),
+        key=lambda v: (v.role == "trained", not v.is_worse, v.method == "linear", len(kinds[v]), v.window, v.steps),
         default=None,
     )
 
@@ -191,7 +191,7 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
         )
         done += f" and trained for {number_format.steps(target.steps)}{budget}{how}{several}."
     elif since:
-        steps = number_format.steps(since[-1].steps[-1].step)
+        steps = number_format.steps(since[-1].model_step)
         done += f" and trained for {steps}, not measured yet: what follows is of the model before."
     else:
         done += "; it was not trained afterwards."
@@ -206,8 +206,10 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
 
 
 def _unfinished(runs: list[training.Training]) -> list[str]:
-    """How far trainings came that took fewer steps than were asked for."""
-    return [f"Its training to {run.variant.window} tokens: {run.ended} steps." for run in runs if not run.is_finished]
+    """How far trainings came that took fewer steps than were asked for, and which model they left where that is not their last."""
+    return [
+        f"Its training to {run.variant.window} tokens: {run.ended} steps{run.left}." for run in runs if run.is_cut_short
+    ]
 
 
 def _yet(runs: Sequence[training.Training]) -> str:

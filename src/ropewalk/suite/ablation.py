@@ -78,7 +78,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     out = Path(settings.out)
     refuse_other_rows(grid, out)  # before anything is loaded
     for row in grid.rows:
-        is_whole(grid, row, out)
+        if not is_whole(grid, row, out) and (path := out / f"{row.name}.jsonl").exists() and is_first_process():
+            _logger.warning(f"{path} is not whole, or was not asked all that is asked for now: it is made again")
         for window in grid.windows(row):
             grid.stride(window)
     if is_first_process():

@@ -21,6 +21,7 @@ from ropewalk.data.select import name_of
 from ropewalk.data.sliding import check
 from ropewalk.planner.named import shape_of
 from ropewalk.records.recipe import CONTROL, steps_of
+from ropewalk.records.whole import windows_of
 from ropewalk.rope.scaling import Abf, LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
 from ropewalk.settings.ablate import AblateSettings
@@ -71,14 +72,8 @@ class Grid:
 
     def windows(self, row: Row) -> list[int]:
         """At which perplexity is measured, as far as documents reach."""
-        new = self.new_window(row)
-        doublings = [self.window << power for power in range(20) if self.window << power < new]
-        choices = {
-            "all": [self.window // 4, *doublings, new],
-            "ends": sorted({self.window, new}),
-            "prompts": self.prompt_windows(row),
-        }
-        return [window for window in choices[self.settings.windows] if window <= self.test_tokens]
+        prompts = self.prompt_windows(row)
+        return windows_of(self.settings.windows, self.window, self.new_window(row), prompts, self.test_tokens)
 
     def stride(self, window: int) -> int:
         """By which a window of the perplexity slides, tokens.

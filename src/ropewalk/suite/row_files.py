@@ -14,7 +14,8 @@ from typing import Any
 
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
-from ropewalk.records import BOOKKEEPING, Step, read, to_line
+from ropewalk.records import BOOKKEEPING, LeftOut, Step, read, to_line
+from ropewalk.records.whole import ROWS, missing
 from ropewalk.suite.digests import TEXTS
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.row import Row, asked_of
@@ -34,7 +35,7 @@ _ALIKE = "rows beside each other differ in method, factor, tokens, rate and seed
 
 
 def is_whole(grid: Grid, row: Row, out: Path) -> bool:
-    """Whether a row lies there.
+    """Whether a row lies there, with all that it was asked to measure.
 
     Raises:
         UserError: a file of its name is of another row.
@@ -52,7 +53,8 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     same = {"digests", *(name for name in _WORDS if _is_same_text(name, on_disk, asked))}
     for name in [name for name, value in asked.items() if name not in same and on_disk.get(name) != value]:
         raise UserError(f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: {_ALIKE}")
-    return True
+    records = read([path])
+    return records.left_out == LeftOut() and not missing(records.runs.values(), records.measurements)
 
 
 def refuse_other_rows(grid: Grid, out: Path) -> None:
@@ -102,12 +104,10 @@ def write_row(grid: Grid, row: Row, records: Path, facts: dict[str, Any]) -> Non
 
     But for that command, which has paths as they were given, nothing names a directory of this machine.
     """
-    measured = read([records])
-    identity = grid.identity(row) | facts
+    measured = [m for m in read([records]).measurements if not isinstance(m.row, BOOKKEEPING)]
+    identity = grid.identity(row) | facts | {ROWS: len(measured)}
     lines, said = [], set()
-    for measurement in measured.measurements:
-        if isinstance(measurement.row, BOOKKEEPING):
-            continue
+    for measurement in measured:
         run = measurement.run
         if run.id not in said:
             said.add(run.id)

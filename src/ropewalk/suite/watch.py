@@ -13,7 +13,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ropewalk.checkpoint.steps import CHECKPOINTS, step_name, steps_in
+from ropewalk.checkpoint.steps import CHECKPOINTS, WATCHED, step_name, steps_in
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import measure as perplexities
@@ -27,7 +27,6 @@ from ropewalk.training.loop import Loop
 from ropewalk.training.run import run
 
 _logger = logging.getLogger(__name__)
-WATCHED = "watch.jsonl"
 #: Enough to see which way it goes, in seconds on a small model: documents; places of the key, and keys for each.
 _DOCUMENTS, _DEPTHS, _TRIALS = 8, 8, 2
 

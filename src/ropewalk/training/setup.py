@@ -149,6 +149,16 @@ def settled_for(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> 
             f"--base-bits {settings.base_bits} trains in one process, and there are {mesh.world}; leave it out, and the weights are shared out, or "
             "start without torchrun"
         )
+    if (
+        mesh.main
+        and settings.watch_stop is not None
+        and settings.save_every is not None
+        and not 0 < settings.save_every < settings.steps
+    ):
+        _logger.warning(
+            f"--watch-stop goes back to the last checkpoint before the old window suffered, and --save-every {settings.save_every} keeps none before the "
+            f"end: it would leave the worse model; leave --save-every out, or give {settings.watch_every}, as --watch-every"
+        )
     settings = settings.for_model(ranks.same(checkpoint.info.parameters if mesh.main else 0))
     if settings.batch % mesh.data_size:
         raise UserError(

@@ -1,0 +1,79 @@
+"""Whether a row of `ablate` is all there: by how many rows its header says that it has, and by what it was asked to measure.
+
+in   what was read of record files
+out  by run those that belong to a row of which something is missing, and what
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ropewalk.records.attention import AttentionScores
+from ropewalk.records.downstream import Benchmark
+from ropewalk.records.kinds import Row
+from ropewalk.records.measurement import Measurement
+from ropewalk.records.recipe import CONTROL, ablated
+from ropewalk.records.retrieval import PasskeySummary, Retrieval
+from ropewalk.records.rows import ContextGain, Perplexity, Run
+
+#: In the row of a header: how many rows it has. Those of earlier versions do not say.
+ROWS = "rows"
+_FAMILIES = 4  # of retrieval, a row each
+
+
+def windows_of(word: str, old: int, new: int, prompts: list[int], text: int) -> list[int]:
+    """At which windows a row's perplexity is measured. word: of --windows. prompts: those of keys and facts. text: tokens that documents reach."""
+    doublings = [old << power for power in range(20) if old << power < new]
+    choices = {"all": [old // 4, *doublings, new], "ends": sorted({old, new}), "prompts": prompts}
+    return [window for window in choices[word] if window <= text]
+
+
+def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]]) -> dict[str, str]:
+    """Run → what the row of `ablate` that it is of lacks; nothing of a whole one."""
+    rows: dict[str, list[Run]] = {}
+    for run in runs:
+        if row := ablated(run):
+            rows.setdefault(json.dumps(row, sort_keys=True), []).append(run)
+    of_run: dict[str, list[Row]] = {}
+    for m in measurements:
+        of_run.setdefault(m.run.id, []).append(m.row)
+    there = {key: [row for run in own for row in of_run.get(run.id, ())] for key, own in rows.items()}
+    lacks = {key: _lacks(own[0], there[key]) for key, own in rows.items()}
+    return {run.id: lacks[key] for key, own in rows.items() if lacks[key] for run in own}
+
+
+def _lacks(run: Run, rows: list[Row]) -> str:
+    row = ablated(run)
+    known = Counter((type(each), 0 if isinstance(each, Benchmark) else getattr(each, "window", 0)) for each in rows)
+    for name, what in _asked(row, run):
+        if not known[what] and name not in row.get("left_out", {}):
+            return f"lacks {name}"
+        known[what] -= 1  # a validation is another text at the same window
+    return f"has {len(rows)} of its {row[ROWS]} rows" if len(rows) < row.get(ROWS, 0) else ""
+
+
+def _asked(row: dict[str, Any], run: Run) -> Iterator[tuple[str, tuple[type, int]]]:
+    """(measurement, by its name in `suite/measurements.py`; a row that it ends with, and its window)."""
+    asks, factor, text = row.get("measure", ()), row.get("factor", 1), row.get("test_tokens", 0)
+    is_old = row.get("method") in ("none", CONTROL)
+    new = round(run.model.window * factor) if is_old else run.model.window
+    old = run.model.window if is_old else round(new / factor)
+    prompts = sorted(set(row.get("prompt_windows") or (old, new)))
+    for window in windows_of(row["windows"], old, new, prompts, text) if "perplexity" in asks else ():
+        yield f"perplexity at {window}", (Perplexity, window)
+        if row.get("also") is not None:
+            yield f"perplexity at {window} of the further documents", (Perplexity, window)
+    if row.get("validation") is not None and row.get("tokens") and "validation" in asks:
+        yield from ((f"validation at {window}", (Perplexity, window)) for window in sorted({old, new}))
+    for window in prompts:
+        if "passkey" in asks:
+            yield f"passkey at {window}", (PasskeySummary, window)
+        yield from [(f"retrieval at {window}", (Retrieval, window))] * (_FAMILIES * ("retrieval" in asks))
+    for name, kind in (("gain", ContextGain), ("attention", AttentionScores)):
+        if name in asks and new <= text:
+            yield name, (kind, new)
+    if "benchmarks" in asks:
+        yield "benchmarks", (Benchmark, 0)

@@ -1,0 +1,53 @@
+"""Whether a row of `ablate` is all there. The committed rows, made by many versions, are; what is cut off one of them is missed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ropewalk.records import LeftOut, read
+from ropewalk.records.whole import missing
+
+LAB = Path(__file__).resolve().parents[2] / "lab/records"
+
+
+def lacking(path: Path) -> set[str]:
+    records = read([path])
+    assert records.left_out == LeftOut()
+    return set(missing(records.runs.values(), records.measurements).values())
+
+
+def test_every_committed_row_is_whole():
+    paths = sorted(LAB.rglob("*.jsonl"))
+    assert len(paths) > 200 and not [path for path in paths if lacking(path)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"),
+    [
+        ("perplexity", "validation at 32768"),
+        ("context_gain", "gain"),
+        ("passkey_summary", "passkey at 32768"),
+        ("retrieval", "retrieval at 32768"),
+        ("attention", "attention"),
+        ("benchmark", "benchmarks"),
+    ],
+)
+def test_what_was_asked_and_is_not_there_is_named(tmp_path, kind, lacks):
+    """Of a row of before headers said how many rows there are: the last of a kind is gone, of layers and tasks, whose number is a model's and a user's, all are."""
+    lines = (LAB / "c/smollm2-135m/yarn-x4-20M-3e-4-s1.jsonl").read_text().splitlines()
+    own = [n for n, line in enumerate(lines) if json.loads(line)["kind"] == kind]
+    gone = own if kind in ("attention", "benchmark") else own[-1:]
+    (tmp_path / "row.jsonl").write_text("\n".join(line for n, line in enumerate(lines) if n not in gone) + "\n")
+    assert lacking(tmp_path / "row.jsonl") == {f"lacks {lacks}"}
+
+
+def test_what_could_not_be_measured_is_not_missed(tmp_path):
+    lines = (LAB / "a/hemp/none.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["kind"] != "context_gain"]
+    (tmp_path / "row.jsonl").write_text("\n".join(kept))
+    assert lacking(tmp_path / "row.jsonl") == {"lacks gain"}
+    (tmp_path / "row.jsonl").write_text("\n".join(kept).replace('"left_out":{', '"left_out":{"gain":"too short",'))
+    assert not lacking(tmp_path / "row.jsonl")
