@@ -18,7 +18,6 @@ from typing import Any
 from ropewalk.errors import UserError
 from ropewalk.evals.intervals import share_interval
 from ropewalk.records import (
-    AttentionScores,
     Benchmark,
     ContextGain,
     PasskeySummary,
@@ -29,12 +28,12 @@ from ropewalk.records import (
     read,
 )
 from ropewalk.records.variant import Variant
+from ropewalk.records.whole import FAMILIES, missing
 from ropewalk.reports import damage
 from ropewalk.reports.paired import Ratio, ratio
 from ropewalk.reports.retrieval import FINDS
 from ropewalk.reports.validation import mean_loss
 from ropewalk.rope.scaling import SCALINGS
-from ropewalk.sentences import joined
 from ropewalk.suite.row import asked_of
 
 NAMES = {
@@ -44,8 +43,6 @@ NAMES = {
     "p-rope": "p-RoPE, fast pairs kept",
     "cope": "CoPE",
 }
-#: Of the harder retrieval set; evals/retrieval/facts.py has them, and needs torch.
-_FAMILIES = 4
 _WAY_OUT = "restore the file, or delete it and run the row again"
 #: Ways of training other than of every weight at whole windows.
 MODES = {"pose": "PoSE", "lora": "LoRA"}
@@ -135,7 +132,7 @@ class Row:
         return {
             window: (sum(r.successes for r in rows), sum(r.trials for r in rows))
             for window, rows in found.items()
-            if len(rows) == _FAMILIES
+            if len(rows) == FAMILIES
         }
 
     @property
@@ -169,32 +166,6 @@ class Row:
     def gpus(self) -> int:
         """On which it was trained together."""
         return self.asked.get("processes", 1)
-
-    def lacking(self) -> list[str]:
-        """What was to be measured, and is neither there nor said to be left out."""
-        asked, measure = self.asked, self.asked.get("measure", ())
-        ends = self.window, self.new_window
-        prompts = asked.get("prompt_windows") or ends
-        by_window = {
-            "perplexity": (self.perplexities, prompts if asked.get("windows") == "prompts" else ends),
-            "passkey": (self.passkeys, prompts),
-            "retrieval": (self.retrieval, prompts),
-        }
-        tasks = {task for m in self.records.of(Benchmark) for task in m.run.settings.get("tasks", [m.row.task])}
-        whole = {
-            "validation": self.validation is not None or not asked["tokens"] or not asked["validation"],
-            "gain": self.gain is not None,
-            "attention": bool(self.records.of(AttentionScores)),
-            "benchmarks": bool(tasks) and tasks == {*self.benchmarks},
-        }
-        names = [
-            f"{name} at {window}"
-            for name, (found, windows) in by_window.items()
-            for window in windows
-            if name in measure and window not in found
-        ]
-        names += [name for name in measure if not whole.get(name, True)]
-        return [name for name in names if name not in asked.get("left_out", {})]
 
     def device(self) -> str:
         return next(iter(self.records.runs.values())).device
@@ -239,9 +210,10 @@ def _read(*files: tuple[Path, int]) -> Row:
         return Row(read([path for path, _ in files]))
     path, _ = files[0]
     row = Row(whole_records(path))
-    if asked_of(path) is None or row.lacking():
-        lacking = joined(row.lacking()) if asked_of(path) else "the line that says what was asked for"
-        raise UserError(f"a row of the lab is drawn when it is whole, but {path} lacks {lacking}; {_WAY_OUT}")
+    lacks = missing(row.records.runs.values(), row.records.measurements).values()
+    if asked_of(path) is None or lacks:
+        lacking = next(iter(lacks), "lacks the line that says what was asked for")
+        raise UserError(f"a row of the lab is drawn when it is whole, but {path} {lacking}; {_WAY_OUT}")
     return row
 
 

@@ -21,7 +21,8 @@ from ropewalk.records.rows import ContextGain, Perplexity, Run
 
 #: In the row of a header: how many rows it has. Those of earlier versions do not say.
 ROWS = "rows"
-_FAMILIES = 4  # of retrieval, a row each
+#: Of the harder retrieval set, a row each; evals/retrieval/facts.py has them, and needs torch.
+FAMILIES = 4
 
 
 def windows_of(word: str, old: int, new: int, prompts: list[int], text: int) -> list[int]:
@@ -41,17 +42,21 @@ def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]]) -> di
     for m in measurements:
         of_run.setdefault(m.run.id, []).append(m.row)
     there = {key: [row for run in own for row in of_run.get(run.id, ())] for key, own in rows.items()}
-    lacks = {key: _lacks(own[0], there[key]) for key, own in rows.items()}
+    lacks = {key: _lacks(own, there[key]) for key, own in rows.items()}
     return {run.id: lacks[key] for key, own in rows.items() if lacks[key] for run in own}
 
 
-def _lacks(run: Run, rows: list[Row]) -> str:
-    row = ablated(run)
+def _lacks(own: list[Run], rows: list[Row]) -> str:
+    row = ablated(own[0])
     known = Counter((type(each), 0 if isinstance(each, Benchmark) else getattr(each, "window", 0)) for each in rows)
-    for name, what in _asked(row, run):
+    for name, what in _asked(row, own[0]):
         if not known[what] and name not in row.get("left_out", {}):
             return f"lacks {name}"
         known[what] -= 1  # a validation is another text at the same window
+    if {task for run in own for task in run.settings.get("tasks", ())} - {
+        each.task for each in rows if isinstance(each, Benchmark)
+    }:
+        return "lacks benchmarks"
     return f"has {len(rows)} of its {row[ROWS]} rows" if len(rows) < row.get(ROWS, 0) else ""
 
 
@@ -71,7 +76,7 @@ def _asked(row: dict[str, Any], run: Run) -> Iterator[tuple[str, tuple[type, int
     for window in prompts:
         if "passkey" in asks:
             yield f"passkey at {window}", (PasskeySummary, window)
-        yield from [(f"retrieval at {window}", (Retrieval, window))] * (_FAMILIES * ("retrieval" in asks))
+        yield from [(f"retrieval at {window}", (Retrieval, window))] * (FAMILIES * ("retrieval" in asks))
     for name, kind in (("gain", ContextGain), ("attention", AttentionScores)):
         if name in asks and new <= text:
             yield name, (kind, new)
