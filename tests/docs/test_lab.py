@@ -497,6 +497,8 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
         second,
         {8192: 0.2},
         name="lab-2k-linear-4096/linear-x2",
+        windows="prompts",
+        prompt_windows=[2048, 8192],
         factor=2.0,
         tokens=5 * 2**19,
         learning_rate=3e-4,
@@ -546,7 +548,8 @@ def test_the_penalty_is_judged_beside_the_model_of_the_same_seed_without_it(tmp_
             _shifted(source / "none.jsonl", out / "none.jsonl", shift)
             for factor in (2, 4):
                 lost = {1024: 0.05 * bool(weight)}
-                _shifted(source / "linear-x4-0.jsonl", out / f"linear-x{factor}-0.jsonl", lost, factor=float(factor))
+                kept = dict(windows="prompts", prompt_windows=[256, 1024], factor=float(factor))
+                _shifted(source / "linear-x4-0.jsonl", out / f"linear-x{factor}-0.jsonl", lost, **kept)
             shutil.copytree(tmp_path / f"penalty/hemp-3000-h{weight}-s{seed}", tmp_path / f"smoke/penalty/hemp-2-h{weight}-s{seed}")  # fmt: skip
     assert {weight: list(models) for weight, models in penalty.models_in(tmp_path).items()} == {
         0: [0, 1, 2],

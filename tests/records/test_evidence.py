@@ -30,10 +30,11 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         "after 20M training tokens at a rate of 0.0003: −0.22 nats" in told[8192]
         and "88\u202f% (3 seeds)" in told[8192]
     )
-    # lab-2k: none untrained, at 5 M and at 20 M, 31 % at 100 M; and as it was none in its own window.
+    # lab-2k: none untrained, at 5 M and at 20 M, 28 % at 100 M; and as it was none in its own window.
     assert "measured on lab-2k, 2048 to 8192 tokens, which as it was found 0\u202f% of passkeys" in told[2048]
     assert (
-        told[2048].count("0\u202f% in the new one") == 3 and "81\u202f% of passkeys there, 31\u202f% in" in told[2048]
+        told[2048].count("0\u202f% in the new one") == 3
+        and "80\u202f% of passkeys there, 28\u202f% (3 seeds" in told[2048]
     )
     assert "88\u202f%" not in told[2048] and "79\u202f%" not in told[2048]
     assert "measured on hemp" in told[256]

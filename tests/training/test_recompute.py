@@ -23,6 +23,7 @@ from ropewalk.settings.budget import mlp_tiles
 from ropewalk.training import census, host_memory, recompute, throughput
 from ropewalk.training.activations import ActivationMemory, reserved_bytes
 from ropewalk.training.retry import until_it_fits
+from ropewalk.training.tiles import tileable
 
 BATCH, TOKENS = 2, 48
 
@@ -391,6 +392,36 @@ def test_experts_are_not_tiled() -> None:
     kept = recompute.SelectiveCheckpointing(NextTokenLoss(testing.tiny("mixtral").train()))
     kept.tile(3)
     assert kept.tiles.count == 1
+
+
+@pytest.mark.parametrize(("dropout", "tiles"), [(0.0, 3), (0.1, 1)])
+def test_mlps_that_draw_random_numbers_are_not_tiled(dropout: float, tiles: int) -> None:
+    """A tile that is computed again would draw others: its gradients were not the loss's, here along a direction."""
+    root = NextTokenLoss(testing.tiny("starcoder2", residual_dropout=dropout).train().double())
+    kept = recompute.SelectiveCheckpointing(root)
+    kept.tile(3)
+    assert kept.tiles.count == tiles
+    weight = next(p for p in kept.layers[0].mlp.parameters() if p.dim() == 2)
+    direction = torch.randn(weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def loss(step: float) -> torch.Tensor:
+        with torch.no_grad():
+            weight.add_(step * direction)
+        torch.manual_seed(1)
+        return root(ids()[:, :-1], ids()[:, 1:])
+
+    loss(0.0).backward()
+    assert weight.grad is not None
+    slope = float((loss(1e-3) - loss(-2e-3)).detach()) / 2e-3
+    assert float((weight.grad * direction).sum()) == pytest.approx(slope, rel=1e-2)
+
+
+def test_dropout_is_known_as_a_module_too() -> None:
+    layer = recompute.SelectiveCheckpointing(NextTokenLoss(testing.tiny("llama").train())).layers[0]
+    layer.mlp.drop = nn.Dropout(0.0)
+    assert tileable(layer) is layer.mlp
+    layer.mlp.drop.p = 0.1
+    assert tileable(layer) is None
 
 
 def test_a_long_micro_batch_goes_in_tiles_and_a_short_one_does_not() -> None:

@@ -111,10 +111,10 @@ def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tm
 @pytest.mark.parametrize(
     ("options", "kept", "ways"),
     [
-        ({}, "as little kept as can be", "a smaller --micro-batch; or a smaller --window; or more devices"),
+        ({}, "as little kept as can be", "--micro-batch 1; or a smaller --window; or more devices"),
         ({"micro_batch": 1}, "as little kept as can be", "a smaller --window; or more devices"),
         ({"activations": "full", "micro_batch": 1, "mode": "pose"}, "as little kept as can be", "a smaller --chunk-window; or"),
-        ({"activations": "none"}, "every activation kept, as --activations none says", "--activations full; or a smaller"),
+        ({"activations": "none"}, "every activation kept, as --activations none says", "--activations full; or --micro-batch 1; or a smaller"),
     ],
 )  # fmt: skip
 def test_no_more_is_advised_than_would_change_something(base, tmp_path, monkeypatch, options, kept, ways):
@@ -159,6 +159,37 @@ def test_mlps_in_small_tiles_are_among_what_is_taken_to(place, tmp_path, monkeyp
     assert [loss for loss, _ in pressed[0]] == pytest.approx([loss for loss, _ in calm[0]], rel=1e-5)
     assert pressed[2][0] > 1 and pressed[2][1:] == [0, 0, 0]
     assert caplog.text.count("memory is short, so MLPs go through the sequence in 4 tiles") == 1
+
+
+_LIMITED = """
+import resource, sys
+import psutil
+from ropewalk.data.documents import Document
+from ropewalk import testing
+from ropewalk.training import train
+from ropewalk.training.step import TrainingStep
+take = TrainingStep.take
+def limited(self, *args):
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 130 * 2**20, -1))
+    return take(self, *args)
+TrainingStep.take = limited
+base, out = sys.argv[1:]
+train(base, out=out, data=[Document("d", testing.prose(LENGTH, 0))], **WIDE)
+"""
+
+
+def test_under_a_limit_of_addresses_a_step_that_is_begun_again_comes_down_to_the_least(tmp_path):
+    """Nothing of the attempts that failed stays: the least lives where it lives when it comes first."""
+    length, wide = 20000, dict(window=2048, steps=1, batch_size=2, micro_batch=2, device="cpu")
+    base = testing.tiny_directory(
+        tmp_path / "base", window=64, num_hidden_layers=6, hidden_size=256, intermediate_size=512
+    )
+    train(base, out=tmp_path / "calm", data=[Document("d", testing.prose(length, 0))], **wide)
+    code = _LIMITED.replace("LENGTH", str(length)).replace("WIDE", repr(wide))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, base, tmp_path / "pressed"], env=environment, check=True, timeout=600)
+    calm, pressed = trained(tmp_path / "calm"), trained(tmp_path / "pressed")
+    assert pressed[0][0] == pytest.approx(calm[0][0], rel=1e-5) and pressed[2][0] > 1
 
 
 def test_another_error_is_not_taken_for_a_shortage(base, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from ropewalk.errors import UserError, told
+from ropewalk.settings.budget import free_memory
 
 
 def device_for(device: str | torch.device | None = None) -> torch.device:
@@ -48,9 +49,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
-    import psutil
-
-    return psutil.virtual_memory().available
+    return free_memory()
 
 
 def device_name(device: torch.device) -> str:

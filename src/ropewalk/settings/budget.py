@@ -5,6 +5,8 @@ Bytes, tokens, numbers of weights, floating-point operations.
 
 from __future__ import annotations
 
+import math
+import resource
 from collections.abc import Collection
 
 #: Elements of float32 logits that the loss forms at a time: 512 MiB.
@@ -56,17 +58,30 @@ _GPU_TOKENS, _CPU_TOKENS = 16384, 2048
 
 
 def memory_here() -> int:
-    """Bytes of this machine's memory in all."""
+    """Bytes of this machine's memory in all, or those that a limit leaves this process."""
     import psutil
 
-    return psutil.virtual_memory().total
+    return int(min(psutil.virtual_memory().total, address_space_left()))
+
+
+def free_memory(processes: int = 1) -> int:
+    """Bytes of this machine's memory that each of `processes` may still take."""
+    import psutil
+
+    return int(min(psutil.virtual_memory().available / processes, address_space_left()))
+
+
+def address_space_left() -> float:
+    """Bytes of addresses that `ulimit -v` leaves this process; infinite without a limit."""
+    import psutil
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - psutil.Process().memory_info().vms)
 
 
 def host_room(processes: int = 1) -> int:
     """Bytes of this machine's memory that each of `processes` may pin, without anything being swapped."""
-    import psutil
-
-    return int(HOST_SHARE * psutil.virtual_memory().available) // processes
+    return int(HOST_SHARE * free_memory(processes))
 
 
 def micro_windows(window: int, batch: int, *, on_gpu: bool) -> int:

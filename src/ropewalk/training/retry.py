@@ -10,7 +10,10 @@ seed and reads the same windows, and the optimiser has not moved. So the step th
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import gc
+import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -18,7 +21,10 @@ import torch
 
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError, is_shortage, shortage
+from ropewalk.settings.budget import address_space_left
 
+#: glibc's mallopt: from how many bytes on a block has addresses of its own.
+_M_MMAP_THRESHOLD, _OWN_BLOCK = -3, 2**20
 T = TypeVar("T")
 
 
@@ -28,6 +34,7 @@ def until_it_fits(call: Callable[[], T], give_up: Callable[[str], None]) -> T:
     call: safe to repeat; what it leaves behind when it fails, it drops when it begins. give_up: told what was asked for; raises if nothing is
         left.
     """
+    _give_back_what_is_freed()
     while True:
         try:
             return call()
@@ -39,6 +46,17 @@ def until_it_fits(call: Callable[[], T], give_up: Callable[[str], None]) -> T:
         gc.collect()
         torch.cuda.empty_cache()
         give_up(asked)
+
+
+@functools.cache
+def _give_back_what_is_freed() -> None:
+    """Where addresses are limited (`ulimit -v`), have glibc give large blocks back at once, which takes time.
+
+    Else they stay in its heap, in pieces, and the step that keeps least fails where it would have lived had it come first.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and address_space_left() < math.inf:
+        mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)
 
 
 @contextlib.contextmanager

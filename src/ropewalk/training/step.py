@@ -211,7 +211,7 @@ class TrainingStep:
         full = settings.activations == "none" or (several and settings.activations == "auto")
         ways = ["--activations full"] * (full and (several or not tried)) + tried
         if not tried:
-            ways += ["a smaller --micro-batch"] * (self._batches.micro > 1)
+            ways += [f"--micro-batch {self._batches.micro // 2}"] * (self._batches.micro > 1)
             ways += [
                 f"a smaller {settings.option_in_memory}",
                 f"more devices{' (--cp shares a window)' * is_plain_causal(self._start.model)}",

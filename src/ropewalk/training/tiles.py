@@ -52,10 +52,16 @@ class Tiles:
 
 
 def tileable(layer: nn.Module) -> nn.Module | None:
-    """The layer's MLP; None if it has none that is known to look at one token at a time, as experts that are chosen do not."""
+    """The layer's MLP; None if it has none that is known to look at one token at a time, as experts that are chosen do not, or if it draws random numbers."""
     mlp = next((getattr(layer, name) for name in _NAMES if hasattr(layer, name)), None)
     dense = mlp is not None and not any(hasattr(module, "experts") for module in mlp.modules())
-    return mlp if dense else None
+    return mlp if dense and not _drops_out(mlp) else None
+
+
+def _drops_out(mlp: nn.Module) -> bool:
+    """Whether it has dropout, as a module or as a number by that name: a tile that is computed again would draw other numbers."""
+    attributes = [item for module in mlp.modules() for item in vars(module).items()]
+    return any(("dropout" in name or name == "p") and isinstance(p, float) and p > 0 for name, p in attributes)
 
 
 def tile(mlps: Sequence[nn.Module], count: int) -> None:
