@@ -6,6 +6,7 @@ import gc
 import itertools
 import weakref
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy
 
 from ropewalk import testing
 from ropewalk.distributed.mesh import Mesh
@@ -23,7 +25,7 @@ from ropewalk.settings.budget import mlp_tiles
 from ropewalk.training import census, host_memory, recompute, throughput
 from ropewalk.training.activations import ActivationMemory, reserved_bytes
 from ropewalk.training.retry import until_it_fits
-from ropewalk.training.tiles import tileable
+from ropewalk.training.tiles import Tiles, tileable
 
 BATCH, TOKENS = 2, 48
 
@@ -422,6 +424,16 @@ def test_dropout_is_known_as_a_module_too() -> None:
     assert tileable(layer) is layer.mlp
     layer.mlp.drop.p = 0.1
     assert tileable(layer) is None
+
+
+@pytest.mark.parametrize(
+    "dropout, policy", [(0.0, CheckpointPolicy.MUST_SAVE), (0.1, CheckpointPolicy.PREFER_RECOMPUTE)]
+)
+def test_attention_that_drops_scores_is_never_kept(dropout: float, policy: CheckpointPolicy) -> None:
+    """Not run again, it would draw nothing, and a dropout behind it in the layer would draw its numbers. No CPU has a fused attention that drops any."""
+    op, ctx = torch.ops.aten._scaled_dot_product_flash_attention.default, SimpleNamespace(is_recompute=False)
+    q = torch.empty(1, 1, 4, 8, device="meta")
+    assert recompute._policy(frozenset({0}), Tiles(), {False: 0, True: 0}, ctx, op, q, q, q, dropout, True) == policy
 
 
 def test_a_long_micro_batch_goes_in_tiles_and_a_short_one_does_not() -> None:

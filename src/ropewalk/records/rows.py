@@ -228,7 +228,7 @@ class Step:
 
     `peak_bytes` of memory were in use at most so far, and `reserved_bytes` held by PyTorch for them, holes included (0 on a CPU). `retries` counts how
     often the step ran out of memory and was begun again with less kept. `mfu` is a share of the run's own matrix rate, `mfu_of_data_sheet` of the maker's.
-    Both count two products of a frozen weight; records made before 2026-11-30 counted three beside adapters.
+    Both count two products of a frozen weight; those made up to 2026-11-29 counted three beside adapters.
     """
 
     kind: ClassVar[str] = "step"

@@ -41,7 +41,17 @@ def _policy(
         return CheckpointPolicy.PREFER_RECOMPUTE
     index = tiles.whole(counter[ctx.is_recompute])
     counter[ctx.is_recompute] += 1
-    return CheckpointPolicy.MUST_SAVE if index in kept else CheckpointPolicy.PREFER_RECOMPUTE
+    return (
+        CheckpointPolicy.MUST_SAVE
+        if index in kept and not _draws(op, *args, **kwargs)
+        else CheckpointPolicy.PREFER_RECOMPUTE
+    )
+
+
+def _draws(op: Any, *args: Any, **kwargs: Any) -> bool:
+    """Whether an attention drops some of its scores: one that is kept is not run again, and what is dropped after it would be drawn otherwise."""
+    given = dict(zip((argument.name for argument in op._schema.arguments), args, strict=False)) | kwargs
+    return bool(given.get("dropout_p"))
 
 
 def _contexts(kept: frozenset[int], tiles: Tiles) -> Any:
