@@ -16,7 +16,7 @@ from ropewalk.cli.tables.plan_sentences import verdict
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
 from ropewalk.planner.memory import GIB
-from ropewalk.planner.planner import Plan
+from ropewalk.planner.planned import Plan
 from ropewalk.settings.command import fields
 from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.windows import perhaps_thousands

@@ -14,7 +14,7 @@ from ropewalk import cli
 from ropewalk.cli import parse
 from ropewalk.errors import UserError
 from ropewalk.planner import plan
-from ropewalk.planner.planner import Plan
+from ropewalk.planner.planned import Plan
 from ropewalk.settings.command import arguments
 from ropewalk.settings.plan import PlanSettings
 

@@ -12,10 +12,12 @@ layout.py     the fastest layout that fits; other options that would
 machines.py   the host's memory, and what chips cannot do together
 measured_recipe.py  a smaller recipe beside the paper's
 calibrate.py  the machine at hand, timed (the only part that imports torch)
-planner.py    from a name to a `Plan`
+planned.py    a `Plan`: what a run would take, and the other options that fit
+planner.py    from a name to it
 """
 
-from ropewalk.planner.planner import Plan, plan
+from ropewalk.planner.planned import Plan
+from ropewalk.planner.planner import plan
 from ropewalk.planner.shape import Shape
 
 __all__ = ["Plan", "Shape", "plan"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropewalk.errors import UserError
-from ropewalk.planner.planner import Plan
+from ropewalk.planner.planned import Plan
 from ropewalk.records.evidence import Training, nearest, outside
 from ropewalk.sentences import counted
 from ropewalk.settings.recipe import Recipe

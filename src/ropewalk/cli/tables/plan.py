@@ -20,7 +20,7 @@ from ropewalk.cli.tables.plan_sentences import (
 from ropewalk.cli.terminal import console, tell
 from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.memory import GIB
-from ropewalk.planner.planner import ASSUMED_FACTOR, Plan
+from ropewalk.planner.planned import ASSUMED_FACTOR, Plan
 from ropewalk.planner.reading import SERVED_SHARE
 from ropewalk.records.format import duration
 from ropewalk.sentences import counted

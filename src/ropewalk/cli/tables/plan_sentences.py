@@ -7,7 +7,7 @@ from dataclasses import replace
 from ropewalk.errors import UserError
 from ropewalk.planner.measured_recipe import measured_recipe, training_of
 from ropewalk.planner.memory import GIB
-from ropewalk.planner.planner import Plan
+from ropewalk.planner.planned import Plan
 from ropewalk.records.evidence import of_choice
 from ropewalk.records.format import duration
 from ropewalk.rope.scaling import Yarn
