@@ -89,18 +89,18 @@ def _attend_in_blocks(
     return out.transpose(1, 2).contiguous(), None
 
 
-def _mask_in_blocks(**known: Any) -> Tensor | None:
+def _mask_in_blocks(**arguments: Any) -> Tensor | None:
     """transformers' mask, or in place of one that says no more than how far layers see a tensor of no elements whose last size is that.
 
-    known: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
+    arguments: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
     """
-    reach, tokens, padding = known.get("local_size"), known["kv_length"], known["attention_mask"]
-    if reach is None or reach > tokens or not slides_alone(vars(known["config"])):
-        return sdpa_mask(**known)
-    whole = known["q_length"] == tokens and (padding is None or bool(padding.all()))
-    if not whole or not known["allow_is_causal_skip"]:
-        return sdpa_mask(**known)
-    return torch.empty(1, 1, 0, reach, dtype=torch.bool, device=known["device"])
+    reach, tokens, padding = arguments.get("local_size"), arguments["kv_length"], arguments["attention_mask"]
+    if reach is None or reach > tokens or not slides_alone(vars(arguments["config"])):
+        return sdpa_mask(**arguments)
+    whole = arguments["q_length"] == tokens and (padding is None or bool(padding.all()))
+    if not whole or not arguments["allow_is_causal_skip"]:
+        return sdpa_mask(**arguments)
+    return torch.empty(1, 1, 0, reach, dtype=torch.bool, device=arguments["device"])
 
 
 def _told_reach(mask: Tensor | None) -> int | None:

@@ -41,21 +41,19 @@ def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]]) -> di
     of_run: dict[str, list[Row]] = {}
     for m in measurements:
         of_run.setdefault(m.run.id, []).append(m.row)
-    there = {key: [row for run in own for row in of_run.get(run.id, ())] for key, own in rows.items()}
-    lacks = {key: _lacks(own, there[key]) for key, own in rows.items()}
+    lacks = {key: _lacks(own, [row for run in own for row in of_run.get(run.id, ())]) for key, own in rows.items()}
     return {run.id: lacks[key] for key, own in rows.items() if lacks[key] for run in own}
 
 
 def _lacks(own: list[Run], rows: list[Row]) -> str:
     row = ablated(own[0])
-    known = Counter((type(each), 0 if isinstance(each, Benchmark) else getattr(each, "window", 0)) for each in rows)
+    unclaimed = Counter((type(each), 0 if isinstance(each, Benchmark) else getattr(each, "window", 0)) for each in rows)
     for name, what in _asked(row, own[0]):
-        if not known[what] and name not in row.get("left_out", {}):
+        if not unclaimed[what] and name not in row.get("left_out", {}):
             return f"lacks {name}"
-        known[what] -= 1  # a validation is another text at the same window
-    if {task for run in own for task in run.settings.get("tasks", ())} - {
-        each.task for each in rows if isinstance(each, Benchmark)
-    }:
+        unclaimed[what] -= 1  # a validation is another text at the same window
+    tasks = {task for run in own for task in run.settings.get("tasks", ())}
+    if tasks - {each.task for each in rows if isinstance(each, Benchmark)}:
         return "lacks benchmarks"
     return f"has {len(rows)} of its {row[ROWS]} rows" if len(rows) < row.get(ROWS, 0) else ""
 

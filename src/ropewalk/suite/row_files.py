@@ -7,6 +7,7 @@ out  `out/ROW.jsonl`, whole or absent
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
@@ -53,6 +54,12 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     same = {"digests", *(name for name in _WORDS if _is_same_text(name, on_disk, asked))}
     for name in [name for name, value in asked.items() if name not in same and on_disk.get(name) != value]:
         raise UserError(f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: {_ALIKE}")
+    return _holds_all(path.absolute(), path.stat().st_mtime_ns)
+
+
+@functools.cache  # a grid asks of each of its rows several times before it begins
+def _holds_all(path: Path, changed: int) -> bool:
+    """Whether a row's file, as it was at a time in nanoseconds, can be read wholly and lacks nothing."""
     records = read([path])
     return records.left_out == LeftOut() and not missing(records.runs.values(), records.measurements)
 

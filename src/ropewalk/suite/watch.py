@@ -94,13 +94,13 @@ class Watch:
         if last <= most:
             return None
         good = max(step for step, perplexity in looks if perplexity <= most)
-        said = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
+        rise = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
         if step := loop.leave(good):
             return (
-                f"{said} the model of step {step}, the last that is saved of the steps to {good}, which kept within: use it, or train it on at a lower "
+                f"{rise} the model of step {step}, the last that is saved of the steps to {good}, which kept within: use it, or train it on at a lower "
                 f"--learning-rate (ropewalk train {shlex.quote(str(self.settings.out))} …)"
             )
-        return f"{said} that worse model; {self._better(loop.out, good)}"
+        return f"{rise} that worse model; {self._better(loop.out, good)}"
 
     def _better(self, out: Path, good: int) -> str:
         """What there is of a run before its old window suffered, where nothing can be gone back to, and how to go on. out: where it lies. good: the last step at which it had not."""

@@ -50,8 +50,8 @@ def _policy(
 
 def _draws(op: Any, *args: Any, **kwargs: Any) -> bool:
     """Whether an attention drops some of its scores: one that is kept is not run again, and what is dropped after it would be drawn otherwise."""
-    given = dict(zip((argument.name for argument in op._schema.arguments), args, strict=False)) | kwargs
-    return bool(given.get("dropout_p"))
+    arguments = dict(zip((parameter.name for parameter in op._schema.arguments), args, strict=False)) | kwargs
+    return bool(arguments.get("dropout_p"))
 
 
 def _contexts(kept: frozenset[int], tiles: Tiles) -> Any:
