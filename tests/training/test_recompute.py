@@ -329,6 +329,27 @@ def test_what_left_for_the_host_is_not_kept_on_the_device(monkeypatch) -> None:
     loss.backward()
 
 
+def test_the_first_results_come_back_while_a_layer_that_stayed_runs_backward(monkeypatch) -> None:
+    """And each one's before it is asked for: fetched are the last layer that is away when nothing of the layer behind it has a gradient yet, then the one before."""
+    monkeypatch.setattr(host_memory, "_SMALLEST", 64)
+    root = NextTokenLoss(testing.tiny(num_hidden_layers=4).train())
+    kept = recompute.SelectiveCheckpointing(root)
+    kept.keep([NOTHING] * 4, (0, 2))
+    events, fetched = list[str](), host_memory.HostMemory._fetch
+
+    def fetch(host: host_memory.HostMemory, number: int) -> None:
+        if number not in host._fetched:
+            events.append(f"fetch {number}")
+        fetched(host, number)
+
+    monkeypatch.setattr(host_memory.HostMemory, "_fetch", fetch)
+    for number, layer in enumerate(kept.layers):
+        weight = next(layer.parameters())
+        weight.register_post_accumulate_grad_hook(lambda _, number=number: events.append(f"backward {number}"))
+    gradients(root)
+    assert events == ["fetch 2", "backward 3", "fetch 0", "backward 2", "backward 1", "backward 0"]
+
+
 def test_a_tensor_comes_back_with_the_strides_it_had(monkeypatch) -> None:
     """A compiled layer pads rows on a GPU and asserts their strides in its backward pass; also transposed, repeated and mostly gaps."""
     monkeypatch.setattr(host_memory, "_SMALLEST", 64)

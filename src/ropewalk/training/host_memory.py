@@ -4,8 +4,8 @@ in   the layers' forward functions; which layers
 out  the same functions; what autograd saves in them lies in pinned host memory meanwhile
 
 Copies run on two streams of their own, out and back, beside the arithmetic. Two layers' results are on their way out at most: then the
-arithmetic waits, and the memory is used again in its order. On the way back one layer is ahead. The mechanism is PyTorch's: hooks on
-saved tensors, which see what a compiled layer keeps, its input included.
+arithmetic waits, and the memory is used again in its order. On the way back one layer is ahead, the first of them while a layer that
+stayed runs backward. The mechanism is PyTorch's: hooks on saved tensors, which see what a compiled layer keeps, its input included.
 """
 
 from __future__ import annotations
@@ -96,6 +96,22 @@ class HostMemory:
 
         return run
 
+    def ahead(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The forward function of the layer behind the last one whose results leave: they come back while it runs backward, or all of them would be waited for."""
+
+        def fetch(_gradient: Tensor) -> None:
+            self._all_out()
+            self._fetch(self._order[-1])
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            hidden = output if isinstance(output, Tensor) else output[0]
+            if hidden.requires_grad:
+                hidden.register_hook(fetch)
+            return output
+
+        return run
+
     @contextlib.contextmanager
     def _layer(self, number: int, stays: set[int]) -> Iterator[None]:
         if number == self._order[0]:
@@ -146,8 +162,7 @@ class HostMemory:
         if isinstance(packed, Tensor):
             return packed
         number, index = packed
-        while self._leaving:
-            wait(self.device, self._leaving.pop(0)[0])
+        self._all_out()
         if number not in self._reached:
             self._reached.add(number)
             self._fetch(number)
@@ -157,6 +172,11 @@ class HostMemory:
             if number in self._before:
                 self._fetch(self._before[number])
         return self._fetched[number][1][index]
+
+    def _all_out(self) -> None:
+        """Nothing is on its way out any more."""
+        while self._leaving:
+            wait(self.device, self._leaving.pop(0)[0])
 
     def _fetch(self, number: int) -> None:
         if number in self._fetched:

@@ -125,6 +125,8 @@ class SelectiveCheckpointing:
             forward = self._forward(number, kept)
             if self._host is not None and number in self.choice.hosted:
                 forward = self._host.around(number, layer, forward)
+            elif self._host is not None and number - 1 == max(self.choice.hosted, default=None):
+                forward = self._host.ahead(forward)
             layer.forward = forward
 
     def _forward(self, number: int, kept: Kept) -> Callable[..., Any]:
