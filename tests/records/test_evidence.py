@@ -104,7 +104,7 @@ def test_a_training_is_held_against_those_that_were_measured() -> None:
     assert evidence(SMOLLM2, as_measured) == evidence(SMOLLM2)
     told = evidence(SMOLLM2, Training("lora", 1024, 2e-5))
     assert told.endswith(
-        "mode lora (measured: full), training tokens 1k (measured: 5M and 20M) and learning rate 2e-05 (measured: 0.0001)"
+        "mode lora (measured: full), training tokens 1k (measured: 5M, 20M and 100M) and learning rate 2e-05 (measured: 0.0001)"
     )
     # By 16, YaRN was never trained.
     assert evidence(by(Yarn(16.0)), as_measured).endswith(
