@@ -132,8 +132,7 @@ class Plan:
     def others(self) -> tuple[Plan, ...]:
         """The same run by other options, of those that fit: on the same chips, the best first, adapters last.
 
-        Where the run's own mode fits in none of them: with more host memory, with every weight trained in place of adapters, on as few more
-        chips as do it, and at the longest window that is a half, a quarter and so on.
+        Where the run's own mode fits in none of them: with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on.
         """
         asked = self.asked
         if self.chip.on_cpu:
@@ -146,7 +145,6 @@ class Plan:
         return (
             *same,
             *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
-            *self._first_that_fits(layout.ways_with_every_weight(self.job, asked)),
             *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),
             *self._first_that_fits(layout.ways_with_a_shorter_window(self.job, asked)),
         )

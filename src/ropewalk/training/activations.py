@@ -38,6 +38,7 @@ from ropewalk.settings.budget import (
     shared_window_bytes,
     sliding_bytes,
     spare_after_a_step,
+    stream_size,
     unpacked_bytes,
     unsharded_bytes,
 )
@@ -53,7 +54,7 @@ class ActivationMemory:
     loss: the loss module, not yet sharded. setting: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
     shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device.
     accumulated: whether a step adds up the gradients of several micro batches. documents: whether attention ends within a row, so that layers
-    that slide are given a mask. short: as in `Settled`.
+    that slide are given a mask. short: as in `Settled`. adapters: whether they are what is trained.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class ActivationMemory:
         accumulated: bool = True,
         documents: bool = False,
         short: bool = False,
+        adapters: bool = False,
     ) -> None:
         self._loss, self._setting, self._mesh, self._compute, self._shape = loss, setting, mesh, compute, shape
         self._accumulated, self._documents, self._on_gpu = accumulated, documents, mesh.device.type == "cuda"
-        self._short = short
+        self._short, self._adapters = short, adapters
         large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
         compiled = self._on_gpu and (large or work >= COMPILED_FLOPS)
         self._checkpointing = None if setting == "none" else recompute.SelectiveCheckpointing(loss, compiled=compiled)
@@ -157,8 +159,8 @@ class ActivationMemory:
         assert self._checkpointing is not None
         parameters, tokens = list(self._loss.parameters()), self._shape[0] * self._shape[1]
         config = self._loss.model.config.get_text_config()
-        # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
-        size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
+        weight, compute = parameters[0].element_size(), self._compute.itemsize
+        size = int(stream_size(weight, compute, adapters=self._adapters, devices=self._mesh.world))
         reserved = reserved_bytes(parameters, accumulated=self._accumulated)
         reserved += self._of_several(tokens)
         reserved += self._of_sliding()
