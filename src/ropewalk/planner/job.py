@@ -187,10 +187,14 @@ class Job:
         return 0.0 if self.recipe.mode == "lora" and self.frozen == self.regime.compute else self.regime.cast
 
     @property
+    def unmoved(self) -> int:
+        """Weights that a token is multiplied by and that are not trained."""
+        return self.shape.frozen_beside_adapters if self.recipe.mode == "lora" else 0
+
+    @property
     def flops(self) -> float:
         """Operations of one step over all chips, nothing computed again."""
-        frozen = self.shape.frozen_beside_adapters if self.recipe.mode == "lora" else 0
-        return self.shape.flops(self.length, frozen) * self.recipe.batch * self.length
+        return self.shape.flops(self.length, self.unmoved) * self.recipe.batch * self.length
 
     @property
     def micros(self) -> int:
