@@ -247,7 +247,8 @@ def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> 
 @pytest.mark.parametrize(
     ("asked", "status"),
     [
-        *((["--window", window], 0) for window in ("32768", "64k", "128k", "256k", "512k")),
+        *((["--window", window], 0) for window in ("32768", "64k", "128k", "256k")),
+        (["--window", "512k", "--mode", "lora", "--base-bits", "4"], 0),
         (["--window", "1M"], 1),
     ],
 )
@@ -261,6 +262,24 @@ def test_the_exit_status_says_whether_anything_fits_and_json_says_how(asked: lis
     told = json.loads(capsys.readouterr().out)
     assert told["fits"] is (status == 0)
     assert all(other["fits"] and other["cost"] > 0 for other in told["others"])
+
+
+@pytest.mark.parametrize(
+    "asked", [dict(window=32768, gpus="H100"), dict(window=8192, gpus="A100-80"), dict(window=65536, gpus="H200")]
+)
+def test_rows_of_the_same_cards_are_the_fastest_first(asked: dict) -> None:
+    """Where the same is trained; 1 % is no difference, and adapters train less, so they come after every weight."""
+    rows = plan("7b", batch_size=8, **asked).others
+    by_what = {
+        key: list(alike)
+        for key, alike in itertools.groupby(rows, lambda row: (row.job.recipe.mode, row.job.recipe.base_bits))
+    }
+    assert list(by_what) == [("full", None), ("lora", None), ("lora", 4)]
+    for alike in by_what.values():
+        speeds = [row.time.tokens_per_second for row in alike]
+        assert all(first > 0.99 * second for first, second in itertools.pairwise(speeds)), speeds
+    exact = [row.job.recipe.optimizer for row in by_what["lora", None]]
+    assert exact == ["adamw", "adamw-8bit"]
 
 
 def test_of_a_card_whose_memory_alone_is_known_no_time_is_told(capsys) -> None:
