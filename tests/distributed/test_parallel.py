@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import random
 import socket
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch.profiler import ProfilerActivity, profile
 
 from ropewalk import testing
 from ropewalk.attention_ops import blocks as attention_blocks
@@ -112,6 +115,22 @@ def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
     return dict(k=k, v=v, dk=dk, dv=dv, carried=carried)
 
 
+def held_by_a_pass(mesh: Mesh, layers: int) -> tuple[int, int]:
+    """The most that the allocator gave while a pass went forward over few tokens, float32 weights gathered in bfloat16; and bytes of one layer's part."""
+    sizes = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=layers)
+    root: Any = mesh.shard(NextTokenLoss(testing.tiny("llama", window=64, **sizes).train()), torch.bfloat16)
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    root(input_ids=ids, labels=ids).backward()
+    root.zero_grad()
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        root(input_ids=ids, labels=ids)
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    local = sum(4 * weight.to_local().numel() for weight in root.model.model.layers[0].parameters())
+    return max(itertools.accumulate(changes)), local
+
+
 def numbered(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(2, 3, TOKENS, 8, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
@@ -149,6 +168,7 @@ def _process(rank: int, port: int, out: Path) -> None:
     found["exchanged"] = {str(t): ranks.everyones(exchanged(rank, t)) for t in (torch.float32, torch.bfloat16)}
     training(sharded, range(3), save=out / "of two")
     found["from one"] = training(split, range(3, 5), load=out / "of one")
+    found["held"] = [held_by_a_pass(sharded, layers) for layers in (2, 6)]
     found["others"] = [sharded.any(rank == 1), ranks.everyones(rank), sharded.data_size, split.data_size]
     try:
         split.split({name: value[:, :-2] for name, value in batch("plain").items()})
@@ -182,6 +202,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(out: Path) -> dict[str, Any]:
     return torch.load(out / "found.pt", weights_only=True)
+
+
+def test_sharded_weights_are_cast_a_layer_at_a_time(found: dict[str, Any]) -> None:
+    """Training set copies of all parts in bfloat16 aside, half as much as the parts themselves, which autocast would hold."""
+    (few, local), (more, _) = found["held"]
+    assert more - few < 0.1 * 4 * local  # of four layers more
 
 
 def assert_same(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:

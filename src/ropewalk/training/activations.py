@@ -161,7 +161,8 @@ class ActivationMemory:
         config = self._loss.model.config.get_text_config()
         weight, compute = parameters[0].element_size(), self._compute.itemsize
         size = int(stream_size(weight, compute, adapters=self._adapters, devices=self._mesh.world))
-        reserved = reserved_bytes(parameters, accumulated=self._accumulated)
+        reserved = gradient_bytes(parameters) if self._accumulated else 0
+        reserved += copied_bytes(parameters) if self._mesh.world == 1 else 0
         reserved += self._of_several(tokens)
         reserved += self._of_sliding()
         packed, compiled = low_bits.packed(self._checkpointing.layers[0]), self._checkpointing.compiled
@@ -223,15 +224,12 @@ def gpu_room(
     return Room(card, stream, gradients, host_room(processes), rate, link_rate(device), loss=head)
 
 
-def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:
-    """Bytes of this device that are not taken before the first pass, and are needed beside what is kept: copies in bfloat16, gradients.
+def copied_bytes(parameters: list[nn.Parameter]) -> int:
+    """Bytes of autocast's bfloat16 copies of float32 weights, which it keeps until a forward pass is over.
 
-    accumulated: whether gradients of one micro batch are there while the next one goes forward (settings/budget.py).
+    Sharded weights have none: FSDP2 casts its part of one layer when it gathers that, and gives it back (`unsharded_bytes` in settings/budget.py).
     """
-    reserved = gradient_bytes(parameters) if accumulated else 0
-    if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
-        reserved += sum(2 * _local(p) for p in parameters if p.dtype == torch.float32)
-    return reserved
+    return sum(2 * parameter.numel() for parameter in parameters if parameter.dtype == torch.float32)
 
 
 def gradient_bytes(parameters: list[nn.Parameter]) -> int:
