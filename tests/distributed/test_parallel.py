@@ -20,8 +20,8 @@ import torch.multiprocessing as mp
 from torch.profiler import ProfilerActivity, profile
 
 from ropewalk import testing
+from ropewalk.attention_ops import block_attention, collectives, kernels
 from ropewalk.attention_ops import blocks as attention_blocks
-from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.distributed import ranks
@@ -408,7 +408,7 @@ def test_attention_in_blocks_is_masked_attention(
 ) -> None:
     """Every kernel, grouped heads, each device's share of the queries against all keys, and few heads at a time."""
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    monkeypatch.setattr(attention_blocks, "HEADS_AT_ONCE", at_once)
+    monkeypatch.setattr(block_attention, "HEADS_AT_ONCE", at_once)
     tokens = 36
     borders = [[0, 7, 19], [0, 18]]
     generator = torch.Generator().manual_seed(size)
@@ -420,7 +420,7 @@ def test_attention_in_blocks_is_masked_attention(
     upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     truth = [expected.detach(), *torch.autograd.grad(expected, leaves, upstream)]
     single = [leaf.detach().float().requires_grad_() for leaf in leaves]
-    out, _ = attention_blocks.attention(*single, blocks, "", False, 0.3)
+    out, _ = block_attention.attention(*single, blocks, "", False, 0.3)
     ours = [out.detach(), *torch.autograd.grad(out, single, upstream.float())]
     for value, expected_value in zip(ours, truth, strict=True):
         torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
@@ -435,7 +435,7 @@ def test_no_kernel_is_given_more_than_it_can_count(
 ) -> None:
     """Qwen3-8B's million tokens on four devices, LLaMA 7B's half a million on one; heads and tokens."""
     q, k = (torch.empty(1, heads, tokens, 128, device="meta") for heads, tokens in (queries, keys))
-    parts = attention_blocks.head_groups(q, k)
+    parts = block_attention.head_groups(q, k)
     assert len(parts) == groups
     for part, key_part in parts:
         heads = part.stop - part.start
@@ -474,7 +474,7 @@ def test_a_rectangle_and_its_triangle_are_one_call_where_the_mask_is_aligned_so(
         monkeypatch.setattr(kernels, name, counted)
         counts[name] = counted
     q, k, v = (torch.randn(2, 2, tokens, 8, requires_grad=True) for tokens in (18, 36, 36))
-    out, _ = attention_blocks.attention(q, k, v, attention_blocks.padded(blocks), "", True, 0.3)
+    out, _ = block_attention.attention(q, k, v, attention_blocks.padded(blocks), "", True, 0.3)
     out.sum().backward()
     assert [counted.call_count for counted in counts.values()] == [calls, calls]
 
@@ -507,14 +507,14 @@ def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
             calls.append([generator.choice(rows), number, number + 1, k0, generator.randrange(k0 + 1, 13), 0])
         expected = torch.zeros(2, 12)
         for row, q0, _, k0, k1, _ in calls:
-            expected[attention_blocks._rows(row), k0:k1] += 2.0**q0
-        order, gaps = attention_blocks._by_keys(calls, 2, 12)
+            expected[block_attention._rows(row), k0:k1] += 2.0**q0
+        order, gaps = attention_blocks.by_keys(calls, 2, 12)
         gathered = torch.full((2, 12), torch.nan)
         for row, begin, end in gaps:
-            gathered[attention_blocks._rows(row), begin:end] = 0
+            gathered[block_attention._rows(row), begin:end] = 0
         for (row, q0, _, k0, k1, _), first in order:
             part = torch.full((2 if row < 0 else 1, k1 - k0), 2.0**q0)
-            attention_blocks.put(gathered[attention_blocks._rows(row), k0:k1], part, first)
+            block_attention.put(gathered[block_attention._rows(row), k0:k1], part, first)
         assert torch.equal(gathered, expected), calls
 
 
@@ -535,7 +535,7 @@ def test_no_gradient_comes_from_memory_that_nobody_filled(kernel: str, device: i
     upstream = torch.randn(expected.shape, generator=generator).bfloat16()
     torch.use_deterministic_algorithms(True)
     try:
-        out, _ = attention_blocks.attention(*leaves, blocks, "", False, 0.3)
+        out, _ = block_attention.attention(*leaves, blocks, "", False, 0.3)
         ours = torch.autograd.grad(out, leaves, upstream)
     finally:
         torch.use_deterministic_algorithms(False)
