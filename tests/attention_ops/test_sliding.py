@@ -43,7 +43,7 @@ def test_attention_within_a_reach_is_masked_attention(
     kernel: str, heads: int, key_heads: int, tokens: int, reach: int, at_once: int, monkeypatch
 ) -> None:
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    monkeypatch.setattr("ropewalk.attention_ops.blocks.HEADS_AT_ONCE", at_once)
+    monkeypatch.setattr("ropewalk.attention_ops.block_attention.HEADS_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(tokens)
     shapes = [(2, tokens, h, 16) for h in (heads, key_heads, key_heads)]
     leaves = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import random
 import socket
@@ -15,10 +17,11 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch.profiler import ProfilerActivity, profile
 
 from ropewalk import testing
+from ropewalk.attention_ops import block_attention, collectives, kernels
 from ropewalk.attention_ops import blocks as attention_blocks
-from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.distributed import ranks
@@ -112,6 +115,22 @@ def exchanged(rank: int, dtype: torch.dtype) -> dict[str, Any]:
     return dict(k=k, v=v, dk=dk, dv=dv, carried=carried)
 
 
+def held_by_a_pass(mesh: Mesh, layers: int) -> tuple[int, int]:
+    """The most that the allocator gave while a pass went forward over few tokens, float32 weights gathered in bfloat16; and bytes of one layer's part."""
+    sizes = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=layers)
+    root: Any = mesh.shard(NextTokenLoss(testing.tiny("llama", window=64, **sizes).train()), torch.bfloat16)
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    root(input_ids=ids, labels=ids).backward()
+    root.zero_grad()
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        root(input_ids=ids, labels=ids)
+    events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    local = sum(4 * weight.to_local().numel() for weight in root.model.model.layers[0].parameters())
+    return max(itertools.accumulate(changes)), local
+
+
 def numbered(seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(2, 3, TOKENS, 8, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
@@ -149,6 +168,7 @@ def _process(rank: int, port: int, out: Path) -> None:
     found["exchanged"] = {str(t): ranks.everyones(exchanged(rank, t)) for t in (torch.float32, torch.bfloat16)}
     training(sharded, range(3), save=out / "of two")
     found["from one"] = training(split, range(3, 5), load=out / "of one")
+    found["held"] = [held_by_a_pass(sharded, layers) for layers in (2, 6)]
     found["others"] = [sharded.any(rank == 1), ranks.everyones(rank), sharded.data_size, split.data_size]
     try:
         split.split({name: value[:, :-2] for name, value in batch("plain").items()})
@@ -182,6 +202,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(out: Path) -> dict[str, Any]:
     return torch.load(out / "found.pt", weights_only=True)
+
+
+def test_sharded_weights_are_cast_a_layer_at_a_time(found: dict[str, Any]) -> None:
+    """Training set copies of all parts in bfloat16 aside, half as much as the parts themselves, which autocast would hold."""
+    (few, local), (more, _) = found["held"]
+    assert more - few < 0.1 * 4 * local  # of four layers more
 
 
 def assert_same(ours: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -382,7 +408,7 @@ def test_attention_in_blocks_is_masked_attention(
 ) -> None:
     """Every kernel, grouped heads, each device's share of the queries against all keys, and few heads at a time."""
     monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    monkeypatch.setattr(attention_blocks, "HEADS_AT_ONCE", at_once)
+    monkeypatch.setattr(block_attention, "HEADS_AT_ONCE", at_once)
     tokens = 36
     borders = [[0, 7, 19], [0, 18]]
     generator = torch.Generator().manual_seed(size)
@@ -394,7 +420,7 @@ def test_attention_in_blocks_is_masked_attention(
     upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
     truth = [expected.detach(), *torch.autograd.grad(expected, leaves, upstream)]
     single = [leaf.detach().float().requires_grad_() for leaf in leaves]
-    out, _ = attention_blocks.attention(*single, blocks, "", False, 0.3)
+    out, _ = block_attention.attention(*single, blocks, "", False, 0.3)
     ours = [out.detach(), *torch.autograd.grad(out, single, upstream.float())]
     for value, expected_value in zip(ours, truth, strict=True):
         torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
@@ -409,7 +435,7 @@ def test_no_kernel_is_given_more_than_it_can_count(
 ) -> None:
     """Qwen3-8B's million tokens on four devices, LLaMA 7B's half a million on one; heads and tokens."""
     q, k = (torch.empty(1, heads, tokens, 128, device="meta") for heads, tokens in (queries, keys))
-    parts = attention_blocks.head_groups(q, k)
+    parts = block_attention.head_groups(q, k)
     assert len(parts) == groups
     for part, key_part in parts:
         heads = part.stop - part.start
@@ -448,7 +474,7 @@ def test_a_rectangle_and_its_triangle_are_one_call_where_the_mask_is_aligned_so(
         monkeypatch.setattr(kernels, name, counted)
         counts[name] = counted
     q, k, v = (torch.randn(2, 2, tokens, 8, requires_grad=True) for tokens in (18, 36, 36))
-    out, _ = attention_blocks.attention(q, k, v, attention_blocks.padded(blocks), "", True, 0.3)
+    out, _ = block_attention.attention(q, k, v, attention_blocks.padded(blocks), "", True, 0.3)
     out.sum().backward()
     assert [counted.call_count for counted in counts.values()] == [calls, calls]
 
@@ -481,14 +507,14 @@ def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
             calls.append([generator.choice(rows), number, number + 1, k0, generator.randrange(k0 + 1, 13), 0])
         expected = torch.zeros(2, 12)
         for row, q0, _, k0, k1, _ in calls:
-            expected[attention_blocks._rows(row), k0:k1] += 2.0**q0
-        order, gaps = attention_blocks._by_keys(calls, 2, 12)
+            expected[block_attention._rows(row), k0:k1] += 2.0**q0
+        order, gaps = attention_blocks.by_keys(calls, 2, 12)
         gathered = torch.full((2, 12), torch.nan)
         for row, begin, end in gaps:
-            gathered[attention_blocks._rows(row), begin:end] = 0
+            gathered[block_attention._rows(row), begin:end] = 0
         for (row, q0, _, k0, k1, _), first in order:
             part = torch.full((2 if row < 0 else 1, k1 - k0), 2.0**q0)
-            attention_blocks.put(gathered[attention_blocks._rows(row), k0:k1], part, first)
+            block_attention.put(gathered[block_attention._rows(row), k0:k1], part, first)
         assert torch.equal(gathered, expected), calls
 
 
@@ -509,7 +535,7 @@ def test_no_gradient_comes_from_memory_that_nobody_filled(kernel: str, device: i
     upstream = torch.randn(expected.shape, generator=generator).bfloat16()
     torch.use_deterministic_algorithms(True)
     try:
-        out, _ = attention_blocks.attention(*leaves, blocks, "", False, 0.3)
+        out, _ = block_attention.attention(*leaves, blocks, "", False, 0.3)
         ours = torch.autograd.grad(out, leaves, upstream)
     finally:
         torch.use_deterministic_algorithms(False)

@@ -62,6 +62,13 @@ def test_families_that_cap_or_scale_their_logits_are_honoured() -> None:
             torch.testing.assert_close(module(ids, labels), transformers_loss(model, ids, labels), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma4_text"])
+def test_logits_that_are_capped_in_bfloat16_are_those_of_the_family(family: str) -> None:
+    """Under autocast transformers caps bfloat16 logits of float32 weights, whose rounding they were held to: Gemma 2 was refused."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        NextTokenLoss(testing.tiny(family))
+
+
 def test_an_unknown_treatment_of_the_logits_is_refused_by_name() -> None:
     model = testing.tiny()
     model.config.output_logit_soft_cap = 30.0

@@ -26,8 +26,10 @@ from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.families import family_of
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
+from ropewalk.model import loss
 from ropewalk.model.architecture import auto_class, decoder_of
 from ropewalk.model.layers import layout_of
+from ropewalk.model.logits import LogitsTransform
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.planner import calibrate, chip_names, chips, choice, layout, plan, planner
 from ropewalk.planner.choice import NOTHING, Layer, Room, choose
@@ -361,14 +363,14 @@ def test_ways_out_do_fit() -> None:
 def test_the_longest_half_of_a_window_that_fits_is_named() -> None:
     """Weights in four bits under adapters on 24 GB: more chips are no way out, and a shorter window is."""
     asked = dict(gpus="4090", mode="lora", base_bits=4, batch_size=1)
-    planned = plan("llama-3-8b", window=131072, **asked)
+    planned = plan("llama-3-8b", window=262144, **asked)
     assert not planned.fits and not any("--gpus" in way for way in planned.ways)
     [shorter] = [other for other in planned.others if other.options.startswith("--window ")]
     window = shorter.job.recipe.window
-    assert shorter.fits and 8192 < window < 131072
+    assert shorter.fits and 8192 < window < 262144
     options = dict(zip(*[iter(shorter.options.replace("--", "").replace("-", "_").split())] * 2, strict=True))
     assert plan("llama-3-8b", **{**asked, **options, "window": window}).fits
-    assert plan("llama-3-8b", window=131072, gpus="4090", mode="pose", batch_size=1).ways is not None
+    assert plan("llama-3-8b", window=262144, gpus="4090", mode="pose", batch_size=1).ways is not None
 
 
 def test_chips_share_the_work() -> None:
@@ -616,6 +618,27 @@ def test_low_rank_adapters_take_less_memory_and_less_time() -> None:
     full, lora = (plan("llama-7b", window=8192, gpus="H200", mode=mode) for mode in ("full", "lora"))
     assert lora.memory.states < full.memory.states / 10
     assert lora.time.seconds < full.time.seconds
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_head_beside_adapters_takes_the_products_that_the_loss_computes(monkeypatch, tied: bool) -> None:
+    """Two where it is frozen, three where it is the embedding, which is trained; of the layers two. Counted as the loss calls them."""
+    from ropewalk.training import lora
+
+    model = testing.tiny("llama", window=64, num_hidden_layers=1, tie_word_embeddings=tied)
+    wrapped = lora.add(model, rank=2, alpha=4)
+    calls = []
+    mm, linear = torch.mm, torch.nn.functional.linear
+    monkeypatch.setattr(torch, "mm", lambda *a, **out: calls.append(1) or mm(*a, **out))
+    monkeypatch.setattr(loss.nn.functional, "linear", lambda *a: calls.append(1) or linear(*a))
+    monkeypatch.setattr(loss, "_add_product", lambda *_: calls.append(1))
+    hidden = torch.randn(8, 64, requires_grad=True)
+    loss.cross_entropy(hidden, wrapped.get_base_model().lm_head, torch.zeros(8, dtype=torch.long), LogitsTransform())
+    shape, rates = read_shape(model.config.to_dict(), name="x"), chips.datasheet_rates(chips.CHIPS["H200"])
+    job = _job(shape, 64, mode="lora")
+    operations = step_time(job, rates).products * rates.matrix * rates.sustained / job.tokens
+    assert operations == pytest.approx(2 * (2 * sum(shape.products.values()) + len(calls) * shape.embedding))
+    assert len(calls) == 2 + tied
 
 
 def test_adapters_are_counted_as_training_adds_them() -> None:

@@ -19,11 +19,17 @@ from torch.utils.checkpoint import CheckpointPolicy
 from ropewalk import testing
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.loss import NextTokenLoss
+from ropewalk.planner import chips
 from ropewalk.planner.choice import NOTHING, Kept, Room
+from ropewalk.planner.job import Job
+from ropewalk.planner.kept import layer_of, room_of
+from ropewalk.planner.memory import CONTEXT, GIB, step_memory
+from ropewalk.planner.shape import read_shape
 from ropewalk.settings import budget
 from ropewalk.settings.budget import mlp_tiles
+from ropewalk.settings.recipe import Recipe
 from ropewalk.training import census, host_memory, recompute, throughput
-from ropewalk.training.activations import ActivationMemory, reserved_bytes
+from ropewalk.training.activations import ActivationMemory, copied_bytes, gradient_bytes
 from ropewalk.training.retry import until_it_fits
 from ropewalk.training.tiles import Tiles, tileable
 
@@ -465,11 +471,9 @@ def test_a_long_micro_batch_goes_in_tiles_and_a_short_one_does_not() -> None:
 
 def test_what_a_step_will_take_is_reserved_once() -> None:
     weights = [nn.Parameter(torch.zeros(10, 10)), nn.Parameter(torch.zeros(7), requires_grad=False)]
-    copies = 2 * 107  # bfloat16, of frozen weights too
-    assert reserved_bytes(weights, accumulated=False) == copies
-    assert reserved_bytes(weights, accumulated=True) == 400 + copies
-    low = [nn.Parameter(torch.zeros(10, dtype=torch.bfloat16))]
-    assert reserved_bytes(low, accumulated=False) == 0
+    assert copied_bytes(weights) == 2 * 107  # bfloat16, of frozen weights too
+    assert gradient_bytes(weights) == 400
+    assert copied_bytes([nn.Parameter(torch.zeros(10, dtype=torch.bfloat16))]) == 0
 
 
 @pytest.mark.parametrize(
@@ -563,6 +567,26 @@ def test_what_several_devices_take_is_reserved() -> None:
     assert memory._of_several(32) == whole
     mesh.world = 1
     assert memory._of_several(32) == 0
+
+
+def test_several_devices_set_no_copies_aside_and_a_plan_reserves_what_training_does(monkeypatch) -> None:
+    """FSDP2 casts a layer when it gathers it (tests/distributed): copies of all float32 weights, as of autocast on one device, are never there."""
+    loss, mesh = NextTokenLoss(testing.tiny("llama", window=64).train()), Mesh(torch.device("cpu"))
+    monkeypatch.setattr(recompute, "free_bytes", lambda *_, reserved, **rest: -reserved)
+    alone = ActivationMemory(loss, "auto", mesh, torch.bfloat16, (1, 32), accumulated=False)._room().card
+    assert -alone == 2 * sum(weight.numel() for weight in loss.parameters())
+    mesh.world = mesh.context_size = 2
+    memory = ActivationMemory(loss, "auto", mesh, torch.bfloat16, (1, 32), accumulated=False)
+    reserved = memory._of_several(32)
+    assert memory._room().card == -reserved
+    shape = read_shape(loss.model.config.to_dict(), name="x")
+    recipe = Recipe(window=64, batch_size=1, precision="bfloat16", optimizer="adamw")
+    job, chip = Job(shape, recipe, gpus=2, cp=2), chips.CHIPS["H100"]
+    layer, bare = layer_of(job), step_memory(job)
+    room = room_of(job, layer, chip, chips.datasheet_rates(chip))
+    before = chip.memory * GIB - bare.weights - bare.states - CONTEXT - shape.layers * room.input
+    # Norms, which a plan does not count among a layer's weights, take a few kilobytes; copies would take 115.
+    assert room.card == pytest.approx(before - layer.workspace(room.loss) - budget.MARGIN - reserved, abs=2e4)
 
 
 @pytest.mark.parametrize("family, documents, masked", [

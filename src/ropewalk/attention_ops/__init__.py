@@ -1,7 +1,8 @@
 """Attention beyond what one call of a kernel does: in blocks, beside a prefix, from a few positions; over documents and devices.
 
 kernels.py         PyTorch's fused attention with its log-sum-exp, one block at a time
-blocks.py          causal attention over documents and devices as blocks
+blocks.py          who attends to what over documents and devices, as blocks
+block_attention.py their attention, as one operator
 sliding.py         causal attention within a reach, for layers that slide
 collectives.py     keys, values and their gradients from device to device
 held.py            what attention modules hold while they attend under a name of ours

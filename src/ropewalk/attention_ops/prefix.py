@@ -145,7 +145,7 @@ def attend(
     prefix_out, prefix_lse = kernels.attend(folded, prefix.keys, prefix.values, causal=False, scale=scale)
     prefix_out = prefix_out.reshape(heads, batch, count, size).transpose(0, 1)
     prefix_lse = prefix_lse.reshape(heads, batch, count).transpose(0, 1)
-    # In the model's dtype and not in float32 as in blocks.py: here nothing is added up over more than two parts, and it is half the memory.
+    # In the model's dtype and not in float32 as in block_attention.py: here nothing is added up over more than two parts, and it is half the memory.
     share = torch.sigmoid(prefix_lse - prompt_lse).unsqueeze(-1).to(prompt_out.dtype)
     out = torch.lerp(prompt_out, prefix_out, share)
     if count < tokens:

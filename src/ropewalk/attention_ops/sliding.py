@@ -6,7 +6,7 @@ out  the attention, and each query's log-sum-exp
 A sequence is cut into stretches as long as the reach. Of its own stretch a query sees what comes before it, a triangle; of the stretch before
 it sees the keys whose place there is behind its own: in reverse order of queries and keys a triangle again. Either is one call for all
 stretches, which are laid out as rows of a batch. What is left at the end has a triangle of its own, and of the last stretch a triangle and the
-rectangle that all of it sees. Results are merged as in blocks.py. What is computed is what is seen, and not a score more.
+rectangle that all of it sees. Results are merged as in block_attention.py. What is computed is what is seen, and not a score more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ropewalk.attention_ops import kernels
-from ropewalk.attention_ops.blocks import head_groups, merge, put
+from ropewalk.attention_ops.block_attention import head_groups, merge, put
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _calls(tokens: int, reach: int) -> list[_Call]:
     return [call for call in calls if min(call.queries, call.keys, call.count) > 0]
 
 
-# Written out, as in blocks.py.
+# Written out, as in block_attention.py.
 _SCHEMA = "(Tensor q, Tensor k, Tensor v, int reach, float scale) -> (Tensor, Tensor)"
 _BACKWARD_SCHEMA = "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int reach, float scale) -> (Tensor, Tensor, Tensor)"
 

@@ -7,7 +7,7 @@ transformers looks its attention function up by the name in a module's config, a
 else a function needs is found on the module, on its config, or comes through the model's keyword arguments; it is put there for one
 forward pass or one `with` block and taken away again.
 
-    BLOCKS          blocks.py          documents and devices; who attends to what comes as the keyword argument `attend`
+    BLOCKS          block_attention.py documents and devices; who attends to what comes as the keyword argument `attend`
                     sliding.py         layers that slide; their reach comes in the mask's place
     LAST_POSITIONS  last_positions.py  the last layer alone; how many positions is on a copy of the module's config
     PREFIX          prefix.py          a shared prefix beside a prompt's own tokens; its keys and values are on each module
@@ -32,7 +32,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
-from ropewalk.attention_ops.blocks import Attend, attention
+from ropewalk.attention_ops.block_attention import attention
+from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.sliding import sliding_attention
 from ropewalk.checkpoint.layers import layers_of, not_shared, slides_alone
 from ropewalk.errors import UserError
@@ -109,7 +110,7 @@ def _told_reach(mask: Tensor | None) -> int | None:
 
 
 def attend_in_blocks(model: Any) -> None:
-    """Make a transformers model attend by blocks.py from now on. Where no `attend` is given nothing changes.
+    """Make a transformers model attend by block_attention.py from now on. Where no `attend` is given nothing changes.
 
     Raises:
         UserError: the family does not take its attention from transformers' interface.
@@ -124,7 +125,7 @@ def attend_in_blocks(model: Any) -> None:
 
 @contextlib.contextmanager
 def as_usual(model: Any) -> Iterator[None]:
-    """While the block runs, a model that attends by blocks.py attends as transformers has it: with a cache, too."""
+    """While the block runs, a model that attends by block_attention.py attends as transformers has it: with a cache, too."""
     in_blocks = model.config._attn_implementation == BLOCKS
     if in_blocks:
         model.set_attn_implementation("sdpa")

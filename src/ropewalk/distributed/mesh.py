@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from ropewalk.attention_ops import collectives, kernels
-from ropewalk.attention_ops.blocks import INDEXED, Attend, causal_blocks, padded, stretches
+from ropewalk.attention_ops.block_attention import INDEXED
+from ropewalk.attention_ops.blocks import Attend, causal_blocks, padded, stretches
 from ropewalk.attention_ops.transformers import (
     attend_in_blocks,
     is_plain_causal,
@@ -96,7 +97,7 @@ class Mesh:
         return self.rank == 0
 
     def shard(self, module: nn.Module, compute: torch.dtype | None = None) -> nn.Module:
-        """Shard a module's weights over all ranks, layer by layer, in place (FSDP2), and have it attend by blocks.py and the fastest kernel.
+        """Shard a module's weights over all ranks, layer by layer, in place (FSDP2), and have it attend by block_attention.py and the fastest kernel.
 
         Gradients are summed over all ranks, so a rank's loss is the sum over its own tokens, divided by the number of all ranks' tokens.
 

@@ -277,11 +277,12 @@ class NextTokenLoss(nn.Module):
         device, vocabulary = next(self.model.parameters()).device, inner.config.get_text_config().vocab_size
         ids = torch.arange(8, device=device)[None] % vocabulary
         self.model.eval()
-        expected = inner(input_ids=ids, use_cache=False).logits.float()
+        logits = inner(input_ids=ids, use_cache=False).logits
+        expected = logits.float()
         computed = self._logits(self.head(self._hidden(ids, None)).float())
         self.model.train(was_training)
-        # The same products in the same precision: only the order of scale, cap and cast may differ, so one rounding.
-        step = torch.finfo(next(self.model.parameters()).dtype).eps
+        # The same products in the same precision, autocast's if it is on: only the order of scale, cap and cast may differ, so one rounding.
+        step = torch.finfo(logits.dtype).eps
         if not torch.allclose(expected, computed, rtol=4 * step, atol=4 * step * float(expected.abs().max())):
             raise UserError(
                 f"the loss of a {inner.config.model_type} model cannot be computed in chunks: its head does more than one "

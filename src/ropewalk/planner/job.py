@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, FOUR_BITS, mlp_tiles
+from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, FOUR_BITS, mlp_tiles, stream_size
 from ropewalk.settings.recipe import Recipe
 
 
@@ -158,13 +158,10 @@ class Job:
         return self.shape.slides(self.length) and self.shape.slides_alone
 
     @property
-    def stream(self) -> int:
-        """Bytes of a number in the residual stream.
-
-        Under autocast float32 weights make it float32. Sharded weights are gathered in the precision of the arithmetic, which
-        the stream then has too.
-        """
-        return 4 if self.regime.cast and self.gpus == 1 else self.regime.compute
+    def stream(self) -> float:
+        """Bytes of a number in the residual stream."""
+        adapters, regime = self.recipe.mode == "lora", self.regime
+        return stream_size(regime.weight, regime.compute, adapters=adapters, devices=self.gpus)
 
     @property
     def frozen(self) -> float:
@@ -190,10 +187,14 @@ class Job:
         return 0.0 if self.recipe.mode == "lora" and self.frozen == self.regime.compute else self.regime.cast
 
     @property
+    def unmoved(self) -> int:
+        """Weights that a token is multiplied by and that are not trained."""
+        return self.shape.frozen_beside_adapters if self.recipe.mode == "lora" else 0
+
+    @property
     def flops(self) -> float:
         """Operations of one step over all chips, nothing computed again."""
-        frozen = self.shape.frozen_beside_adapters if self.recipe.mode == "lora" else 0
-        return self.shape.flops(self.length, frozen) * self.recipe.batch * self.length
+        return self.shape.flops(self.length, self.unmoved) * self.recipe.batch * self.length
 
     @property
     def micros(self) -> int:

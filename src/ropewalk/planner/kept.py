@@ -19,8 +19,11 @@ from ropewalk.settings.budget import (
     head_bytes,
     margin,
     mlp_tiles,
+    shared_window_bytes,
     sliding_bytes,
     spare_after_a_step,
+    unpacked_bytes,
+    unsharded_bytes,
 )
 
 
@@ -48,7 +51,15 @@ def room_of(job: Job, layer: Layer, chip: Chip, rates: Rates) -> Room:
     wait = gradients_wait(job.recipe.batch, job.micro, job.dp)
     stream = shape.width * job.stream * job.tokens
     loss = int(head_bytes(job.tokens, shape.width, shape.vocabulary))
-    reserved = bare.states + gradients * wait + shape.parameters / job.shards * job.cast
+    reserved = bare.states + gradients * wait
+    if job.gpus == 1:
+        reserved += shape.parameters * job.cast
+    else:
+        others = shape.parameters - shape.layers * shape.layer_weights
+        reserved += unsharded_bytes(shape.layer_weights, others, job.regime.compute)
+    if job.cp > 1:
+        reserved += shared_window_bytes(job.tokens * job.cp, shape.kv_width, shape.query_width)
+    reserved += unpacked_bytes(job.packed, job.regime.compute, compiled=job.fused)
     if shape.slides(job.length):
         compute, alone = job.regime.compute, shape.slides_alone
         reserved += sliding_bytes(job.length, job.micro, shape.query_width, compute, alone=alone)

@@ -184,21 +184,6 @@ def by_mode(ways: Iterable[Way]) -> Iterator[list[Way]]:
         yield list(alike)
 
 
-def ways_with_every_weight(job: Job, asked: Recipe) -> Iterator[list[Way]]:
-    """A job of adapters with every weight trained in its place, beside the host's memory as it is, then two, four and eight times that.
-
-    The embedding is trained beside adapters, in float32, and with it the residual stream is float32 (training/lora.py): in a long window that can take more
-    than the gradients and moments of bfloat16 weights that are all trained.
-    """
-    if job.recipe.mode != "lora":
-        return
-    every = replace(asked, mode="full", base_bits=None, activations=AUTO)
-    full = job.with_recipe(every)
-    yield [_way(job, recipe, asked) for recipe in allowed(every, gpus=job.gpus)]
-    for ways in ways_with_more_host(full, every):
-        yield [Way(way.job, (*_way(job, way.job.recipe, asked).options, *way.options)) for way in ways]
-
-
 def ways_on_a_cpu(job: Job) -> Iterator[Way]:
     """The job with what is kept chosen, with adapters, and with positions skipped, in the original window and in one as short as PoSE's own."""
     asked = job.recipe  # precision and optimiser that are left open are always the same here

@@ -7,6 +7,7 @@ out  memory by part, time, hours, cost; the same run by other options
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -130,10 +131,9 @@ class Plan:
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
-        """The same run by other options, of those that fit: on the same chips, the best first, adapters last.
+        """The same run by other options, of those that fit: on the same chips the fastest first, adapters after every weight, on four bits last.
 
-        Where the run's own mode fits in none of them: with more host memory, with every weight trained in place of adapters, on as few more
-        chips as do it, and at the longest window that is a half, a quarter and so on.
+        Where the run's own mode fits in none of them: with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on.
         """
         asked = self.asked
         if self.chip.on_cpu:
@@ -141,15 +141,22 @@ class Plan:
             shorter = map(self._on_the_same_cpu, layout.shorter_windows_on_a_cpu(self.job, asked.batch_size))
             return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
         same = [other for way in layout.ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
+        if self.rates.known:
+            same.sort(key=lambda other: other._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
         return (
             *same,
             *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
-            *self._first_that_fits(layout.ways_with_every_weight(self.job, asked)),
             *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),
             *self._first_that_fits(layout.ways_with_a_shorter_window(self.job, asked)),
         )
+
+    @property
+    def _rank(self) -> tuple[bool, bool, float]:
+        """What is less comes first, of plans of as many chips: of those that train the same the faster, which is the cheaper too, and of as fast ones, to 1 %, the first."""
+        recipe = self.job.recipe
+        return recipe.base_bits is not None, recipe.mode == "lora", round(math.log(self.time.seconds), 2)
 
     def _on_the_same_cpu(self, way: layout.Way) -> Plan:
         job = regimes.on_cpu(way.job, self.chip.memory * GIB)

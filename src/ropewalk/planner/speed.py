@@ -68,11 +68,9 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     shape, tokens, micros = job.shape, job.tokens, job.micros
     matrix, activations = rates.matrix * rates.sustained, job.activations
     layer, head = sum(shape.products.values()) * shape.layers, shape.embedding
-    # Frozen weights get no gradient: two products instead of three. The head is frozen in an adapter run too.
-    passes = 2 if job.recipe.mode == "lora" else 3
-    products = passes * 2 * (layer + head) * tokens / matrix + (
-        2 * head * tokens / matrix if job.recipe.mode == "lora" else 0
-    )
+    one_pass = 2 * (layer + head) * tokens / matrix
+    # Frozen weights get no gradient: two products instead of three.
+    products = 3 * one_pass - 2 * job.unmoved * tokens / matrix
     attention = shape.attention_work(job.length) * tokens
     split = (1 + min(1.0, SHARED * SHARED_AT / job.length) * (1 - 1 / job.cp)) / rates.sustained
     forward = split * attention / rates.attention_forward
@@ -84,7 +82,7 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     busy = products + forward + backward + again + moved
     idle = max(0.0, _PASSES * shape.layers * rates.overhead - busy)
     links = _links(job, chip, busy) if chip is not None and job.gpus > 1 else 0.0
-    links += _host_link(job, rates, (products + moved) / passes + forward, busy)
+    links += _host_link(job, rates, one_pass + moved * one_pass / products + forward, busy)
     return Time(
         products=micros * products,
         attention=micros * (forward + backward),

@@ -118,6 +118,15 @@ def gradients_wait(batch: int, micro: int, groups: int) -> bool:
     return batch > micro * groups
 
 
+def stream_size(weight: float, compute: int, *, adapters: bool, devices: int) -> float:
+    """Bytes of a number in the residual stream. Under autocast the embedding's weights make it their own; gathered for the arithmetic, as they are on
+    several devices, they have its precision, and beside adapters they give it (training/lora.py).
+
+    weight, compute: bytes of a trained weight, and of a number in the arithmetic.
+    """
+    return compute if adapters or devices > 1 else weight
+
+
 def head_bytes(tokens: float, width: int, vocabulary: int) -> float:
     """Bytes that the chunked loss takes at most: a chunk of logits three times over, and the gradients it makes on the way."""
     return 3 * 4 * min(CHUNK_ELEMENTS, tokens * vocabulary) + 2 * 2 * tokens * width + 6 * width * vocabulary

@@ -38,6 +38,7 @@ from ropewalk.settings.budget import (
     shared_window_bytes,
     sliding_bytes,
     spare_after_a_step,
+    stream_size,
     unpacked_bytes,
     unsharded_bytes,
 )
@@ -53,7 +54,7 @@ class ActivationMemory:
     loss: the loss module, not yet sharded. setting: "auto", "full" or "none". mesh: the devices. compute: dtype of the arithmetic.
     shape: of a micro batch, (windows, tokens) of one device. work: floating-point operations of the run on one device.
     accumulated: whether a step adds up the gradients of several micro batches. documents: whether attention ends within a row, so that layers
-    that slide are given a mask. short: as in `Settled`.
+    that slide are given a mask. short: as in `Settled`. adapters: whether they are what is trained.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class ActivationMemory:
         accumulated: bool = True,
         documents: bool = False,
         short: bool = False,
+        adapters: bool = False,
     ) -> None:
         self._loss, self._setting, self._mesh, self._compute, self._shape = loss, setting, mesh, compute, shape
         self._accumulated, self._documents, self._on_gpu = accumulated, documents, mesh.device.type == "cuda"
-        self._short = short
+        self._short, self._adapters = short, adapters
         large = sum(parameter.numel() for parameter in loss.parameters()) >= COMPILED_WEIGHTS
         compiled = self._on_gpu and (large or work >= COMPILED_FLOPS)
         self._checkpointing = None if setting == "none" else recompute.SelectiveCheckpointing(loss, compiled=compiled)
@@ -157,9 +159,10 @@ class ActivationMemory:
         assert self._checkpointing is not None
         parameters, tokens = list(self._loss.parameters()), self._shape[0] * self._shape[1]
         config = self._loss.model.config.get_text_config()
-        # Under autocast float32 weights keep what flows between layers in float32; gathered in another dtype they do not.
-        size = parameters[0].element_size() if self._mesh.world == 1 else self._compute.itemsize
-        reserved = reserved_bytes(parameters, accumulated=self._accumulated)
+        weight, compute = parameters[0].element_size(), self._compute.itemsize
+        size = int(stream_size(weight, compute, adapters=self._adapters, devices=self._mesh.world))
+        reserved = gradient_bytes(parameters) if self._accumulated else 0
+        reserved += copied_bytes(parameters) if self._mesh.world == 1 else 0
         reserved += self._of_several(tokens)
         reserved += self._of_sliding()
         packed, compiled = low_bits.packed(self._checkpointing.layers[0]), self._checkpointing.compiled
@@ -221,15 +224,12 @@ def gpu_room(
     return Room(card, stream, gradients, host_room(processes), rate, link_rate(device), loss=head)
 
 
-def reserved_bytes(parameters: list[nn.Parameter], *, accumulated: bool) -> int:
-    """Bytes of this device that are not taken before the first pass, and are needed beside what is kept: copies in bfloat16, gradients.
+def copied_bytes(parameters: list[nn.Parameter]) -> int:
+    """Bytes of autocast's bfloat16 copies of float32 weights, which it keeps until a forward pass is over.
 
-    accumulated: whether gradients of one micro batch are there while the next one goes forward (settings/budget.py).
+    Sharded weights have none: FSDP2 casts its part of one layer when it gathers that, and gives it back (`unsharded_bytes` in settings/budget.py).
     """
-    reserved = gradient_bytes(parameters) if accumulated else 0
-    if torch.float32 in {parameter.dtype for parameter in parameters}:  # autocast's copies
-        reserved += sum(2 * _local(p) for p in parameters if p.dtype == torch.float32)
-    return reserved
+    return sum(2 * parameter.numel() for parameter in parameters if parameter.dtype == torch.float32)
 
 
 def gradient_bytes(parameters: list[nn.Parameter]) -> int:

@@ -76,7 +76,9 @@ class Loop:
         self.model: Any = start.model
         if settings.mode == "lora":
             seed(settings.seed)  # adapters begin at random: the same in every run and on every device
-            self.model = lora.add(start.model, rank=settings.lora_rank, alpha=settings.lora_alpha)
+            self.model = lora.add(
+                start.model, rank=settings.lora_rank, alpha=settings.lora_alpha, compute=start.compute
+            )
         self.deadline = deadline or Deadline()
         self.step = TrainingStep(settings, start, self.model, batches, mesh, self.deadline)
         self.snapshots = Snapshots(self.out / CHECKPOINTS, keep=settings.keep_checkpoints)

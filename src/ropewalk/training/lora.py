@@ -13,6 +13,8 @@ know: peft stops, and `attach` puts it on a model only after holding that model'
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import re
 import warnings
@@ -47,8 +49,11 @@ _NO_MATTER = frozenset(
 )  # fmt: skip
 
 
-def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
+def add(model: Any, *, rank: int, alpha: int, compute: torch.dtype | None = None) -> peft.PeftModel:
     """Adapters of a rank on every attention projection; embeddings (of positions too) and norms stay trainable, in float32.
+
+    compute: dtype of the arithmetic, in which what these give is rounded, as if they were frozen weights of that dtype: else they would have everything
+        that flows between the layers in float32, twice the memory. None: they give what they are.
 
     Raises:
         UserError: the family names no attention projection that could be found, or the rank is above the model's width.
@@ -64,12 +69,21 @@ def add(model: Any, *, rank: int, alpha: int) -> peft.PeftModel:
         wrapped = peft.get_peft_model(
             model, peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets)
         )
-    for parameter in _embeddings_and_norms(wrapped.get_base_model()):
+    small = _embeddings_and_norms(wrapped.get_base_model())
+    for parameter in itertools.chain.from_iterable(module.parameters() for module in small):
         parameter.requires_grad_(True)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if compute is not None:
+        rounded = functools.partial(_rounded, compute)  # one for all layers, which are compiled as one
+        for module in small:
+            module.register_forward_hook(rounded)
     return wrapped
+
+
+def _rounded(compute: torch.dtype, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return output.to(compute)
 
 
 def _attention_projections(model: nn.Module) -> list[str] | str:
@@ -88,10 +102,9 @@ def _attention_projections(model: nn.Module) -> list[str] | str:
     return rf"{re.escape(place)}\..*\.({'|'.join(sorted(names))})"
 
 
-def _embeddings_and_norms(model: Any) -> list[nn.Parameter]:
+def _embeddings_and_norms(model: Any) -> list[nn.Module]:
     norms = [module for module in decoder_of(model).modules() if "norm" in type(module).__name__.lower()]
-    small = [*norms, *learned_tables(model), model.get_input_embeddings()]
-    return [parameter for module in small for parameter in module.parameters()]
+    return [*norms, *learned_tables(model), model.get_input_embeddings()]
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

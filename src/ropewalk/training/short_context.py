@@ -47,7 +47,7 @@ class ShortContext:
     ) -> dict[str, Tensor]:
         """The rows with `short`, float32 [batch, tokens]. All processes take part, each with its own rows.
 
-        loss: `NextTokenLoss`, sharded or not. in_blocks: whether it attends by attention_ops/blocks.py.
+        loss: `NextTokenLoss`, sharded or not. in_blocks: whether it attends by attention_ops/block_attention.py.
         """
         places, wanted = self._passes(rows)
         share = slice(mesh.context_rank, None, mesh.context_size)

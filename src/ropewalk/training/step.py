@@ -110,6 +110,7 @@ class TrainingStep:
             accumulated=gradients_wait(settings.batch, micro, self._mesh.data_size),
             documents=self._batches.in_documents,
             short=is_short(settings, self._start.source, self._mesh),
+            adapters=settings.mode == "lora",
         )
 
     def take(self, done: int, signals: Signals) -> StepResult:
