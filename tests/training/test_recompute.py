@@ -545,7 +545,7 @@ def test_what_several_devices_take_is_reserved() -> None:
 
 
 @pytest.mark.parametrize("family, documents, masked", [
-    ("phi-3-mini-4k", False, False), ("phi-3-mini-4k", True, True), ("gemma2", False, True), ("llama", False, None),
+    ("phi-3-mini-4k", False, False), ("phi-3-mini-4k", True, False), ("llama4_text", True, True), ("gemma2", False, True), ("llama", False, None),
 ])  # fmt: skip
 def test_what_layers_that_slide_take_is_reserved_as_it_is_planned(
     family: str, documents: bool, masked: bool | None
