@@ -774,3 +774,10 @@ def test_a_run_that_went_back_is_told_of_the_model_that_it_left(tmp_path):
     main, by_steps, *_ = perplexity.section(clean(rows, paper=False)).tables
     assert [line.label for line in main.alone.lines] == ["base", "PI ×4, before training", "PI ×4, 2 steps"]
     assert by_steps.head == ["0", "2", "4"]
+    # The training table has a column for it, which a page without such a run leaves out.
+    (table,) = section(clean(rows, paper=False)).tables
+    (line,) = table.lines
+    assert line.cells[table.head.index("model left\nstep")].text == "2" and "--watch-stop went back to" in table.note
+    made_up.steps(Recorder(tmp_path / "b.jsonl", made_up.run(extended(name="hemp"), "ropewalk train")), 4)
+    (table,) = section(clean(records.read([tmp_path / "b.jsonl"]), paper=False)).tables
+    assert "model left\nstep" not in table.head and "Model left" not in table.note
