@@ -114,14 +114,14 @@ def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
             calls.append([generator.choice(rows), number, number + 1, k0, generator.randrange(k0 + 1, 13), 0])
         expected = torch.zeros(2, 12)
         for row, q0, _, k0, k1, _ in calls:
-            expected[attention_blocks._rows(row), k0:k1] += 2.0**q0
+            expected[attention_blocks.rows_at(row), k0:k1] += 2.0**q0
         order, gaps = attention_blocks._by_keys(calls, 2, 12)
         gathered = torch.full((2, 12), torch.nan)
         for row, begin, end in gaps:
-            gathered[attention_blocks._rows(row), begin:end] = 0
+            gathered[attention_blocks.rows_at(row), begin:end] = 0
         for (row, q0, _, k0, k1, _), first in order:
             part = torch.full((2 if row < 0 else 1, k1 - k0), 2.0**q0)
-            attention_blocks.put(gathered[attention_blocks._rows(row), k0:k1], part, first)
+            attention_blocks.put(gathered[attention_blocks.rows_at(row), k0:k1], part, first)
         assert torch.equal(gathered, expected), calls
 
 
