@@ -1,4 +1,4 @@
-"""What a page's command lines are, and what one would call, without calling it."""
+"""What a page's command lines are, what one would call, without calling it, and what one says."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from ropewalk import cli
 from ropewalk.cli import parse
 
 _OURS = re.compile(r"(?:[A-Z_]+=\S+ )*(?:torchrun .*-m |(?:\S*/)?python3? -m )?(?:\S*/)?ropewalk (.+)")
@@ -44,3 +45,14 @@ def arguments_of(line: str) -> list[str] | None:
 def commands(text: str) -> list[list[str]]:
     """The arguments of every command of ours in a page's code blocks."""
     return [arguments for line in lines_of_code(text) if (arguments := arguments_of(line))]
+
+
+def said(capsys, *words: str) -> tuple[int, str]:
+    """Exit status, and all that was printed on one line."""
+    status = 0
+    try:
+        cli.main(list(words))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    printed = capsys.readouterr()
+    return status, " ".join((printed.out + printed.err).split())

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
 from ropewalk.attention_ops import kernels, sliding
-from ropewalk.attention_ops import transformers as names
-from ropewalk.attention_ops.transformers import BLOCKS, attend_in_blocks, is_replaceable
+from ropewalk.attention_ops.blocks import causal_blocks, padded
+from ropewalk.attention_ops.transformers import BLOCKS, attend_in_blocks, attends_in_blocks, is_replaceable
 from ropewalk.checkpoint.layers import read_layers
 from ropewalk.distributed.mesh import start
 from ropewalk.model.layers import layout_of
@@ -111,6 +111,54 @@ def test_a_family_trains_as_under_its_mask_and_as_planned(name: str, tokens: int
         torch.testing.assert_close(value, expected[key], rtol=1e-4, atol=2e-6, msg=key)
 
 
+@pytest.mark.parametrize("kernel", ["cpu", "plain"])
+@pytest.mark.parametrize("same", [True, False])
+def test_documents_are_sequences_for_themselves(kernel: str, same: bool, monkeypatch) -> None:
+    """Rows with documents shorter and longer than the reach, against a dense mask in float64."""
+    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    tokens, reach, borders = 40, 8, [[0, 3, 20, 21], [0, 3, 20, 21] if same else [0, 8, 30]]
+    number = torch.tensor([[sum(place >= first for first in row) for place in range(tokens)] for row in borders])
+    mask = visible(tokens, reach) & (number[:, :, None] == number[:, None])
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(2, heads, tokens, 16) for heads in (4, 2, 2)]
+    leaves = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        *leaves, attn_mask=mask[:, None], scale=0.3, enable_gqa=True
+    )
+    upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
+    truth = [expected.detach(), *torch.autograd.grad(expected, leaves, upstream)]
+    single = [leaf.detach().float().requires_grad_() for leaf in leaves]
+    blocks = padded(causal_blocks(borders, 0, 1, tokens))
+    out, _ = sliding.sliding_attention(*single, reach, 0.3, blocks)
+    for value, expected_value in zip([out, *torch.autograd.grad(out, single, upstream.float())], truth, strict=True):
+        torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in SLIDING if name not in MORE])
+def test_packed_documents_train_as_under_transformers_mask_and_hold_none(name: str) -> None:
+    """Positions that begin again, through `Mesh.shard` and `Mesh.split`, as training has them; documents shorter and longer than the reach."""
+    model = testing.tiny(name, window=64, attn_implementation="eager").train()
+    positions = torch.stack([torch.cat([torch.arange(n) for n in lengths]) for lengths in ((5, 20, 23), (41, 7))])
+    ids = torch.randint(0, 256, (2, 48), generator=torch.Generator().manual_seed(0))
+    rows = {"input_ids": ids, "labels": ids, "position_ids": positions}
+    root = NextTokenLoss(model)
+    expected = root(**rows)
+    expected.backward()
+    truth = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    assert attends_in_blocks(model)
+    mesh = start(device="cpu")
+    mesh.shard(root)
+    with Watched() as watched:
+        ours = root(**mesh.split(rows))
+        ours.backward()
+    mesh.close()
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-4)
+    assert "ropewalk.sliding_attention.default" in watched.names
+    for key, gradient in truth.items():
+        torch.testing.assert_close(model.get_parameter(key).grad, gradient, rtol=1e-4, atol=2e-4, msg=key)
+
+
 @pytest.mark.parametrize("name", ["mistral-v0.1", "gemma3_text"])
 @pytest.mark.parametrize("given", ["documents", "padding", "ones"])
 def test_a_mask_that_says_more_stays(name: str, given: str, monkeypatch) -> None:
@@ -122,8 +170,8 @@ def test_a_mask_that_says_more_stays(name: str, given: str, monkeypatch) -> None
     documents = torch.cat([torch.arange(20), torch.arange(28)]).expand(2, -1)
     said = {"documents": dict(position_ids=documents), "padding": dict(attention_mask=padding)}
     said |= {"ones": dict(attention_mask=ones, position_ids=torch.cumsum(ones + (ids % 3 == 0), 1) - 1)}
-    plain = names.sliding_attention
-    monkeypatch.setattr(names, "sliding_attention", lambda *args: slid.append(args) or plain(*args))
+    plain = sliding.sliding_attention
+    monkeypatch.setattr(sliding, "sliding_attention", lambda *args: slid.append(args) or plain(*args))
     expected = gradients(model, ids, **said[given])
     attend_in_blocks(model)
     ours = gradients(model, ids, **said[given])

@@ -6,10 +6,7 @@ import contextlib
 import gc
 import itertools
 import os
-import random
 import socket
-import sys
-import types
 import unittest.mock
 from pathlib import Path
 from typing import Any
@@ -20,15 +17,12 @@ import torch.multiprocessing as mp
 from torch.profiler import ProfilerActivity, profile
 
 from ropewalk import testing
-from ropewalk.attention_ops import block_attention, collectives, kernels
-from ropewalk.attention_ops import blocks as attention_blocks
+from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.blocks import Attend
-from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh, start
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
-from ropewalk.model.torch_internals import FakeTensorMode
 from ropewalk.training import recompute
 
 TOKENS = 32
@@ -344,106 +338,6 @@ def test_an_unready_module_refuses_to_ignore_documents() -> None:
         NextTokenLoss(testing.tiny())(**batch("plain"), attend=Attend())
 
 
-def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """The same blocks as a dense mask, by plain torch: for one device, where queries and keys count alike."""
-    mask = torch.zeros(q.shape[0], q.shape[2], k.shape[2], dtype=torch.bool)
-    for row, q0, q1, k0, k1, causal in blocks.tolist():
-        block = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool)
-        mask[slice(None) if row < 0 else row, q0:q1, k0:k1] |= block.tril() if causal else block
-    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
-    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], scale=0.3)
-
-
-@pytest.mark.parametrize(
-    ("capability", "dtype", "kernel"),
-    [
-        ((9, 0), torch.bfloat16, "flash"),
-        ((9, 0), torch.float32, "efficient"),
-        ((9, 0), torch.float64, "plain"),
-        ((7, 5), torch.float32, "efficient"),
-        ((7, 0), torch.float16, "plain"),
-        ((7, 5), torch.bfloat16, "plain"),  # which no fused kernel takes there
-    ],
-)
-def test_the_kernel_is_one_that_the_gpu_has(monkeypatch, capability, dtype: torch.dtype, kernel: str) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
-    with FakeTensorMode():  # a GPU's tensor without a GPU
-        q = torch.empty(1, 1, 1, 64, dtype=dtype, device="cuda")
-    for right in (True, False):
-        monkeypatch.setattr(kernels, "_is_efficient_right", lambda *_, right=right: right)
-        assert kernels.choose(q, varied=True) == (kernel if right or kernel != "efficient" else "plain")
-
-
-def test_the_memory_efficient_kernel_is_given_what_its_operators_take() -> None:
-    """By their shapes alone, since no CPU has it: an odd number of tokens, grouped heads."""
-    q, k = torch.empty(2, 4, 37, 16, device="meta"), torch.empty(2, 2, 37, 16, device="meta")
-    out, lse = kernels.forward("efficient", q, k, k, True, 0.25)
-    assert (out.shape, lse.shape) == (q.shape, q.shape[:3])
-    grads = kernels.backward("efficient", out, q, k, k, out, lse, True, 0.25)
-    assert [grad.shape for grad in grads] == [q.shape, k.shape, k.shape]
-
-
-def test_keys_that_are_repeated_are_the_same_attention(monkeypatch) -> None:
-    model, ids = testing.tiny("qwen3").train(), torch.arange(48)[None]
-
-    def gradients() -> list[torch.Tensor]:
-        model.zero_grad()
-        model(ids, labels=ids).loss.backward()
-        return [parameter.grad.clone() for parameter in model.parameters()]
-
-    expected, given = gradients(), []
-    attend_in_blocks(model)
-    monkeypatch.setattr(kernels, "wants_repeated", lambda q, k: given.append((q.shape[1], k.shape[1])) or True)
-    for ours, theirs in zip(gradients(), expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
-    assert given == [(4, 2)] * 2
-
-
-@pytest.mark.parametrize("at_once", [2**29, 2000])
-@pytest.mark.parametrize("kernel", ["cpu", "plain"])
-@pytest.mark.parametrize("heads, key_heads, size", [(4, 4, 16), (6, 2, 8), (3, 1, 24)])
-@pytest.mark.parametrize("device, devices", [(0, 1), (0, 2), (1, 2), (2, 3)])
-def test_attention_in_blocks_is_masked_attention(
-    kernel: str, heads: int, key_heads: int, size: int, device: int, devices: int, at_once: int, monkeypatch
-) -> None:
-    """Every kernel, grouped heads, each device's share of the queries against all keys, and few heads at a time."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    monkeypatch.setattr(block_attention, "HEADS_AT_ONCE", at_once)
-    tokens = 36
-    borders = [[0, 7, 19], [0, 18]]
-    generator = torch.Generator().manual_seed(size)
-    blocks = attention_blocks.causal_blocks(borders, device, devices, tokens)
-    queries = sum(last - first for first, last in attention_blocks.stretches(device, devices, tokens))
-    shapes = ((2, heads, queries, size), (2, key_heads, tokens, size), (2, key_heads, tokens, size))
-    leaves = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    expected = masked(*leaves, blocks)
-    upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    truth = [expected.detach(), *torch.autograd.grad(expected, leaves, upstream)]
-    single = [leaf.detach().float().requires_grad_() for leaf in leaves]
-    out, _ = block_attention.attention(*single, blocks, "", False, 0.3)
-    ours = [out.detach(), *torch.autograd.grad(out, single, upstream.float())]
-    for value, expected_value in zip(ours, truth, strict=True):
-        torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
-
-
-@pytest.mark.parametrize(
-    "queries, keys, groups",
-    [((32, 2**18), (8, 2**20), 8), ((32, 2**19), (32, 2**19), 4), ((32, 2**17), (32, 2**17), 1)],
-)
-def test_no_kernel_is_given_more_than_it_can_count(
-    queries: tuple[int, int], keys: tuple[int, int], groups: int
-) -> None:
-    """Qwen3-8B's million tokens on four devices, LLaMA 7B's half a million on one; heads and tokens."""
-    q, k = (torch.empty(1, heads, tokens, 128, device="meta") for heads, tokens in (queries, keys))
-    parts = block_attention.head_groups(q, k)
-    assert len(parts) == groups
-    for part, key_part in parts:
-        heads = part.stop - part.start
-        assert heads // (key_part.stop - key_part.start) == queries[0] // keys[0]
-        assert heads * 128 * max(queries[1], keys[1]) <= 2**29
-    assert [part.start for part, _ in parts[1:]] == [part.stop for part, _ in parts[:-1]]
-
-
 def test_a_window_of_more_than_32_bits_of_queries_is_attended_in_blocks(monkeypatch) -> None:
     mesh, alone = start(device="cpu"), start(device="cpu")
     root = mesh.shard(NextTokenLoss(testing.tiny("llama", window=256).train()))
@@ -460,188 +354,8 @@ def test_a_window_of_more_than_32_bits_of_queries_is_attended_in_blocks(monkeypa
     alone.close()
 
 
-@pytest.mark.parametrize("kernel, calls", [("cpu", (2 + 1 + 2) + (2 + 1)), ("plain", 3 + 2)])
-def test_a_rectangle_and_its_triangle_are_one_call_where_the_mask_is_aligned_so(
-    kernel: str, calls: int, monkeypatch
-) -> None:
-    """The second of two devices, whose stretches 9 to 18 and 18 to 27 begin and end in the middle of documents."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    blocks = attention_blocks.causal_blocks([[0, 12], [0, 18]], 1, 2, 36)
-    counts = {}
-    for name in ("forward", "backward"):
-        function = getattr(kernels, name)
-        counted = unittest.mock.Mock(side_effect=function)
-        monkeypatch.setattr(kernels, name, counted)
-        counts[name] = counted
-    q, k, v = (torch.randn(2, 2, tokens, 8, requires_grad=True) for tokens in (18, 36, 36))
-    out, _ = block_attention.attention(q, k, v, attention_blocks.padded(blocks), "", True, 0.3)
-    out.sum().backward()
-    assert [counted.call_count for counted in counts.values()] == [calls, calls]
-
-
-@pytest.mark.parametrize("queries", [1, 5, 12])
-def test_a_mask_over_more_keys_than_queries_is_aligned_at_the_bottom_right(queries: int) -> None:
-    """Against a mask and PyTorch in float64: the last query sees all keys."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((2, 2, queries, 8), (2, 2, 12, 8), (2, 2, 12, 8))
-    exact = [torch.randn(s, generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes]
-    mask = torch.ones(queries, 12, dtype=torch.bool).tril(12 - queries)
-    expected = torch.nn.functional.scaled_dot_product_attention(*exact, attn_mask=mask, scale=0.3)
-    upstream = torch.randn(expected.shape, generator=generator, dtype=torch.float64)
-    truth = [expected, *torch.autograd.grad(expected, exact, upstream)]
-    q, k, v = (t.detach().float() for t in exact)
-    out, sums = kernels.forward("plain", q, k, v, True, 0.3)
-    ours = [out, *kernels.backward("plain", upstream.float(), q, k, v, out, sums, True, 0.3)]
-    for value, expected_value in zip(ours, truth, strict=True):
-        torch.testing.assert_close(value.double(), expected_value, rtol=1e-4, atol=2e-6)
-
-
-def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
-    """Any ranges, nested, overlapping or apart: memory that nobody filled is NaN, and the sum is that of one filled with zeros."""
-    generator = random.Random(0)
-    for _ in range(200):
-        rows = generator.choice([[-1], [0, 1]])
-        calls = []
-        for number in range(generator.randrange(6)):
-            k0 = generator.randrange(12)
-            calls.append([generator.choice(rows), number, number + 1, k0, generator.randrange(k0 + 1, 13), 0])
-        expected = torch.zeros(2, 12)
-        for row, q0, _, k0, k1, _ in calls:
-            expected[block_attention._rows(row), k0:k1] += 2.0**q0
-        order, gaps = attention_blocks.by_keys(calls, 2, 12)
-        gathered = torch.full((2, 12), torch.nan)
-        for row, begin, end in gaps:
-            gathered[block_attention._rows(row), begin:end] = 0
-        for (row, q0, _, k0, k1, _), first in order:
-            part = torch.full((2 if row < 0 else 1, k1 - k0), 2.0**q0)
-            block_attention.put(gathered[block_attention._rows(row), k0:k1], part, first)
-        assert torch.equal(gathered, expected), calls
-
-
-@pytest.mark.parametrize("device, devices", [(0, 1), (0, 2), (1, 2)])
-@pytest.mark.parametrize("kernel", ["cpu", "plain"])
-def test_no_gradient_comes_from_memory_that_nobody_filled(kernel: str, device: int, devices: int, monkeypatch) -> None:
-    """PyTorch fills it with NaN here. Keys of later devices get zeros, and a sum in float32 is rounded once to the model's dtype."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    generator = torch.Generator().manual_seed(0)
-    blocks = attention_blocks.causal_blocks([[0, 7, 19], [0, 18]], device, devices, 36)
-    queries = 36 // devices
-    leaves = [
-        torch.randn(2, 2, tokens, 16, generator=generator).bfloat16().requires_grad_() for tokens in (queries, 36, 36)
-    ]
-    exact = [leaf.detach().double().requires_grad_() for leaf in leaves]
-    expected = masked(*exact, blocks)
-    upstream = torch.randn(expected.shape, generator=generator).bfloat16()
-    torch.use_deterministic_algorithms(True)
-    try:
-        out, _ = block_attention.attention(*leaves, blocks, "", False, 0.3)
-        ours = torch.autograd.grad(out, leaves, upstream)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    truth = torch.autograd.grad(expected, exact, upstream.double())
-    for value, expected_value in zip(ours, truth, strict=True):
-        assert value.dtype == torch.bfloat16
-        # bfloat16 operands: 2e-3 to 6e-3 of the norm.
-        assert float((value.double() - expected_value).norm() / expected_value.norm()) < 1.5e-2
-    if (
-        kernel == "plain"
-    ):  # whose parts are float32: the exact gradient rounded once, but for float32's own errors near ties
-        assert float((ours[2] == truth[2].bfloat16()).double().mean()) > 0.99
-
-
 def test_batches_of_other_documents_look_alike_to_a_compiler() -> None:
     rows = batch("documents")
     fewer = {name: value[1:2] for name, value in rows.items()}
     mesh = start(device="cpu")
     assert mesh.split(rows)["attend"].blocks.shape == mesh.split(fewer)["attend"].blocks.shape == (64, 6)
-
-
-@pytest.mark.parametrize("devices", [1, 2, 3, 8])
-def test_devices_share_a_window_evenly_and_wholly(devices: int) -> None:
-    tokens = 48
-    parts = [attention_blocks.stretches(device, devices, tokens) for device in range(devices)]
-    assert sorted(t for part in parts for first, last in part for t in range(first, last)) == list(range(tokens))
-    work = [
-        sum(
-            (q1 - q0) * (k1 - k0) if not causal else (q1 - q0) * (q1 - q0 + 1) // 2
-            for _, q0, q1, k0, k1, causal in attention_blocks.causal_blocks([[0]], device, devices, tokens).tolist()
-        )
-        for device in range(devices)
-    ]
-    assert sum(work) == tokens * (tokens + 1) // 2
-    assert len(set(work)) == 1
-
-
-def test_a_kernel_is_looked_at_before_it_is_trusted(monkeypatch) -> None:
-    device = torch.device("cpu")
-    assert kernels.agrees("cpu", device, 64)
-    plain = kernels.backward
-    monkeypatch.setattr(kernels, "backward", lambda *arguments: plain(*arguments[:-1], 1.1 * arguments[-1]))
-    assert not kernels.agrees("cpu", device, 64)
-
-
-@pytest.mark.parametrize("wrong", [(), ("forward",), ("backward",), ("forward", "backward")])
-def test_a_kernel_that_aligns_its_mask_at_the_top_left_is_used_for_squares_alone(
-    wrong: tuple[str, ...], monkeypatch
-) -> None:
-    """A stand-in for a flash kernel; one that is right with as many keys as queries, and with fewer queries is not."""
-    passes = {name: getattr(kernels, name) for name in ("forward", "backward")}
-
-    def forward(_: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
-        seen = q.shape[2] if "forward" in wrong else k.shape[2]
-        return passes["forward"]("plain", q, k[:, :, :seen], v[:, :, :seen], *rest)
-
-    def backward(
-        _: str, grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any
-    ) -> tuple[torch.Tensor, ...]:
-        seen = q.shape[2] if "backward" in wrong else k.shape[2]
-        dq, dk, dv = passes["backward"]("plain", grad, q, k[:, :, :seen], v[:, :, :seen], *rest)
-        return dq, *(torch.nn.functional.pad(t, (0, 0, 0, k.shape[2] - seen)) for t in (dk, dv))
-
-    monkeypatch.setattr(kernels, "forward", forward)
-    monkeypatch.setattr(kernels, "backward", backward)
-    device = torch.device("cpu")
-    assert kernels.agrees("flash", device, 64)
-    assert kernels.aligns("flash", device, 64) == (not wrong)
-    active: list[str] = []
-    monkeypatch.setattr(kernels, "_has_flash_4", lambda device, size: True)
-    monkeypatch.setattr(kernels, "_trimmed_results", contextlib.nullcontext)
-    monkeypatch.setattr(torch.nn.attention, "activate_flash_attention_impl", active.append, raising=False)
-    monkeypatch.setattr(torch.nn.attention, "restore_flash_attention_impl", active.clear, raising=False)
-    current = lambda: active[-1] if active else None  # noqa: E731
-    monkeypatch.setattr(torch.nn.attention, "current_flash_attention_impl", current, raising=False)
-    kernels._flash_4_aligns.cache_clear()
-    cudnn, q = torch.backends.cuda.cudnn_sdp_enabled(), torch.zeros(1, 1, 1, 64)
-    assert kernels.lower_right("flash", q)
-    with kernels.fastest(device, 64) as name, kernels.fastest(device, 64) as again:
-        assert name == again == "FlashAttention-4" and active == ["FA4"]
-        assert not torch.backends.cuda.cudnn_sdp_enabled()
-        assert kernels.lower_right("flash", q) == (not wrong)
-    assert kernels.lower_right("flash", q) and torch.backends.cuda.cudnn_sdp_enabled() == cudnn
-    kernels._flash_4_aligns.cache_clear()
-
-
-def test_results_that_pytorch_does_not_take_are_cut_off(monkeypatch) -> None:
-    """Newer FlashAttention-4 gives more results than PyTorch's switch takes, and keeps a cache on its functions."""
-    interface: Any = types.ModuleType("flash_attn.cute.interface")
-
-    def _flash_attn_fwd(x: int, *, scale: int) -> tuple[int, ...]:
-        _flash_attn_fwd.cache[x] = scale
-        return (x, scale, 3, 4)
-
-    _flash_attn_fwd.cache = {}
-    interface._flash_attn_fwd, interface._flash_attn_bwd = _flash_attn_fwd, lambda: (1, 2, 3)
-    for name in ("flash_attn", "flash_attn.cute"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", interface)
-    with kernels._trimmed_results(), kernels._trimmed_results():  # trimming twice is trimming once
-        assert interface._flash_attn_fwd(1, scale=2) == (1, 2)
-        assert interface._flash_attn_bwd() == (1, 2, 3)
-        assert interface._flash_attn_fwd.cache is _flash_attn_fwd.cache == {1: 2}
-    assert interface._flash_attn_fwd is _flash_attn_fwd
-
-
-def test_without_flash_attention_4_pytorch_picks() -> None:
-    with kernels.fastest(torch.device("cpu"), 128) as name:
-        assert name == "as PyTorch picks"

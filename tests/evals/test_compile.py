@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+import transformers
 
 from ropewalk.attention_ops import kernels
 from ropewalk.errors import UserError
@@ -35,6 +36,18 @@ def test_reading_only_the_last_positions_changes_nothing_there(family, kept, ids
     # A product over fewer rows may be summed in another order.
     torch.testing.assert_close(narrow, whole, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(after[:, -min(kept, 50) :], whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bloom", "gemma4_text"])
+def test_norms_before_the_layers_see_every_position(family, ids):
+    torch.manual_seed(0)
+    bloom = transformers.BloomConfig(vocab_size=258, hidden_size=64, n_layer=2, n_head=4)
+    model = transformers.BloomForCausalLM(bloom).eval() if family == "bloom" else tiny(family)
+    with torch.inference_mode():
+        whole = model(ids, logits_to_keep=7).logits
+        with compile.reading_last(model, 7):
+            narrow = model(ids, logits_to_keep=7).logits
+    torch.testing.assert_close(narrow, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_the_last_feed_forward_part_sees_the_last_positions_alone(ids):

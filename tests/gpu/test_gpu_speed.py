@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
+from ropewalk.attention_ops import block_attention, collectives, kernels
 from ropewalk.attention_ops import blocks as blocks_
-from ropewalk.attention_ops import collectives, kernels
 from ropewalk.attention_ops.sliding import sliding_attention
 from ropewalk.attention_ops.transformers import attend_in_blocks
 from ropewalk.distributed.mesh import start
@@ -121,14 +121,14 @@ def test_blocks_on_a_gpu_are_masked_attention(
     rectangles = int((blocks[:, 5] == 0).sum())
     assert rectangles or devices == 1
     q = torch.empty(1, 1, 1, 128, device=cuda())
-    assert len(blocks_._calls(blocks, lower_right=kernels.lower_right(kernel, q))) == len(blocks) - (
+    assert len(blocks_.calls_of(blocks, lower_right=kernels.lower_right(kernel, q))) == len(blocks) - (
         rectangles if kernel == "flash" else 0
     )
     queries = sum(last - first for first, last in blocks_.stretches(device, devices, tokens))
     generator = torch.Generator(cuda()).manual_seed(0)
     shapes = ((2, 8, queries, 128), (2, 4, tokens, 128), (2, 4, tokens, 128))
     leaves = [torch.randn(s, generator=generator, device=cuda()).bfloat16().requires_grad_() for s in shapes]
-    out, _ = blocks_.attention(*leaves, blocks, "", False, 0.1)
+    out, _ = block_attention.attention(*leaves, blocks, "", False, 0.1)
     upstream = torch.randn(out.shape, generator=generator, device=cuda()).bfloat16()
     ours = [out, *torch.autograd.grad(out, leaves, upstream)]
     mask = torch.zeros(2, queries, tokens, dtype=torch.bool)

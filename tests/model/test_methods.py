@@ -19,6 +19,7 @@ from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.evals import factor_search
 from ropewalk.evals.loaded import fingerprint, open_model
 from ropewalk.model.extend import extend, extended_config
 from ropewalk.model.load import load_model
@@ -329,11 +330,14 @@ def test_factors_that_depend_on_length_are_not_trained_over_devices_that_share_a
 
 def test_dynamic_ntk_is_refused_for_training_and_the_way_out_works(base: Path, tmp_path: Path) -> None:
     model = foreign("dynamic", base, tmp_path / "a")
+    told = "is measured, and neither trained nor extended: .*changes with the length of each input.* take the scaling out of its"
     for window in (256, 512):
-        with pytest.raises(UserError, match="changes with the length of each input.* take the scaling out of its"):
+        with pytest.raises(UserError, match=told):
             train(model, tmp_path / "b", window, method="auto")
-    with pytest.raises(UserError, match="changes with the length of each input"):
+    with pytest.raises(UserError, match=told):
         extend(model, window=512, out=tmp_path / "b")
+    with pytest.raises(UserError, match=told):
+        factor_search._searchable(read_rope(read_config(model)), 512)
     config = read_config(model) | {"rope_scaling": None}
     (model / "config.json").write_text(json.dumps(config))
     assert extend(model, window=512, out=tmp_path / "b").factor == 8.0

@@ -146,3 +146,13 @@ def test_serving_says_half_a_kib_and_what_a_million_tokens_cost_by_the_price(cap
     assert re.search(
         rf"a million generated tokens of {cost.windows:,} streams together cost, at least +{million:.2f} *\n", shown
     )
+
+
+@pytest.mark.parametrize("family, masked", [("phi-3-mini-4k", False), ("gemma3_text", False), ("gemma2", True)])
+def test_what_measuring_takes_where_layers_slide_is_what_training_goes_by(family: str, masked: bool) -> None:
+    """By what a pass over twice the window adds to it: by the token, or by the pair, whose mask is a byte and whose copy for the kernel two."""
+    shape = read_shape(json.loads(testing.tiny_config(family).to_json_string(use_diff=False)), name=family)
+    assert shape.is_masked(2**16) == masked
+    taken = [measuring(shape, window, H100).results for window in (2**17, 2**18)]
+    added = taken[1] - taken[0]
+    assert added > 3 * (4 * 2**34 - 2**34) if masked else added < taken[0]

@@ -19,6 +19,7 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.watch import Watch, _as_it_is
 from ropewalk.training.run import run
 from ropewalk.training.snapshots import Snapshots
+from ropewalk.training.step import TrainingStep
 from short_run import DOCUMENTS, same, weights
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -173,6 +174,28 @@ def test_a_run_that_goes_on_from_before_its_stop_is_not_ended_by_what_was_seen_a
 def test_a_stop_that_has_nothing_to_go_back_to_is_said_at_the_start(tmp_path, caplog, save_every, is_told):
     train(tmp_path / "run", watch=["perplexity"], watch_data=TEXTS, watch_every=4, watch_stop=5, steps=4, learning_rate=1e-6, save_every=save_every)  # fmt: skip
     assert ("it would leave the worse model" in caplog.text) == is_told
+
+
+@pytest.mark.parametrize("keep, every, well", [(1, 1, 2), (2, 3, 3)])
+def test_the_good_checkpoint_outlives_later_ones_whatever_number_is_kept(tmp_path, caplog, keep, every, well):
+    """Saved before it is looked at, a bad step pushed the good one out; so did those between two looks. A run that is resumed between them keeps it too."""
+    caplog.set_level("INFO", "ropewalk")
+    looks, take = [10.0] * (well + 1) + [20.0] * 4, TrainingStep.take
+
+    def fail():
+        raise ConnectionError
+
+    given = dict(looks=looks, watch_every=every, save_every=1, keep_checkpoints=keep)
+    if every > 1:
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(ConnectionError):
+            patched.setattr(
+                TrainingStep, "take", lambda self, done, *rest: take(self, done, *rest) if done < 5 else fail()
+            )
+            ending(tmp_path, 8, **given)
+    ending(tmp_path, 8, **given, resume=every > 1)
+    left = tmp_path / f"checkpoints/step-{well:06d}"
+    assert model_step(tmp_path) == well and same(weights(tmp_path), weights(left))
+    assert f"the checkpoint of step {well} is kept beside the newest {keep} (--keep-checkpoints)" in caplog.text
 
 
 def test_where_nothing_is_saved_the_last_model_is_left_and_what_is_damaged_is_passed_over(tmp_path, caplog, recwarn):

@@ -31,7 +31,8 @@ def put(total: Tensor, part: Tensor, first: bool) -> None:
         total += part
 
 
-def _rows(row: int) -> slice:
+def rows_at(row: int) -> slice:
+    """Of a block's row."""
     return slice(None) if row < 0 else slice(row, row + 1)
 
 
@@ -92,7 +93,7 @@ def _attend(
     """Fill `results`, output and log-sum-exp (minus infinity until now), call by call. given: queries, keys and values."""
     (q, keys, values), (out, lse), begun = given, results, set()
     for row, q0, q1, k0, k1, causal in calls:
-        rows, queries = _rows(row), slice(q0, q1)
+        rows, queries = rows_at(row), slice(q0, q1)
         part, part_lse = kernels.forward(
             kernel, q[rows, :, queries], keys[rows, :, k0:k1], values[rows, :, k0:k1], bool(causal), scale
         )
@@ -140,8 +141,8 @@ def _attention_backward(
     dtype = k.dtype if all(first for _, first in order) else torch.float32
     dk, dv = (torch.empty(keys.shape, dtype=dtype, device=k.device) for _ in range(2))
     for row, first, last in gaps:
-        dk[_rows(row), :, first:last] = 0
-        dv[_rows(row), :, first:last] = 0
+        dk[rows_at(row), :, first:last] = 0
+        dv[rows_at(row), :, first:last] = 0
     for heads, key_heads in head_groups(q, keys):
         _differentiate_calls(
             kernel,
@@ -170,7 +171,7 @@ def _differentiate_calls(
     grad, q, keys, values, out, lse = given
     begun = set()
     for (row, q0, q1, k0, k1, causal), first in order:
-        rows, queries, their_keys = _rows(row), slice(q0, q1), slice(k0, k1)
+        rows, queries, their_keys = rows_at(row), slice(q0, q1), slice(k0, k1)
         parts = kernels.backward(
             kernel,
             grad[rows, :, queries],

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ropewalk.attention_ops.collectives import stretches
 
+NAME = "ropewalk"
+
 
 @dataclass(frozen=True)
 class Attend:

@@ -60,6 +60,14 @@ def choose(q: Tensor, varied: bool) -> Kernel:
     return "flash" if size <= 256 else "plain"
 
 
+def in_autocast(*heads: Tensor) -> tuple[Tensor, ...]:
+    """As autocast has them before PyTorch's own attention: float32 weights give queries and keys rotated in float32, which no fused kernel takes."""
+    kind = heads[0].device.type
+    return (
+        tuple(each.to(torch.get_autocast_dtype(kind)) for each in heads) if torch.is_autocast_enabled(kind) else heads
+    )
+
+
 def wants_repeated(q: Tensor, k: Tensor) -> bool:
     """Whether PyTorch, given fewer heads of keys than of queries, would make the whole square, for want of a kernel.
 

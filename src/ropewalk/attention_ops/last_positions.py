@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ropewalk.attention_ops import blocks, sliding
+
 NAME = "ropewalk_last_positions"
 #: How the norms of a layer begin that work before its keys and values are made, and after.
 _NORMS_BEFORE, _NORMS_AFTER = "input", ("post", "pre_feedforward")
@@ -79,9 +81,9 @@ def _narrow(part: nn.Module, count: int, undo: ExitStack) -> None:
 
 
 def _attend_from_the_last(attention: Any, count: int, undo: ExitStack) -> None:
-    """Restrict the queries of an attention that is transformers' `sdpa` to the last `count` positions, by a copy of its config."""
+    """Restrict the queries of an attention that is transformers' `sdpa`, or ours within a reach, to the last `count` positions, by a copy of its config."""
     original_config: Any = getattr(attention, "config", None)
-    if getattr(original_config, "_attn_implementation", None) != "sdpa":
+    if getattr(original_config, "_attn_implementation", None) not in ("sdpa", blocks.NAME):
         return
     attention.config = copy.copy(original_config)
     attention.config._attn_implementation = NAME
@@ -104,6 +106,8 @@ def attend(
     if attention_mask is None:  # transformers' way to say "causal"
         out = to_the_end(query, key, value, kwargs.get("scaling"))
         out = out.transpose(1, 2)
+    elif (reach := sliding.told_reach(attention_mask)) is not None:
+        out = sliding.attend(query, key, value, reach, kwargs.get("scaling")).transpose(1, 2)
     else:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask[..., -count:, :], **kwargs)
     return nn.functional.pad(out, (0, 0, 0, 0, tokens - count, 0)), None

@@ -1,6 +1,6 @@
 """Causal attention within a reach, by kernels that know triangles and rectangles: no mask, and no work for what is out of reach.
 
-in   queries, keys and values of whole sequences; the reach: a query sees itself and the reach - 1 keys before it
+in   queries that end where keys and values do; the reach: a query sees itself and the reach - 1 keys before it
 out  the attention, and each query's log-sum-exp
 
 A sequence is cut into stretches as long as the reach. Of its own stretch a query sees what comes before it, a triangle; of the stretch before
@@ -15,11 +15,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ropewalk.attention_ops import kernels
-from ropewalk.attention_ops.block_attention import head_groups, merge, put
+from ropewalk.attention_ops.block_attention import head_groups, merge, put, rows_at
+
+
+def in_place_of_mask(reach: int, device: torch.device) -> Tensor:
+    """What a layer is given for a mask that says no more than how far it sees: a tensor of no elements, whose last size is that."""
+    return torch.empty(1, 1, 0, reach, dtype=torch.bool, device=device)
+
+
+def told_reach(mask: Tensor | None) -> int | None:
+    """What `in_place_of_mask` tells; None of any other mask."""
+    return mask.shape[-1] if mask is not None and mask.shape[-2] == 0 else None
+
+
+def attend(
+    q: Float[Tensor, "batch heads queries size"],
+    k: Float[Tensor, "batch key_heads keys size"],
+    v: Float[Tensor, "batch key_heads keys size"],
+    reach: int,
+    scaling: float | None,
+    blocks: Int[Tensor, "n 6"] | None = None,
+) -> Float[Tensor, "batch heads queries size"]:
+    """Attention of the last positions of a sequence, or of all. blocks: its documents, as `sliding_attention` has them."""
+    queries = q.shape[2]
+    seen = min(k.shape[2], queries + reach - 1)
+    q, k, v = kernels.in_autocast(pad(q, (0, 0, seen - queries, 0)), k[:, :, -seen:], v[:, :, -seen:])
+    out, _ = sliding_attention(q, k, v, reach, q.shape[-1] ** -0.5 if scaling is None else scaling, blocks)
+    return out[:, :, -queries:]
 
 
 @dataclass(frozen=True)
@@ -85,24 +112,34 @@ def _calls(tokens: int, reach: int) -> list[_Call]:
 
 
 # Written out, as in block_attention.py.
-_SCHEMA = "(Tensor q, Tensor k, Tensor v, int reach, float scale) -> (Tensor, Tensor)"
-_BACKWARD_SCHEMA = "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int reach, float scale) -> (Tensor, Tensor, Tensor)"
+_SCHEMA = "(Tensor q, Tensor k, Tensor v, int reach, float scale, Tensor? blocks=None) -> (Tensor, Tensor)"
+_BACKWARD_SCHEMA = "(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, int reach, float scale, Tensor? blocks=None) -> (Tensor, Tensor, Tensor)"
 
 
 @torch.library.custom_op("ropewalk::sliding_attention", mutates_args=(), schema=_SCHEMA)
-def sliding_attention(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float) -> tuple[Tensor, Tensor]:
+def sliding_attention(
+    q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float, blocks: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """softmax(scale q k^T) v over the keys within reach, and its log-sum-exp.
 
     q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size]; out like q, log-sum-exp [batch, heads, tokens] in
-    float32.
+    float32. blocks: documents, each a sequence for itself, as one device has them in `blocks.causal_blocks`.
     """
     out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
-    kernel = kernels.choose(q, varied=False)
-    for heads, key_heads in head_groups(q, k):
-        given = q[:, heads], k[:, key_heads], v[:, key_heads]
-        for call in _calls(q.shape[2], reach):
-            _attend(call, kernel, given, (out[:, heads], lse[:, heads]), scale)
+    kernel = kernels.choose(q, varied=blocks is not None)
+    for rows, tokens in _sequences(q, blocks):
+        for heads, key_heads in head_groups(q, k):
+            given = q[rows, heads, tokens], k[rows, key_heads, tokens], v[rows, key_heads, tokens]
+            for call in _calls(given[0].shape[2], reach):
+                _attend(call, kernel, given, (out[rows, heads, tokens], lse[rows, heads, tokens]), scale)
     return out, lse
+
+
+def _sequences(q: Tensor, blocks: Tensor | None) -> list[tuple[slice, slice]]:
+    """Rows and tokens of each sequence; those of `blocks` that are empty fill up."""
+    if blocks is None:
+        return [(slice(None), slice(None))]
+    return [(rows_at(row), slice(first, last)) for row, first, last, *_ in blocks.tolist() if first < last]
 
 
 # What a call is given and gives is a function's own, so that it is gone before the next call.
@@ -124,21 +161,33 @@ def _attend(
 
 
 @sliding_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float) -> Any:
+def _(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float, blocks: Tensor | None = None) -> Any:
     return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 @torch.library.custom_op("ropewalk::sliding_attention_backward", mutates_args=(), schema=_BACKWARD_SCHEMA)
 def _sliding_attention_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, reach: int, scale: float
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    reach: int,
+    scale: float,
+    blocks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
-    kernel = kernels.choose(q, varied=False)
-    for heads, key_heads in head_groups(q, k):
-        given = grad[:, heads], q[:, heads], k[:, key_heads], v[:, key_heads], out[:, heads], lse[:, heads]
-        for call in _calls(q.shape[2], reach):
-            _differentiate_call(call, kernel, given, (dq[:, heads], dk[:, key_heads], dv[:, key_heads]), scale)
-    return dq, dk, dv
+    sums = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    kernel = kernels.choose(q, varied=blocks is not None)
+    for rows, tokens in _sequences(q, blocks):
+        for heads, key_heads in head_groups(q, k):
+            # Upstream, queries, keys, values, output and log-sum-exp; gradients of queries, keys and values.
+            groups = (heads, heads, key_heads, key_heads, heads, heads)
+            given = tuple(t[rows, of, tokens] for t, of in zip((grad, q, k, v, out, lse), groups, strict=True))
+            totals = tuple(t[rows, of, tokens] for t, of in zip(sums, groups[1:4], strict=True))
+            for call in _calls(given[0].shape[2], reach):
+                _differentiate_call(call, kernel, given, totals, scale)
+    return sums[0], sums[1], sums[2]
 
 
 def _differentiate_call(
@@ -169,12 +218,13 @@ def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
 
 
 def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
-    q, k, v, ctx.reach, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, *output)
+    q, k, v, ctx.reach, ctx.scale, *blocks = inputs
+    ctx.save_for_backward(q, k, v, *output, *(blocks or [None]))
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Any) -> Any:
-    return *_sliding_attention_backward(grad, *ctx.saved_tensors, ctx.reach, ctx.scale), None, None
+    *given, blocks = ctx.saved_tensors
+    return *_sliding_attention_backward(grad, *given, ctx.reach, ctx.scale, blocks), None, None, None
 
 
 sliding_attention.register_autograd(_differentiate, setup_context=_set_up)

@@ -8,7 +8,7 @@ else a function needs is found on the module, on its config, or comes through th
 forward pass or one `with` block and taken away again.
 
     BLOCKS          block_attention.py documents and devices; who attends to what comes as the keyword argument `attend`
-                    sliding.py         layers that slide; their reach comes in the mask's place
+                    sliding.py         layers that slide; their reach comes in the mask's place; measurements too
     LAST_POSITIONS  last_positions.py  the last layer alone; how many positions is on a copy of the module's config
     PREFIX          prefix.py          a shared prefix beside a prompt's own tokens; its keys and values are on each module
     CACHED_ROWS     cached_rows.py     texts that are read once and continued; the cache's layer is on each module
@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -31,14 +30,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
+from ropewalk.attention_ops import blocks, cached_rows, kernels, last_positions, prefix, sliding
 from ropewalk.attention_ops.block_attention import attention
 from ropewalk.attention_ops.blocks import Attend
-from ropewalk.attention_ops.sliding import sliding_attention
 from ropewalk.checkpoint.layers import layers_of, not_shared, slides_alone
 from ropewalk.errors import UserError
 
-BLOCKS = "ropewalk"
+BLOCKS = blocks.NAME
 LAST_POSITIONS = last_positions.NAME
 PREFIX = prefix.NAME
 CACHED_ROWS = cached_rows.NAME
@@ -48,8 +46,8 @@ OBSERVED = "ropewalk_observed"
 def _attend_in_blocks(
     module: nn.Module,
     query: Float[Tensor, "batch heads tokens size"],
-    key: Float[Tensor, "batch key_heads tokens size"],
-    value: Float[Tensor, "batch key_heads tokens value_size"],
+    key: Float[Tensor, "batch key_heads keys size"],
+    value: Float[Tensor, "batch key_heads keys value_size"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -57,16 +55,19 @@ def _attend_in_blocks(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention over documents and devices, or within a reach. Without either it is transformers' own SDPA attention, masks and all."""
-    if attention_mask is None and (attend is None or attend.blocks is None) and kernels.wants_repeated(query, key):
+    reach, places = sliding.told_reach(attention_mask), None if attend is None else attend.blocks
+    if attention_mask is None and places is None and kernels.wants_repeated(query, key):
         key, value = kernels.repeat(key, query), kernels.repeat(value, query)
-    reach = _told_reach(attention_mask) if attend is None else None
-    if attend is None and reach is None:
+    if attend is not None and reach is None:
+        if attention_mask is not None and attention_mask.numel() > 1:
+            raise UserError(
+                "attention over documents or devices is causal and no more, and this model's config asks for a mask that says more; use --cp 1 without a "
+                "document mask"
+            )
+        attention_mask, kwargs = None, kwargs | {"is_causal": True}
+    if places is None and reach is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    if attend is not None and attend.blocks is None:
-        return sdpa_attention_forward(
-            module, query, key, value, None, scaling=scaling, dropout=dropout, is_causal=True, **kwargs
         )
     if value.shape[-1] != key.shape[-1]:
         raise UserError(
@@ -77,36 +78,31 @@ def _attend_in_blocks(
         raise UserError(
             f"attention over documents or devices, or within a reach, has no dropout, got {dropout}; set attention_dropout to 0 in the config"
         )
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if torch.is_autocast_enabled(query.device.type):
-        # As autocast does before PyTorch's own attention: float32 weights give queries and keys rotated in float32, which no fused kernel takes.
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if reach is not None:
-        out, _ = sliding_attention(query, key, value, reach, scale)
+        out = sliding.attend(query, key, value, reach, scaling, places)
     else:
-        assert attend is not None
-        out, _ = attention(query, key, value, attend.blocks, attend.group, attend.varied, scale)
+        assert attend is not None and places is not None
+        query, key, value = kernels.in_autocast(query, key, value)
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        out, _ = attention(query, key, value, places, attend.group, attend.varied, scale)
     return out.transpose(1, 2).contiguous(), None
 
 
 def _mask_in_blocks(**arguments: Any) -> Tensor | None:
-    """transformers' mask, or in place of one that says no more than how far layers see a tensor of no elements whose last size is that.
+    """transformers' mask, or in place of one that says no more than how far layers see the reach alone.
+
+    A pass of fewer tokens than the reach, which goes on from a cache, keeps a mask of as few rows.
 
     arguments: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
     """
-    reach, tokens, padding = arguments.get("local_size"), arguments["kv_length"], arguments["attention_mask"]
-    if reach is None or reach > tokens or not slides_alone(vars(arguments["config"])):
+    reach, padding = arguments.get("local_size"), arguments["attention_mask"]
+    if reach is None or reach > arguments["q_length"] or not slides_alone(vars(arguments["config"])):
         return sdpa_mask(**arguments)
-    whole = arguments["q_length"] == tokens and (padding is None or bool(padding.all()))
-    if not whole or not arguments["allow_is_causal_skip"]:
+    # Of a cache of a fixed size keys follow that are none yet.
+    at_the_end = arguments["q_offset"] + arguments["q_length"] == arguments["kv_offset"] + arguments["kv_length"]
+    if not at_the_end or not arguments["allow_is_causal_skip"] or not (padding is None or bool(padding.all())):
         return sdpa_mask(**arguments)
-    return torch.empty(1, 1, 0, reach, dtype=torch.bool, device=arguments["device"])
-
-
-def _told_reach(mask: Tensor | None) -> int | None:
-    """What `_mask_in_blocks` tells a layer."""
-    return mask.shape[-1] if mask is not None and mask.shape[-2] == 0 else None
+    return sliding.in_place_of_mask(reach, arguments["device"])
 
 
 def attend_in_blocks(model: Any) -> None:
@@ -123,17 +119,27 @@ def attend_in_blocks(model: Any) -> None:
         )
 
 
+def attend_as_measured(model: Any) -> None:
+    """Make a transformers model attend as measurements have it: by PyTorch, and within a reach where that is all that layers do.
+
+    One that attends by anything else keeps that.
+    """
+    layout, usual = layers_of(model.config), model.config._attn_implementation
+    within = bool(layout.sliding) and layout.alone and is_replaceable(model)
+    if usual in ("sdpa", BLOCKS) and usual != (name := BLOCKS if within else "sdpa"):
+        model.set_attn_implementation(name)
+
+
 @contextlib.contextmanager
 def as_usual(model: Any) -> Iterator[None]:
-    """While the block runs, a model that attends by block_attention.py attends as transformers has it: with a cache, too."""
-    in_blocks = model.config._attn_implementation == BLOCKS
-    if in_blocks:
-        model.set_attn_implementation("sdpa")
+    """While the block runs, a model in training attends as measurements have it: with a cache, too."""
+    in_training = model.config._attn_implementation
+    attend_as_measured(model)
     try:
         yield
     finally:
-        if in_blocks:
-            model.set_attn_implementation(BLOCKS)
+        if model.config._attn_implementation != in_training:
+            model.set_attn_implementation(in_training)
 
 
 def is_replaceable(model: Any) -> bool:
@@ -148,6 +154,11 @@ def is_plain_causal(model: Any) -> bool:
     Attention in blocks or in two parts would make another model of any other family.
     """
     return is_replaceable(model) and layers_of(model.config).is_plain
+
+
+def attends_in_blocks(model: Any) -> bool:
+    """Whether every layer is causal attention, over the whole window or within a reach, and no more, so that blocks can tell documents apart."""
+    return is_replaceable(model) and layers_of(model.config).in_blocks
 
 
 def refuse_other_than_plain_causal(model: Any) -> None:

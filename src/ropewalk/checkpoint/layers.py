@@ -39,13 +39,13 @@ def keys_seen(tokens: int, reach: int | None = None) -> float:
     return seen - seen * seen / (2 * tokens)
 
 
-#: What a config says of attention that does more than slide, and which training leaves to transformers and its masks: scores that are capped or
+#: What a config says of attention that does more than slide, and which training and measuring leave to transformers and its masks: scores that are capped or
 #: dropped, chunks, values of another width than keys.
 _MORE = ("attn_logit_softcapping", "attention_dropout", "attention_chunk_size", "kv_lora_rank")
 
 
 def slides_alone(text: Mapping[str, Any]) -> bool:
-    """Whether layers that slide do no more than that, so that training needs no mask for them (attention_ops/sliding.py). text: of a config."""
+    """Whether layers that slide do no more than that, so that neither training nor measuring needs a mask for them (attention_ops/sliding.py). text: of a config."""
     return not any(text.get(key) for key in _MORE)
 
 
@@ -57,8 +57,8 @@ def is_masked(tokens: int, reach: int | None) -> bool:
 def keys_computed(tokens: int, reach: int | None = None, *, alone: bool = False) -> float:
     """Keys by which a query is multiplied: PyTorch's fused kernels know a triangle, and skip nothing of what a mask leaves out.
 
-    On a CPU 4096 tokens under a mask of 256 took 1.9 times the triangle's time, as without any mask (docs/log.md, 2026-11-29). alone: in training,
-    of a layer that does no more than slide, so that those that are seen are computed.
+    On a CPU 4096 tokens under a mask of 256 took 1.9 times the triangle's time, as without any mask (docs/log.md, 2026-11-29). alone: of a
+    layer that does no more than slide, so that those that are seen are computed.
     """
     return tokens if is_masked(tokens, reach) and not alone else keys_seen(tokens, reach)
 
@@ -87,7 +87,7 @@ class LayerLayout:
     Attributes:
         layers: one entry a layer.
         own_rope: the types of layer with an unscaled RoPE of their own.
-        alone: whether layers do no more than attend to all they see, so that training makes no mask for those that slide.
+        alone: whether layers do no more than attend to all they see, so that no mask is made for those that slide.
     """
 
     layers: tuple[DecoderLayer, ...]
@@ -102,7 +102,12 @@ class LayerLayout:
     @property
     def is_plain(self) -> bool:
         """Whether every layer is causal attention over the whole window and no more, whatever that window is."""
-        return self.alone and not self.sliding and len(self.attention) == len(self.layers)
+        return self.in_blocks and not self.sliding
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether every layer is causal attention to all it sees and no more, so that documents are told apart without a mask."""
+        return self.alone and len(self.attention) == len(self.layers)
 
     @property
     def reach(self) -> int | None:
@@ -126,7 +131,7 @@ class LayerLayout:
         return sum(keys_seen(tokens, layer.reach) for layer in self.attention)
 
     def keys_computed(self, tokens: int) -> float:
-        """Of all layers together, in training."""
+        """Of all layers together."""
         return sum(keys_computed(tokens, layer.reach, alone=self.alone) for layer in self.attention)
 
     def slides(self, tokens: int) -> bool:

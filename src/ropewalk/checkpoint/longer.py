@@ -33,11 +33,7 @@ def longer(now: RopeConfig, window: int, method: str, parameters: Mapping[str, A
     rope = now.rope
     if isinstance(now.scaling, Plain):  # one that was trained past its pretraining window, unscaled, has another by now
         rope = dataclasses.replace(rope, window=now.window)
-    if now.scaling.untrainable:
-        raise UserError(
-            f"this model is scaled by {now.scaling.method!r}: {now.scaling.untrainable}; take the scaling out of its config.json (rope_scaling null), "
-            "which gives the model that it was pretrained as"
-        )
+    refuse_untrainable(now.scaling)
     is_open = method == "auto"
     if is_open:
         method = now.scaling.continued_by or now.scaling.method
@@ -64,6 +60,19 @@ def _scaling(now: RopeConfig, rope: Rope, window: int, method: str, parameters: 
     return compose(now.scaling, kind.for_extension(rope, window / now.window, **{**kept, **parameters}))
 
 
+def refuse_untrainable(scaling: Scaling) -> None:
+    """Refuse to train or extend a model with a scaling that can only be measured.
+
+    Raises:
+        UserError: why, and what can be done.
+    """
+    if scaling.untrainable:
+        raise UserError(
+            f"a model scaled by {scaling.method!r} is measured, and neither trained nor extended: {scaling.untrainable}; take the scaling out of its "
+            "config.json (rope_scaling null), which gives the model that it was pretrained as"
+        )
+
+
 def rotated_apart(now: Positions) -> str:
     """Why devices cannot share a window: LongRoPE's modules choose their factors by the farthest position that they see. Empty where they can."""
     if not (isinstance(now, RopeConfig) and now.turns_by_length):
@@ -85,11 +94,7 @@ def refuse_as_it_is(now: Positions, window: int, method: str, parameters: Mappin
             f"--{name.replace('_', '-')} says how a model is extended, and nothing is: the model reads {now.window} tokens, and this "
             f"is method {method} at window {window}; leave it out"
         )
-    if now.scaling.untrainable:
-        raise UserError(
-            f"a model scaled by {now.scaling.method!r} is measured and not trained: {now.scaling.untrainable}; take the scaling out of its "
-            "config.json (rope_scaling null), which gives the model that it was pretrained as"
-        )
+    refuse_untrainable(now.scaling)
     if window > now.window and not isinstance(now.scaling, Plain):
         raise UserError(
             f"method plain trains an unscaled model past its window, and this one is scaled ({now}); use --method auto, or train "

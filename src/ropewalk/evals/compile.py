@@ -31,8 +31,9 @@ def reading_last(model: Any, count: int) -> AbstractContextManager[None]:
 
 
 def _norms(module: nn.Module) -> list[nn.Module]:
-    """A module's own norms, not those within its parts."""
-    return [part for name, part in module.named_children() if "norm" in name]
+    """A module's own norms that come after its layers: not those within its parts, nor of embeddings (BLOOM's, Gemma 4's for each layer)."""
+    named = [(name, part) for name, part in module.named_children() if "norm" in name]
+    return [part for name, part in named if "embed" not in name and not name.startswith("per_layer")]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, read_json, refuse_unwritable, write_whole
+from ropewalk.checkpoint.longer import refuse_untrainable
 from ropewalk.checkpoint.processes import locked, refuse_locked
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.ropewalk_block import block_for
@@ -110,11 +111,7 @@ def search(settings: SearchSettings) -> FoundFactors:
 
 def _searchable(rope_config: RopeConfig, window: int) -> RopeConfig:
     """The RoPE that vectors are relative to."""
-    if rope_config.scaling.untrainable:
-        raise UserError(
-            f"a model scaled by {rope_config.scaling.method!r} is not extended: {rope_config.scaling.untrainable}; take the scaling out of "
-            "its config.json (rope_scaling null)"
-        )
+    refuse_untrainable(rope_config.scaling)
     if window <= rope_config.window:
         raise UserError(
             f"window {window} is not longer than the model's own {rope_config.window}{perhaps_thousands(window, rope_config.window)}; search for more than {rope_config.window} tokens"

@@ -17,6 +17,7 @@ from typing import Any, Unpack
 import torch
 
 from ropewalk import records
+from ropewalk.attention_ops.transformers import attend_as_measured
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.model_info import info_of
 from ropewalk.checkpoint.position_table import Positions, PositionTable
@@ -93,7 +94,7 @@ def open_model(
     """Load a model by its name, or take one that is loaded.
 
     Args:
-        model: a name or an open checkpoint for `load_model`, or a transformers model.
+        model: a name or an open checkpoint for `load_model`, or a transformers model, which keeps its own attention.
         tokenizer: loaded from the model's name if not given; must be given with a model object.
         data: the sources that it is measured on, if any; that it was trained on them is logged.
         dtype, device: as in `load_model`; a model object keeps its own.
@@ -115,6 +116,7 @@ def open_model(
         loads = load_spread if is_spread(shard, checkpoint, dtype, device) else load_model
         weights = loads(checkpoint, dtype=dtype, device=device)
         forget_inputs(weights)
+        attend_as_measured(weights)
         if tokenizer is None:
             tokenizer = load_tokenizer(checkpoint)
         else:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ropewalk.attention_ops.transformers import BLOCKS
 from ropewalk.data.sliding import SlidingWindow
 from ropewalk.distributed.ranks import rank, same
 from ropewalk.errors import UserError
@@ -50,9 +51,9 @@ def reckoned(model: Any, passes: Passes, *, lasting: float = 0.0) -> float:
         shape = read_shape(model.config.to_dict(), name="")
     except UserError:
         return 0.0
-    flops = 0.0
+    flops, masked = 0.0, model.config._attn_implementation != BLOCKS  # a model given as an object may be
     for (tokens, scored), count in passes.items():
-        body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_work(tokens, training=False)
+        body = 2.0 * (shape.active_weights - shape.embedding) + shape.attention_work(tokens, masked=masked)
         flops += count * (tokens * body + 2.0 * shape.embedding * scored)
     return same(seconds_of(flops, weight.device, weight.dtype, lasting=lasting))
 

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import BLOCKS
+from ropewalk.checkpoint.layers import layers_of
 from ropewalk.data.packing import IGNORED
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import body_of
@@ -214,6 +215,7 @@ class NextTokenLoss(nn.Module):
         super().__init__()
         self.model = model
         self._logits = logits_transform(self._inner)
+        self._slides = bool(layers_of(self._inner.config).sliding)
         if not any(p.is_meta or hasattr(p, "placements") for p in model.parameters()):
             self._check_family()
 
@@ -255,8 +257,10 @@ class NextTokenLoss(nn.Module):
         if attend is not None:
             if self._inner.config._attn_implementation != BLOCKS:
                 raise RuntimeError("the module was not made ready by Mesh.shard, and would ignore `attend`")
-            # A mask of four dimensions is taken as it is, so that transformers makes none from the positions.
-            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+            # Of ones, so that transformers makes none from the positions. It takes one of four dimensions as it is; by one for each token it
+            # tells layers that slide how far they see.
+            shape = input_ids.shape if self._slides else (1, 1, 1, 1)
+            mask = torch.ones(shape, dtype=torch.bool, device=input_ids.device)
             kwargs |= dict(attend=attend, attention_mask=mask)
         hidden = self._hidden(input_ids, position_ids, **kwargs)
         if each:

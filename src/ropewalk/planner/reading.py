@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ropewalk.planner.chips import Chip, Rates
 from ropewalk.planner.memory import CONTEXT, CPU_CONTEXT, GIB
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES, WHOLE_SHARE, mask_bytes
+from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES, WHOLE_SHARE, sliding_bytes
 
 #: Widths of the residual stream that are there while a layer's MLP or attention computes: what enters it, normalised too, and what comes out.
 #: LLaMA 7B at 32768 tokens took 15.7 GiB on one H200 (docs/results.md); 16.1 are counted.
@@ -53,7 +53,7 @@ def measuring(shape: Shape, window: int, chip: Chip) -> Measuring:
     widths = _STREAMS * shape.width + inside
     results = float(size * max(window, least) * widths + 2 * LOGIT_BYTES)
     if shape.slides(window):
-        results += mask_bytes(window, 1, size)
+        results += sliding_bytes(window, 1, shape.query_width, size, alone=shape.slides_alone)
     one = Measuring(rest + layers, 0.0, results, context, chips=1)
     memory, gathered = chip.memory * GIB, 2.0 * size * shape.layer_weights
     if one.total <= memory and one.weights <= WHOLE_SHARE * memory:

@@ -143,7 +143,7 @@ class Shape:
 
     @property
     def slides_alone(self) -> bool:
-        """Whether layers that slide do no more than that, so that training makes no mask for them; a measurement does."""
+        """Whether layers that slide do no more than that, so that training and measuring make no mask for them."""
         return self.layout is not None and self.layout.alone
 
     def slides(self, tokens: int) -> bool:
@@ -151,16 +151,16 @@ class Shape:
         return bool(self.sliding) and is_masked(tokens, self.sliding_window)
 
     def is_masked(self, tokens: int) -> bool:
-        """Whether they are given a mask of all pairs in training."""
+        """Whether they are given a mask of all pairs."""
         return self.slides(tokens) and not self.slides_alone
 
     def attention_flops(self, tokens: int) -> float:
         """Of all layers' two attention products, forward, a token, at a sequence of `tokens`: of keys that are seen."""
         return self._attention(keys_seen(tokens), keys_seen(tokens, self.sliding_window))
 
-    def attention_work(self, tokens: int, *, training: bool = True) -> float:
-        """The same of all keys that are computed, which is what takes time; training: or measuring, which is given a mask wherever layers slide."""
-        alone = training and self.slides_alone
+    def attention_work(self, tokens: int, *, masked: bool = False) -> float:
+        """The same of all keys that are computed, which is what takes time. masked: whether there is a mask wherever layers slide."""
+        alone = self.slides_alone and not masked
         return self._attention(keys_computed(tokens), keys_computed(tokens, self.sliding_window, alone=alone))
 
     def _attention(self, full: float, sliding: float) -> float:

@@ -12,8 +12,9 @@ from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.curves import curve_names, curves_by_steps
 from ropewalk.reports.perplexity import paper_label
-from ropewalk.reports.rows import Clean, curve_names, curves_by_steps, once
+from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import counted
 
 Summaries = dict[Variant, dict[int, PasskeySummary]]
@@ -150,7 +151,7 @@ def _asked(rows: Summaries) -> str:
 
 
 def step_curves(rows: Summaries) -> list[tuple[Variant, dict[int, int]]]:
-    """(last variant, steps → k_max in its window); see `rows.curves_by_steps`."""
+    """(last variant, steps → k_max in its window); see `curves.curves_by_steps`."""
     return curves_by_steps(
         {
             variant: by_window[variant.window].k_max

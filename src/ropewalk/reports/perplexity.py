@@ -13,8 +13,9 @@ from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.comparable import Group, groups
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.curves import curve_names, curves_by_steps
 from ropewalk.reports.paired import both_read, has_same_documents, ratio
-from ropewalk.reports.rows import Clean, curve_names, curves_by_steps
+from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined
 
 #: Which intervals are given, of all figures alike.
@@ -251,7 +252,7 @@ def _not_counted(group: Group) -> Iterator[str]:
 
 
 def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:
-    """(last variant, steps → perplexity in its window); see `rows.curves_by_steps`."""
+    """(last variant, steps → perplexity in its window); see `curves.curves_by_steps`."""
     return [(variant, {step: row.perplexity for step, row in points.items()}) for variant, points in _step_rows(group)]
 
 

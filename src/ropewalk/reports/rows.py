@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -37,7 +37,7 @@ from ropewalk.records import (
 )
 from ropewalk.records.paper import METHODS as METHODS_OF_PAPER
 from ropewalk.records.recipe import ablated, is_same_place, is_training, place
-from ropewalk.records.variant import Variant, labels, trained_variant
+from ropewalk.records.variant import Variant, trained_variant
 from ropewalk.records.whole import missing
 from ropewalk.reports.same_names import Text, apart
 from ropewalk.reports.same_states import same_states
@@ -137,39 +137,6 @@ def once(ask: Callable[Concatenate[Clean, A], T]) -> Callable[Concatenate[Clean,
         return clean.answers[key]
 
     return answer
-
-
-def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T]]]:
-    """(variant, steps → value) of each training of which more than one checkpoint was measured; the variant is the last one's.
-
-    values: of each extended variant in its own window, fewer steps first.
-    """
-    trainings: dict[tuple, list[Variant]] = {}
-    for variant in values:
-        if variant.role == "trained":
-            trainings.setdefault(variant.training, []).append(variant)
-    curves = []
-    for checkpoints in trainings.values():
-        before = _before(checkpoints[-1], values)
-        points = {variant.steps: values[variant] for variant in [*before, *checkpoints]}
-        curves.append((checkpoints[-1], points))
-    return [curve for curve in curves if len(curve[1]) > 1]
-
-
-def curve_names(curves: Sequence[tuple[Variant, Any]]) -> dict[Variant, str]:
-    """What the trainings of `curves_by_steps` are called, without steps; only seeds of one training are called the same."""
-    return labels([v for v, _ in curves], called=lambda v: f"{v.method_and_factor}, window {v.window}")
-
-
-def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
-    """What a training began from: of the untrained models that read alike the run's own, else any."""
-    rotation = (trained.lineage, trained.scaling, trained.window)
-    alike = [
-        v
-        for v in variants
-        if v.role == "untrained" and not v.is_control and (v.lineage, v.scaling, v.window) == rotation
-    ]
-    return ([v for v in alike if place(v.name) == place(trained.name)] or alike)[:1]
 
 
 def clean(records: Records, *, paper: bool = True) -> Clean:

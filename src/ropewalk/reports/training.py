@@ -264,6 +264,7 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
         clean.titled("What each training run did", [run.variant for run in runs]),
         [
             "steps",
+            "model left\nstep",
             "loss\nfirst step",
             "loss\nlast tenth",
             "tokens",
@@ -277,6 +278,11 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
         first="run",
         note="Loss: of the first step, and the mean of the last tenth.",
     ).filled
+    if "model left\nstep" in table.head:
+        table = replace(
+            table,
+            note=f"{table.note} Model left: the step whose model --watch-stop went back to; what is measured is of that.",
+        )
     if _OF_PRODUCT not in table.head:
         return table
     of_mfu = f" Operations: {Mfu.OF_SHEET}, and {Mfu.OF_PRODUCT} as the run measured it."
@@ -305,6 +311,7 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
         name,
         [
             Cell(run.ended if run.is_cut_short else str(len(run.steps)), value=len(run.steps)),
+            Cell(str(run.model_step), value=run.model_step) if run.left else Cell(""),
             Cell.of(first, number_format.fixed, unit="nats a token"),
             Cell.of(last, number_format.fixed, unit="nats a token"),
             Cell.of(run.tokens, number_format.tokens),

@@ -73,7 +73,7 @@ class TrainSettings(Recipe, Checkpointed):
     save_every: CountOrNone | None = None
     """Steps between checkpoints; 0 for none before the end. If not given, 200 (the paper measures every 200, table 3), and one more whenever ten minutes have passed since the last one, or --watch-stop found the model well, which is deleted when newer ones are there."""
     keep_checkpoints: Count = 2
-    """Checkpoints from which training can be resumed; older ones keep their model and lose their optimiser state."""
+    """Checkpoints from which training can be resumed; older ones keep their model and lose their optimiser state. One more is kept, whatever this says: the last up to the look that --watch-stop found well."""
     seed: Seed = 0
     """Of the reading order and of everything else random."""
     resume: Flag = False

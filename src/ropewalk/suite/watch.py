@@ -96,10 +96,7 @@ class Watch:
         good = max(step for step, perplexity in looks if perplexity <= most)
         rise = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
         if step := loop.leave(good):
-            return (
-                f"{rise} the model of step {step}, the last that is saved of the steps to {good}, which kept within: use it, or train it on at a lower "
-                f"--learning-rate (ropewalk train {shlex.quote(str(self.settings.out))} …)"
-            )
+            return f"{rise} the model of step {step}, {_use(self.settings.out, good)}"
         return f"{rise} that worse model; {self._better(loop.out, good)}"
 
     def _better(self, out: Path, good: int) -> str:
@@ -113,10 +110,15 @@ class Watch:
                 f"{self.settings.watch_every}, which keeps every model that is looked at"
             )
         place = Path(self.settings.out) / CHECKPOINTS / step_name(saved)
-        return (
-            f"{place} is the last that is saved of the steps to {good}, which kept within: use that, or train it on at a lower --learning-rate "
-            f"(ropewalk train {shlex.quote(str(place))} …)"
-        )
+        return f"{place} is {_use(place, good)}"
+
+
+def _use(place: Path | str, good: int) -> str:
+    """What a saved model is, and what can be done with it. place: where it lies. good: as in `Watch._better`."""
+    return (
+        f"the last that is saved of the steps to {good}, which kept within: use it, or train it on at a lower --learning-rate (ropewalk train "
+        f"{shlex.quote(str(place))} …)"
+    )
 
 
 def _as_it_is(loop: Loop) -> LoadedModel:

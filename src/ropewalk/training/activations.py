@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ropewalk.attention_ops.transformers import attend_in_blocks, is_replaceable
+from ropewalk.attention_ops.transformers import attend_in_blocks, attends_in_blocks, is_replaceable
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.layers import key_width, layout_of, query_width
@@ -85,7 +85,7 @@ class ActivationMemory:
     def _trace(self) -> None:
         assert self._checkpointing is not None
         self._traced = True
-        if not self._documents and is_replaceable(self._loss.model):
+        if (attends_in_blocks if self._documents else is_replaceable)(self._loss.model):
             attend_in_blocks(self._loss.model)  # as in the steps, where layers that slide have no mask
         with self._autocast():
             mesh = self._mesh
@@ -184,7 +184,7 @@ class ActivationMemory:
         layout = layout_of(model)
         if not layout.slides(window):
             return 0
-        alone = layout.alone and not self._documents
+        alone = layout.in_blocks if self._documents else layout.alone
         return int(sliding_bytes(window, windows, query_width(model), self._compute.itemsize, alone=alone))
 
     def _of_several(self, tokens: int) -> int:

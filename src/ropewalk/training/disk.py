@@ -71,9 +71,10 @@ def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, th
     if settings.budget is not None:  # which may end it anywhere, and saves what it came to
         saves = max(saves, 1)
     final = 0 if every and steps % every == 0 else 1
-    at_once = min(there + saves, settings.keep_checkpoints + 1)
+    kept = settings.keep_checkpoints + (settings.watch_stop is not None)  # beside them what a stop goes back to
+    at_once = min(there + saves, kept + 1)
     # As many as are kept, and the one being written: the newest may all be by time.
-    by_time = min(settings.keep_checkpoints + 1, max(0, steps - done - 1)) if settings.saves_by_time else 0
+    by_time = min(kept + 1, max(0, steps - done - 1)) if settings.saves_by_time else 0
     return Writes(saves + final, max(0, at_once - there), model, state, by_time)
 
 

@@ -195,6 +195,8 @@ class Loop:
             with ranks.nobody_waits():  # what is read is shared out at once
                 training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
             self.done = self.step.saved = snapshot.step
+            if self.settings.watch_stop is not None:  # every look before was well, or the run would have ended
+                self.snapshots.well = snapshot.step - snapshot.step % self.settings.watch_every
             if reached > self.done:
                 self._say(
                     f"the model in {self.settings.out} has {reached} steps, but nothing to go on from was saved after step {self.done}: those between "
@@ -332,6 +334,8 @@ class Loop:
             self.step.autocast(),
         ):
             reason = self._watch(self)
+        if not reason and self.settings.watch_stop is not None:
+            self.snapshots.well = self.done
         if reason:
             self._say(f"the run ends after step {self.done} of {self.settings.steps}: {reason}")
         return bool(reason)
@@ -350,6 +354,11 @@ class Loop:
                     self.snapshots, self.done, about, self.model, self.step.optimizer, self.start, self.mesh
                 )
             self.step.saved = self.done
+            if beside := self.snapshots.kept_beside():
+                self._say(
+                    f"the checkpoint of step {beside} is kept beside the newest {self.settings.keep_checkpoints} (--keep-checkpoints): it is the last up to the "
+                    f"look that found the model well, to which --watch-stop goes back"
+                )
 
     def _stopped(self, run: str, signals: Signals) -> BaseException:
         """Save what is done; what to leave with: SIGTERM with 143, SIGINT as an interrupt."""

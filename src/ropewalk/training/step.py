@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ropewalk.attention_ops.transformers import is_plain_causal
+from ropewalk.attention_ops.transformers import attends_in_blocks, is_plain_causal
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -72,12 +72,12 @@ class TrainingStep:
             mesh,
             deadline,
         )
-        #: Whether documents and devices are told apart by attention in blocks; windows that slide must go through transformers' masks.
-        self._attends_in_blocks = mesh.context_size > 1 or is_plain_causal(start.model)
+        #: Whether documents and devices are told apart by attention in blocks, and not by transformers' masks.
+        self._attends_in_blocks = mesh.context_size > 1 or attends_in_blocks(start.model)
         if settings.mode == "pose" and batches.in_documents and not self._attends_in_blocks:
             raise UserError(
                 f"transformers takes a jump in the positions of packed documents for a border, which mode pose trains across, and attention of "
-                f"{start.info.family} models, which slides, caps its scores or is not PyTorch's, goes through transformers; use --mode full or lora, or "
+                f"{start.info.family} models, which caps or drops scores, slides in chunks or is not PyTorch's, goes through transformers; use --mode full or lora, or "
                 "leave conversations and --mask-documents out"
             )
         with self.autocast():

@@ -42,10 +42,6 @@ class Tiles:
         """Whether operation `index` of a layer without tiles is the MLP's."""
         return self.begin <= index < self.end
 
-    def hides(self, index: int) -> bool:
-        """Whether it is inside the operator."""
-        return self.count > 1 and self.holds(index)
-
     def whole(self, index: int) -> int:
         """The number that operation `index` has in a layer without tiles."""
         return index + (self.end - self.begin) * (self.count > 1 and index >= self.begin)

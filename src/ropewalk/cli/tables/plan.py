@@ -56,11 +56,10 @@ def show_plan(plan: Plan) -> None:
         lines.append(str(shape.layout))
     if shape.slides(job.length):
         size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
-        masked = f"are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them"
         lines.append(
-            f"layers that slide {masked}: in training they save no time"
+            f"layers that slide are given a mask of all pairs, {size:.1f} GiB, and attention computes all of them: they save no time"
             if shape.is_masked(job.length)
-            else f"layers that slide compute what they see alone; over packed documents they {masked}, which is not planned here"
+            else "layers that slide compute what they see alone"
         )
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":
