@@ -13,11 +13,13 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from transformers.masking_utils import create_sliding_window_causal_mask
 
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy, read_config, whole_directory
 from ropewalk.checkpoint.headers import INDEX
+from ropewalk.checkpoint.layers import is_masked
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
@@ -522,4 +524,11 @@ def test_no_layer_sees_beyond_the_reach_that_the_refusal_names(tmp_path: Path) -
     model = load_model(base)
     assert [changes_the_last(model, 63 - back) for back in (15, 30, 31, 63)] == [True, True, False, False]
     extend(base, window=128, out=tmp_path / "longer", raise_sliding_window=True)
-    assert changes_the_last(load_model(tmp_path / "longer"), 0)
+    raised = load_model(tmp_path / "longer")
+    assert changes_the_last(raised, 0)
+    for tokens, masked in (
+        (128, False),
+        (130, True),
+    ):  # for layers that see the whole window transformers makes no mask of all pairs
+        mask = create_sliding_window_causal_mask(raised.config, torch.zeros(1, tokens, 1), None, None)
+        assert (mask is not None) == masked == is_masked(tokens, raised.config.sliding_window)

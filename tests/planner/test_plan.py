@@ -514,7 +514,33 @@ def test_a_plan_with_its_sliding_window_raised_is_of_the_model_that_is_trained(t
     planned = plan(base, window=32, gpus="H100", raise_sliding_window=True)
     made = ropewalk.extend(base, window=32, out=tmp_path / "longer", raise_sliding_window=True)
     assert (planned.info.original_window, planned.info.scaling) == (16, made.scaling)
-    assert planned.job.shape.sliding_window == 32
+    assert planned.job.shape.sliding_window == 33
+
+
+def test_a_row_for_a_shorter_window_is_of_the_model_whose_layers_see_that_window(tmp_path) -> None:
+    """Phi-3-mini-4k: a reach of the window's own length sees all of it, and was masked where it was typed and not in the row."""
+    path = _config_of(
+        tmp_path / "a", "phi3", hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=32, vocab_size=32064, sliding_window=47,
+    )  # fmt: skip
+    asked = dict(gpus="1xL4", raise_sliding_window=True)
+    row = plan(path, window=2**19, **asked).others[-1]
+    words = row.options.split()
+    typed = {name[2:].replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    numbers = {name: int(typed.pop(name)) for name in ("window", "base_bits")}
+    anew = plan(path, **asked, **typed, **numbers)
+    assert anew.fits and numbers["window"] < 2**19
+    assert (anew.memory, anew.time) == (row.memory, row.time)
+    assert not anew.job.shape.slides(anew.job.length)
+
+
+def test_chips_share_the_window_of_a_model_whose_layers_were_raised_to_see_all_of_it(tmp_path) -> None:
+    path = _config_of(tmp_path / "a", "mistral-v0.1")
+    asked = dict(gpus="2x3090", window=2**20, batch_size=1)
+    with pytest.raises(UserError, match="2 chips cannot share 1 windows"):
+        plan(path, **asked)
+    assert plan(path, **asked, raise_sliding_window=True).job.cp == 2
+    assert plan(path, **asked, cp=2, raise_sliding_window=True).job.cp == 2
 
 
 def _config_of(directory: Path, family: str, **keys: Any) -> str:

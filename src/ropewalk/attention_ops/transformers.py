@@ -34,7 +34,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ropewalk.attention_ops import cached_rows, kernels, last_positions, prefix
 from ropewalk.attention_ops.blocks import Attend, attention
 from ropewalk.attention_ops.sliding import sliding_attention
-from ropewalk.checkpoint.layers import layers_of, not_shared, slides_alone
+from ropewalk.checkpoint.layers import is_masked, layers_of, not_shared, slides_alone
 from ropewalk.errors import UserError
 
 BLOCKS = "ropewalk"
@@ -95,7 +95,7 @@ def _mask_in_blocks(**arguments: Any) -> Tensor | None:
     arguments: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
     """
     reach, tokens, padding = arguments.get("local_size"), arguments["kv_length"], arguments["attention_mask"]
-    if reach is None or reach > tokens or not slides_alone(vars(arguments["config"])):
+    if not is_masked(tokens, reach) or not slides_alone(vars(arguments["config"])):
         return sdpa_mask(**arguments)
     whole = arguments["q_length"] == tokens and (padding is None or bool(padding.all()))
     if not whole or not arguments["allow_is_causal_skip"]:
@@ -141,21 +141,22 @@ def is_replaceable(model: Any) -> bool:
     return bool(inner._supports_sdpa and inner._can_set_attn_implementation())
 
 
-def is_plain_causal(model: Any) -> bool:
-    """Whether every layer is causal attention over the whole window and no more, with values as wide as keys.
+def is_plain_causal(model: Any, window: int | None = None) -> bool:
+    """Whether every layer is causal attention over the whole window and no more, with values as wide as keys. window: tokens; any number if not given.
 
     Attention in blocks or in two parts would make another model of any other family.
     """
-    return is_replaceable(model) and layers_of(model.config).is_plain
+    layout = layers_of(model.config)
+    return is_replaceable(model) and (layout.within(window) if window else layout).is_plain
 
 
-def refuse_other_than_plain_causal(model: Any) -> None:
+def refuse_other_than_plain_causal(model: Any, window: int | None) -> None:
     """Refuse a family whose attention is more than causal attention over the whole window.
 
     Raises:
         UserError: by the family's name.
     """
-    if not is_plain_causal(model):
+    if not is_plain_causal(model, window):
         raise UserError(not_shared(model.config.get_text_config().model_type))
 
 

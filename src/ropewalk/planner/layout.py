@@ -67,8 +67,8 @@ def refuse_undivided(job: Job, cp: int | None) -> None:
     Raises:
         UserError: with what would be divisible.
     """
-    if (cp or 1) > 1 and job.shape.unshared:
-        raise UserError(job.shape.unshared)
+    if (cp or 1) > 1 and (refusal := job.shape.unshared(job.length)):
+        raise UserError(refusal)
     if is_divided(job, cp):
         return
     if cp is None:
@@ -93,7 +93,7 @@ def _cp_sizes(job: Job, cp: int | None) -> Iterator[int]:
     Every group must get the same number of windows a step, which training/setup.py demands, and a window must split into
     2 x cp equal parts (distributed/mesh.py).
     """
-    most = 1 if job.shape.unshared else min(job.gpus, job.shape.heads)
+    most = 1 if job.shape.unshared(job.length) else min(job.gpus, job.shape.heads)
     for size in [cp] if cp else range(1, most + 1):
         even = job.shards % size == 0 and job.recipe.batch % (job.gpus // size) == 0
         if even and (size == 1 or job.length % (2 * size) == 0):
