@@ -217,16 +217,18 @@ class TrainingStep:
     def too_little(self, number: int, asked: str) -> str:
         """What ends a run in whose step of this number more memory was asked for than there is, and the options that would fit."""
         settings, several = self._settings, self._mesh.world > 1
-        tried = what_fits(settings, self._start.source, self._mesh) if self._mesh.device.type == "cuda" else []
+        tried = what_fits(settings, self._start.source, self._mesh)
+        if self._is_skipping_refused:
+            tried = [way for way in tried if "--mode pose" not in way]
         # One device that chooses keeps as little by now.
         full = settings.activations == "none" or (several and settings.activations == "auto")
         ways = ["--activations full"] * (full and (several or not tried)) + tried
         if not tried:
             ways += [f"--micro-batch {self._batches.micro // 2}"] * (self._batches.micro > 1)
-            ways += [
-                f"a smaller {settings.option_in_memory}",
-                f"more devices{' (--cp shares a window)' * is_plain_causal(self._start.model)}",
-            ]
+            # Training refuses a window below the model's own.
+            longer = settings.window > self._start.source.positions.window
+            ways += [f"a smaller {settings.option_in_memory}"] * (longer or settings.raise_sliding_window)
+            ways.append(f"more devices{' (--cp shares a window)' * self._is_plain_causal}")
         return too_little(
             number, asked, ways, everything=settings.activations == "none", together=full, saved=self.saved
         )
