@@ -473,13 +473,17 @@ def test_a_model_without_tokenizer_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root on Linux")
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True).returncode:
         pytest.skip("this machine mounts no tmpfs")
     try:
         testing.tiny_directory(tmp_path / "a", window=WINDOW)
+        with pytest.raises(UserError, match=r"b takes [\d.]+ MiB, and its disk has 0.2 MiB free; make room"):
+            extend(tmp_path / "a", window=LONGER, out=disk / "b")
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)  # something else fills it meanwhile
         with pytest.raises(UserError, match="the disk is full"):
             extend(tmp_path / "a", window=LONGER, out=disk / "b")
         assert list(disk.iterdir()) == []
