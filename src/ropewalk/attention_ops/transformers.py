@@ -95,7 +95,7 @@ def _mask_in_blocks(**arguments: Any) -> Tensor | None:
     arguments: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
     """
     reach, tokens, padding = arguments.get("local_size"), arguments["kv_length"], arguments["attention_mask"]
-    if not is_masked(tokens, reach) or not slides_alone(vars(arguments["config"])):
+    if reach is None or not is_masked(tokens, reach) or not slides_alone(vars(arguments["config"])):
         return sdpa_mask(**arguments)
     whole = arguments["q_length"] == tokens and (padding is None or bool(padding.all()))
     if not whole or not arguments["allow_is_causal_skip"]:
