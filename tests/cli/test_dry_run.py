@@ -188,8 +188,8 @@ def test_a_dry_run_of_extend_asks_the_disk_which_links_take_nothing_of(trained, 
         pytest.skip("this machine mounts no tmpfs")
     try:
         words = ["extend", str(trained / "a"), "--window", "128", "--out", str(disk / "o")]
-        (rehearsed, printed), (run, _) = said(capsys, *words, "--dry-run"), said(capsys, *words)
-        assert (rehearsed, run) == (2, 2) and "its disk has 0.2 MiB free; make room" in printed
+        (rehearsed, printed), (run, refused) = said(capsys, *words, "--dry-run"), said(capsys, *words)
+        assert (rehearsed, run) == (2, 2) and printed == refused and "its disk has 0.2 MiB free; make room" in printed
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", disk], check=True)

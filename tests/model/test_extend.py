@@ -13,11 +13,13 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from transformers.masking_utils import create_sliding_window_causal_mask
 
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy, read_config, whole_directory
 from ropewalk.checkpoint.headers import INDEX
+from ropewalk.checkpoint.layers import is_masked
 from ropewalk.checkpoint.rope_config import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
@@ -471,13 +473,17 @@ def test_a_model_without_tokenizer_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root on Linux")
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], capture_output=True).returncode:
         pytest.skip("this machine mounts no tmpfs")
     try:
         testing.tiny_directory(tmp_path / "a", window=WINDOW)
+        with pytest.raises(UserError, match=r"b takes [\d.]+ MiB, and its disk has 0.2 MiB free; make room"):
+            extend(tmp_path / "a", window=LONGER, out=disk / "b")
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)  # something else fills it meanwhile
         with pytest.raises(UserError, match="the disk is full"):
             extend(tmp_path / "a", window=LONGER, out=disk / "b")
         assert list(disk.iterdir()) == []
@@ -522,4 +528,11 @@ def test_no_layer_sees_beyond_the_reach_that_the_refusal_names(tmp_path: Path) -
     model = load_model(base)
     assert [changes_the_last(model, 63 - back) for back in (15, 30, 31, 63)] == [True, True, False, False]
     extend(base, window=128, out=tmp_path / "longer", raise_sliding_window=True)
-    assert changes_the_last(load_model(tmp_path / "longer"), 0)
+    raised = load_model(tmp_path / "longer")
+    assert changes_the_last(raised, 0)
+    for tokens, masked in (
+        (128, False),
+        (130, True),
+    ):  # for layers that see the whole window transformers makes no mask of all pairs
+        mask = create_sliding_window_causal_mask(raised.config, torch.zeros(1, tokens, 1), None, None)
+        assert (mask is not None) == masked == is_masked(tokens, raised.config.sliding_window)

@@ -502,7 +502,7 @@ def test_what_no_training_takes_is_said_beside_a_plan_and_its_figures_stay(capsy
         planned = plan("hemp", window=1024, gpus="H100", **options)
         assert sentence in str(planned.info) and measured_recipe(planned) is None
         assert (planned.memory, planned.time) == (usual.memory, usual.time)
-    cli.main("plan hemp --window 256 --gpus H100 --beta-fast 8".split())
+    assert status_of("plan hemp --window 256 --gpus H100 --beta-fast 8".split()) == 1
     assert "train would refuse this: --beta-fast says how a model is extended, and nothing is" in " ".join(
         capsys.readouterr().out.split()
     )
@@ -516,7 +516,41 @@ def test_a_plan_with_its_sliding_window_raised_is_of_the_model_that_is_trained(t
     planned = plan(base, window=32, gpus="H100", raise_sliding_window=True)
     made = ropewalk.extend(base, window=32, out=tmp_path / "longer", raise_sliding_window=True)
     assert (planned.info.original_window, planned.info.scaling) == (16, made.scaling)
-    assert planned.job.shape.sliding_window == 32
+    assert planned.job.shape.sliding_window == 33
+
+
+def test_a_row_for_a_shorter_window_is_of_the_model_whose_layers_see_that_window(tmp_path) -> None:
+    """Phi-3-mini-4k: a reach of the window's own length sees all of it, and was masked where it was typed and not in the row."""
+    path = _config_of(
+        tmp_path / "a", "phi3", hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=32, vocab_size=32064, sliding_window=47,
+    )  # fmt: skip
+    asked = dict(gpus="1xL4", raise_sliding_window=True)
+    row = plan(path, window=2**19, **asked).others[-1]
+    words = row.options.split()
+    typed = {name[2:].replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    numbers = {name: int(typed.pop(name)) for name in ("window", "base_bits")}
+    anew = plan(path, **asked, **typed, **numbers)
+    assert anew.fits and numbers["window"] < 2**19
+    assert (anew.memory, anew.time) == (row.memory, row.time)
+    assert not anew.job.shape.slides(anew.job.length)
+
+
+def test_chips_share_the_window_of_a_model_whose_layers_were_raised_to_see_all_of_it(tmp_path) -> None:
+    path = _config_of(tmp_path / "a", "mistral-v0.1")
+    asked = dict(gpus="2x3090", window=2**20, batch_size=1)
+    with pytest.raises(UserError, match="2 chips cannot share 1 windows"):
+        plan(path, **asked)
+    assert plan(path, **asked, raise_sliding_window=True).job.cp == 2
+    assert plan(path, **asked, cp=2, raise_sliding_window=True).job.cp == 2
+
+
+def status_of(words: list[str]) -> int:
+    """With which a command ends."""
+    try:
+        return cli.main(words) or 0
+    except SystemExit as ended:
+        return int(ended.code or 0)
 
 
 def _config_of(directory: Path, family: str, **keys: Any) -> str:
@@ -573,11 +607,17 @@ def test_what_a_config_says_of_sharing_a_window_is_what_transformers_model_allow
 def test_a_plan_says_what_extend_refuses_of_a_model_without_a_layer_to_scale(family, said, tmp_path, capsys) -> None:
     path = _config_of(tmp_path / "a", family)
     for words, is_said in (("", bool(said)), ("--method plain", False)):
-        assert not cli.main(["plan", path, "--window", "256", "--gpus", "H100", *words.split()])
+        typed = ["plan", path, "--window", "256", "--gpus", "H100", *words.split()]
+        assert status_of(typed) == is_said
         printed = " ".join(capsys.readouterr().out.split())
         assert ("train would refuse this: " in printed) == is_said and (not is_said or said in printed)
         assert "--raise-sliding-window" not in printed or "add --raise-sliding-window" in printed
         assert ("which auto takes here" in printed) == (not said and not words)
+        assert not is_said or printed.startswith("train would refuse this: ")
+        assert status_of([*typed, "--json"]) == is_said
+        row = json.loads(capsys.readouterr().out)
+        assert row["fits"] and (said in row["refused"] if is_said else row["refused"] is None)
+        assert "refuse" not in row["measured"]
     if family == "mistral-v0.1":
         cli.main(["plan", path, "--window", "256", "--gpus", "H100", "--raise-sliding-window"])
         printed = " ".join(capsys.readouterr().out.split())

@@ -134,5 +134,5 @@ def test_options_that_would_fit_are_named_by_the_planner_and_nobody_else_is_aske
     assert (
         ways[0] == "--precision bfloat16-stochastic --optimizer adamw"
         and any("--mode lora" in way for way in ways)
-        and ways[-1].startswith("--gpus")
+        and ways[-1].startswith("2 such GPUs by torchrun")
     )

@@ -111,17 +111,31 @@ def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tm
 @pytest.mark.parametrize(
     ("options", "kept", "ways"),
     [
-        ({}, "as little kept as can be", "--micro-batch 1; or a smaller --window; or more devices"),
-        ({"micro_batch": 1}, "as little kept as can be", "a smaller --window; or more devices"),
+        ({}, "as little kept as can be", "--micro-batch 1; or --mode lora; or --mode pose"),
+        ({"micro_batch": 1}, "as little kept as can be", "--mode lora; or --mode pose"),
+        ({"micro_batch": 1, "window": 64}, "as little kept as can be", "--mode lora"),  # the model's own window
+        ({"micro_batch": 1, "window": 64, "mode": "lora"}, "as little kept as can be", "more devices"),
+        ({"micro_batch": 1, "mode": "lora"}, "as little kept as can be", "a smaller --window; or more devices"),
+        ({"micro_batch": 1, "mode": "lora", "window": 192}, "as little kept as can be", "--window 96"),
         ({"activations": "full", "micro_batch": 1, "mode": "pose"}, "as little kept as can be", "a smaller --chunk-window; or"),
-        ({"activations": "none"}, "every activation kept, as --activations none says", "--activations full; or --micro-batch 1; or a smaller"),
+        ({"activations": "none"}, "every activation kept, as --activations none says", "--micro-batch 1; or --activations auto; or --activations auto --mode"),
     ],
 )  # fmt: skip
-def test_no_more_is_advised_than_would_change_something(base, tmp_path, monkeypatch, options, kept, ways):
+def test_no_more_is_advised_than_would_change_something_and_nothing_that_is_refused(
+    base, tmp_path, monkeypatch, options, kept, ways
+):
+    """On a CPU; what would change something is what the planner says takes less."""
     fail_at(monkeypatch, *range(1000))
     with pytest.raises(UserError, match="step 1 takes more memory") as refused:
         train(base, out=tmp_path / "out", **SHARED | options)
     assert f"with {kept}; what takes less: {ways}" in str(refused.value)
+    monkeypatch.undo()
+    way = str(refused.value).partition("what takes less: ")[2].split("; or ")[-1].split()
+    if way[0].startswith("--"):
+        typed = {
+            name[2:].replace("-", "_"): int(v) if v.isdigit() else v for name, v in zip(*[iter(way)] * 2, strict=True)
+        }
+        train(base, out=tmp_path / "out", **SHARED | options | typed | {"steps": 1, "overwrite": True})
     assert "--resume" not in str(refused.value)  # there is no checkpoint
 
 

@@ -33,7 +33,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ropewalk.attention_ops import blocks, cached_rows, kernels, last_positions, prefix, sliding
 from ropewalk.attention_ops.block_attention import attention
 from ropewalk.attention_ops.blocks import Attend
-from ropewalk.checkpoint.layers import layers_of, not_shared, slides_alone
+from ropewalk.checkpoint.layers import is_masked, layers_of, not_shared, slides_alone
 from ropewalk.errors import UserError
 
 BLOCKS = blocks.NAME
@@ -96,7 +96,7 @@ def _mask_in_blocks(**arguments: Any) -> Tensor | None:
     arguments: as transformers gives it to `sdpa_mask`; where it has added to what a mask says (documents, prefixes), no mask may be skipped.
     """
     reach, padding = arguments.get("local_size"), arguments["attention_mask"]
-    if reach is None or reach > arguments["q_length"] or not slides_alone(vars(arguments["config"])):
+    if reach is None or not is_masked(arguments["q_length"], reach) or not slides_alone(vars(arguments["config"])):
         return sdpa_mask(**arguments)
     # Of a cache of a fixed size keys follow that are none yet.
     at_the_end = arguments["q_offset"] + arguments["q_length"] == arguments["kv_offset"] + arguments["kv_length"]
@@ -148,12 +148,13 @@ def is_replaceable(model: Any) -> bool:
     return bool(inner._supports_sdpa and inner._can_set_attn_implementation())
 
 
-def is_plain_causal(model: Any) -> bool:
-    """Whether every layer is causal attention over the whole window and no more, with values as wide as keys.
+def is_plain_causal(model: Any, window: int | None = None) -> bool:
+    """Whether every layer is causal attention over the whole window and no more, with values as wide as keys. window: tokens; any number if not given.
 
     Attention in blocks or in two parts would make another model of any other family.
     """
-    return is_replaceable(model) and layers_of(model.config).is_plain
+    layout = layers_of(model.config)
+    return is_replaceable(model) and (layout.within(window) if window else layout).is_plain
 
 
 def attends_in_blocks(model: Any) -> bool:
@@ -161,13 +162,13 @@ def attends_in_blocks(model: Any) -> bool:
     return is_replaceable(model) and layers_of(model.config).in_blocks
 
 
-def refuse_other_than_plain_causal(model: Any) -> None:
+def refuse_other_than_plain_causal(model: Any, window: int | None) -> None:
     """Refuse a family whose attention is more than causal attention over the whole window.
 
     Raises:
         UserError: by the family's name.
     """
-    if not is_plain_causal(model):
+    if not is_plain_causal(model, window):
         raise UserError(not_shared(model.config.get_text_config().model_type))
 
 

@@ -261,10 +261,10 @@ def _reach(text: dict[str, Any], kind: str, family: Family) -> int | None:
 
 
 def not_shared(model_type: str) -> str:
-    """Why devices cannot share a window of a model that is not `LayerLayout.is_plain`: in blocks its attention would be another model's."""
+    """Why devices cannot share a window in which a model is not `LayerLayout.is_plain`: in blocks its attention would be another model's."""
     return (
-        f"{model_type} models, whose attention slides, caps or drops scores, is latent or is not PyTorch's, cannot train over documents or devices; use "
-        "--cp 1 without a document mask, or another family"
+        f"devices cannot share a window of this {model_type} model, whose attention slides within it, caps or drops scores, is latent or is not PyTorch's; "
+        "use --cp 1, or another family"
     )
 
 
@@ -313,5 +313,6 @@ def with_raised_window(config_dict: dict[str, Any], layout: LayerLayout, window:
                 "start from the model it was made from"
             )
         section["max_position_embeddings"] = reach
-    section["sliding_window"] = max(reach, window)
+    # A reach of the window's own length sees all of it too, but transformers makes a mask of all pairs for it (`is_masked`).
+    section["sliding_window"] = max(reach, window + 1)
     return raised

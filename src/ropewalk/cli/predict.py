@@ -48,10 +48,12 @@ def plan(options: Any) -> None:
         others = [other.to_dict() for other in planned.others]
         say(json.dumps({**planned.to_dict(), **reading, "others": others}, indent=2))
     else:
+        if planned.refused:  # before all that would fit
+            tell(f"train would refuse this: {planned.refused}")
         show_plan(planned)
         if sentence := method_line(planned):
             tell(sentence)
-    if not planned.something_fits:
+    if planned.refused or not planned.something_fits:
         raise SystemExit(1)
 
 

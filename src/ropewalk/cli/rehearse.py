@@ -26,38 +26,24 @@ _SHOWN = 200
 def extend(options: Any) -> None:
     """The model as it would be, after every check that the command makes before it writes."""
     from ropewalk.checkpoint.file_limit import size_in_words
-    from ropewalk.checkpoint.headers import PICKLES
     from ropewalk.checkpoint.rope_config import RopeConfig
     from ropewalk.model.extend import prepared
     from ropewalk.records.evidence import evidence, of_choice
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
     extended = prepared(settings)
-    from ropewalk.training import disk  # only now, since what a config refuses is said before torch is imported
+    # Only now, since what a config refuses is said before torch is imported.
+    from ropewalk.model.carry import to_be_written
 
     before, info = (extended.weights_of or extended).info, extended.info
-    is_rewritten = settings.convert_pickle and not extended.has_weights
-    pickles = (file for file in extended.path.iterdir() if file.name.endswith(PICKLES))
-    files = list(pickles) if is_rewritten else extended.weight_files
-    sizes, out = [file.stat().st_size for file in files], disk.nearest(Path(settings.out))
-    is_linked = not is_rewritten and all(file.resolve().parent.stat().st_dev == out.stat().st_dev for file in files)
-    how = (
-        "as safetensors"
-        if is_rewritten
-        else "as links"
-        if is_linked
-        else f"as copies, since {out} is another file system"
-    )
-    # A learned table is written anew with all of its file.
-    rewritten = 0 if isinstance(extended.positions, RopeConfig) else max(sizes)
-    disk.refuse_full(settings.out, disk.beside_weights(extended.path) + (rewritten if is_linked else sum(sizes)))
     if options.json:
         return say(json.dumps({"out": str(options.out), "measured": evidence(info), **info.to_dict()}, indent=2))
     if isinstance(extended.positions, RopeConfig):
         tell(of_choice(settings.method, info))
+    written = to_be_written(extended, settings.out, convert_pickle=settings.convert_pickle)
     say(
         f"extend {before.name}, {info.family}, window {before.window} → {info.window} tokens, {info.method} factor {info.factor:g}\n"
-        f"into {settings.out}: config.json, README.md, tokenizer, weights ({size_in_words(sum(sizes))}) {how}\n{_NOTHING}"
+        f"into {settings.out}: config.json, README.md, tokenizer, weights ({size_in_words(written.weights)}) {written.how}\n{_NOTHING}"
     )
 
 
@@ -167,6 +153,7 @@ def _unread(seconds: float) -> str:
 def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> None:
     """Say what the run will write, and refuse it as the run itself does where there is no room; the states are the plan's, since no weight is loaded."""
     from ropewalk.checkpoint import file_limit
+    from ropewalk.checkpoint.disk_room import free
     from ropewalk.checkpoint.replacement import goes_on_in
     from ropewalk.training import disk
     from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
@@ -176,7 +163,7 @@ def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int)
     state = int(weights + job.shards * memory.states + job.trained * job.regime.host)
     there = len(Snapshots(goes_on_in(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
     written = disk.writes(settings, disk.model_bytes(checkpoint), state, done=done, there=there)
-    tell(f"{written}; {file_limit.size_in_words(disk.free(Path(settings.out)))} are free there")
+    tell(f"{written}; {file_limit.size_in_words(free(Path(settings.out)))} are free there")
     disk.ask(Path(settings.out), settings, checkpoint, state, done=done, there=there)
 
 

@@ -96,7 +96,7 @@ class Mesh:
         """Whether this process writes what is written once."""
         return self.rank == 0
 
-    def shard(self, module: nn.Module, compute: torch.dtype | None = None) -> nn.Module:
+    def shard(self, module: nn.Module, compute: torch.dtype | None = None, *, window: int | None = None) -> nn.Module:
         """Shard a module's weights over all ranks, layer by layer, in place (FSDP2), and have it attend by block_attention.py and the fastest kernel.
 
         Gradients are summed over all ranks, so a rank's loss is the sum over its own tokens, divided by the number of all ranks' tokens.
@@ -105,15 +105,15 @@ class Mesh:
         device and no other rank ever holds the whole.
 
         module: the root, from tokens to loss. compute: dtype that weights are gathered in; their own if not given. Gradients are
-            summed in float32.
+            summed in float32. window: tokens of the longest sequence; any number if not given.
         """
         inner = next((m for m in module.modules() if hasattr(m, "set_attn_implementation")), None)
         if inner is not None:
             if self.context_size > 1:
-                refuse_other_than_plain_causal(inner)
+                refuse_other_than_plain_causal(inner, window)
             if is_replaceable(inner):
                 attend_in_blocks(inner)
-                self._heads_width = query_width(inner) if is_plain_causal(inner) else 0
+                self._heads_width = query_width(inner) if is_plain_causal(inner, window) else 0
             self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module

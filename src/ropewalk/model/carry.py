@@ -15,6 +15,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from safetensors.torch import save_file
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import same_bytes, weights_in
+from ropewalk.checkpoint.disk_room import beside_weights, nearest
 from ropewalk.checkpoint.files import link_or_copy, read_json, write_json
 from ropewalk.checkpoint.headers import INDEX, PICKLES, SINGLE, check_safetensors, tensors
 from ropewalk.checkpoint.links import outside
 from ropewalk.checkpoint.model_card import BASE_README, README, ModelCard, called, is_theirs, not_measured
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import carried_code, names_code, own_code, without_code
+from ropewalk.checkpoint.position_table import PositionTable
 from ropewalk.checkpoint.tokenizer_config import for_both
 from ropewalk.errors import UserError
 from ropewalk.model.own_files import is_of_a_run
@@ -80,6 +83,35 @@ def carry_tensors(checkpoint: Checkpoint, names: Collection[str], target: Path) 
         entry["data_offsets"][1] - entry["data_offsets"][0] for each in headers.values() for _, entry in tensors(each)
     )
     _write_index(target / INDEX, headers, {"total_size": size})
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an extended model's directory will have.
+
+    Attributes:
+        weights: bytes of its weights.
+        how: they come there, in words.
+        taken: bytes of the disk that all of it takes.
+    """
+
+    weights: int
+    how: str
+    taken: int
+
+
+def to_be_written(extended: Checkpoint, out: str | Path, *, convert_pickle: bool) -> Written:
+    """What a model that `model.extend.prepared` returned comes to at `out`: weights are links, or copies on another file system."""
+    is_rewritten = convert_pickle and not extended.has_weights
+    pickles = (file for file in extended.path.iterdir() if file.name.endswith(PICKLES))
+    files = list(pickles) if is_rewritten else extended.weight_files
+    sizes, place = [file.stat().st_size for file in files], nearest(Path(out))
+    is_linked = not is_rewritten and all(file.resolve().parent.stat().st_dev == place.stat().st_dev for file in files)
+    copies = "as safetensors" if is_rewritten else f"as copies, since {place} is another file system"
+    # A learned table is written anew with all of its file.
+    anew = max(sizes) if isinstance(extended.positions, PositionTable) else 0
+    taken = beside_weights(extended.path) + (anew if is_linked else sum(sizes))
+    return Written(sum(sizes), "as links" if is_linked else copies, taken)
 
 
 def carry_weights(checkpoint: Checkpoint, target: Path, *, convert_pickle: bool = False) -> None:

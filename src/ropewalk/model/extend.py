@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.disk_room import refuse_without_room
 from ropewalk.checkpoint.files import refuse_existing, whole_directory, write_json
 from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
 from ropewalk.checkpoint.longer import longer
@@ -74,7 +75,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
 
 
 def prepared(settings: ExtendSettings) -> Checkpoint:
-    """The checkpoint under its longer config, looked at and proved; nothing is written.
+    """The checkpoint under its longer config, looked at and proved, and the disk asked; nothing is written.
 
     Raises:
         UserError: as `extend`, whatever can be known before.
@@ -99,6 +100,11 @@ def prepared(settings: ExtendSettings) -> Checkpoint:
         _logger.info("%s: %s", checkpoint.name, checkpoint.layers)
         _warn_of_readers(config_dict)
     refuse_damaged(checkpoint)
+    from ropewalk.model.carry import to_be_written
+
+    refuse_without_room(
+        settings.out, to_be_written(extended, settings.out, convert_pickle=settings.convert_pickle).taken
+    )
     return extended
 
 

@@ -17,7 +17,7 @@ from ropewalk.planner.chips import Chip, Rates
 from ropewalk.planner.job import NONE, Job
 from ropewalk.planner.kept import kept_by_rule, least_by_rule
 from ropewalk.planner.memory import GIB, fits, step_memory
-from ropewalk.planner.regimes import AUTO, allowed
+from ropewalk.planner.regimes import AUTO, allowed, on_cpu
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.budget import HOST_SHARE
 from ropewalk.settings.recipe import Mode, Precision, Recipe
@@ -67,8 +67,8 @@ def refuse_undivided(job: Job, cp: int | None) -> None:
     Raises:
         UserError: with what would be divisible.
     """
-    if (cp or 1) > 1 and job.shape.unshared:
-        raise UserError(job.shape.unshared)
+    if (cp or 1) > 1 and (refusal := job.shape.unshared(job.length)):
+        raise UserError(refusal)
     if is_divided(job, cp):
         return
     if cp is None:
@@ -93,7 +93,7 @@ def _cp_sizes(job: Job, cp: int | None) -> Iterator[int]:
     Every group must get the same number of windows a step, which training/setup.py demands, and a window must split into
     2 x cp equal parts (distributed/mesh.py).
     """
-    most = 1 if job.shape.unshared else min(job.gpus, job.shape.heads)
+    most = 1 if job.shape.unshared(job.length) else min(job.gpus, job.shape.heads)
     for size in [cp] if cp else range(1, most + 1):
         even = job.shards % size == 0 and job.recipe.batch % (job.gpus // size) == 0
         if even and (size == 1 or job.length % (2 * size) == 0):
@@ -251,17 +251,40 @@ def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[list[Way
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
-    """Options by which a job fits that does not: the host's help first, other regimes and adapters, and then more chips.
+    """Options by which a job fits that does not, as training takes them: the host's help first, other regimes and adapters, and then more chips.
 
     The job's precision and optimiser are settled, and nothing says which of them were asked for: each way names both.
     """
     asked = replace(job.recipe, precision=_any_precision(job), optimizer=AUTO)
-    ways = [str(way) for way in ways_on_the_same_chips(job, asked) if _fits_somewhere(way.job, chip)]
-    on_more = itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe))
-    more = next((way for way in on_more if _fits_somewhere(way.job, chip)), None)
-    return ways if more is None else [*ways, str(more)]
+    ways = [str(way) for way in ways_on_the_same_chips(job, asked) if _that_fits(way.job, chip)]
+    for way in itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe)):
+        if more := _that_fits(way.job, chip):
+            shared = (("cp", str(more.cp)),) if more.cp > 1 else ()
+            options = Way(more, (*shared, *way.options[1:]))
+            return [*ways, f"{more.gpus} such GPUs by torchrun" + f" with {options}" * bool(options.options)]
+    return ways
 
 
-def _fits_somewhere(job: Job, chip: Chip) -> bool:
-    """Whether the job is taken, and fits in any layout with one window at a time and as little kept as can be."""
-    return machines.takes(job) and any(least(other, chip)[1] for other in _candidates(job, None, 1))
+def _that_fits(job: Job, chip: Chip) -> Job | None:
+    """The job, if it is taken, in a layout in which it fits with one window at a time and as little kept as can be."""
+    laid_out = (least(other, chip) for other in _candidates(job, None, 1) if machines.takes(job))
+    return next((bare for bare, fits in laid_out if fits), None)
+
+
+def ways_out_on_a_cpu(job: Job, room: float) -> list[str]:
+    """Options by which a job takes less than it does with as little kept as it may, and fits: fewer windows at a time, what a plan proposes, or a shorter window.
+
+    room: bytes that the process may take, with what it has taken.
+    """
+
+    def need(job: Job) -> float:
+        return step_memory(on_cpu(job, 0.0), cpu=True).total
+
+    def helps(way: Way) -> bool:
+        return machines.takes(way.job) and need(way.job) <= room and need(way.job) < need(job)
+
+    fewer = job.micro // 2
+    one_by_one = Way(job.with_recipe(replace(job.recipe, micro_batch=max(1, fewer))), (("micro_batch", str(fewer)),))
+    ways = [way for way in (one_by_one, *ways_on_a_cpu(job)) if helps(way)]
+    shorter = filter(helps, shorter_windows_on_a_cpu(job, job.recipe.batch_size))
+    return list(map(str, ways or itertools.islice(shorter, 1)))

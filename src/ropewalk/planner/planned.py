@@ -80,8 +80,13 @@ class Plan:
         return replace(info_of(rope, name=shape.name, parameters=shape.parameters), window=window)
 
     @property
+    def refused(self) -> str | None:
+        """The sentence with which training refuses the model or the method, whatever fits; None where it takes them."""
+        return str(self.info) if isinstance(self.info, UserError) else None
+
+    @property
     def something_fits(self) -> bool:
-        """Whether the run fits these chips as it is or by other options: what `ropewalk plan` exits with 0 for."""
+        """Whether the run fits these chips as it is or by other options: what `ropewalk plan` exits with 0 for, unless it is `refused`."""
         return self.fits or bool(self.here)
 
     @property
@@ -206,6 +211,7 @@ class Plan:
         return {
             "fits": self.fits,
             "something_fits": self.something_fits,
+            "refused": self.refused,
             "options": self.options,
             "chip": self.chip.name,
             "assumed_window": self.assumed_window,

@@ -49,7 +49,7 @@ def plan(settings: PlanSettings) -> Plan:
             f"{shape.name} reads {shape.window} tokens already, more than the window {window}{perhaps_thousands(window, shape.window)}; plan for {shape.window} or more"
         )
     with contextlib.suppress(UserError):  # which the plan says, where training takes no such model
-        shape = replace(shape, unshared=shape.unshared or rotated_apart(trained_rope(shape, window, settings)))
+        shape = replace(shape, turned_apart=rotated_apart(trained_rope(shape, window, settings)))
     asked, settings = settings, settings.for_model(shape.parameters)
     count, chip = _chips(settings)
     on_gpu = count > 0 if chip is None else not chip.on_cpu

@@ -51,7 +51,7 @@ class Shape:
         assumed: the family is none that is known by name, and was counted as Llama's.
         layout: which layers rotate and slide.
         rope: what its config says of RoPE, where the shape is of a model by its name (named.py).
-        unshared: why chips cannot share a window in training; empty where they can.
+        turned_apart: why chips cannot share a window that is rotated by its length (`rotated_apart`); empty where they can.
         hurdles: what of its architecture makes a longer window harder to reach (checkpoint/architecture.py).
     """
 
@@ -76,7 +76,7 @@ class Shape:
     stored: int | None = None
     assumed: bool = False
     layout: LayerLayout | None = None
-    unshared: str = ""
+    turned_apart: str = ""
     hurdles: tuple[str, ...] = ()
     rope: RopeConfig | None = field(default=None, compare=False)
 
@@ -145,6 +145,11 @@ class Shape:
     def slides_alone(self) -> bool:
         """Whether layers that slide do no more than that, so that training and measuring make no mask for them."""
         return self.layout is not None and self.layout.alone
+
+    def unshared(self, tokens: int) -> str:
+        """Why chips cannot share a sequence of `tokens` in training; empty where they can."""
+        plain = self.layout is None or self.layout.within(tokens).is_plain
+        return self.turned_apart or ("" if plain else not_shared(self.family))
 
     def slides(self, tokens: int) -> bool:
         """Whether layers do in a sequence of `tokens`."""
@@ -235,7 +240,6 @@ def read_shape(
         stored=stored,
         assumed=family.layers is None,
         layout=layout,
-        unshared="" if layout.is_plain else not_shared(kind),
         hurdles=hurdles(config, layout, original_window or window),
     )
     return _with_small(shape, layer_facts, text)

@@ -71,6 +71,13 @@ def free_memory(processes: int = 1) -> int:
     return int(min(psutil.virtual_memory().available / processes, address_space_left()))
 
 
+def memory_held() -> int:
+    """Bytes of memory that this process has."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
 def address_space_left() -> float:
     """Bytes of addresses that `ulimit -v` leaves this process; infinite without a limit."""
     import psutil

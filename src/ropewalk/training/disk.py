@@ -6,7 +6,6 @@ out  nothing; or a sentence with the figures and two ways out
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +13,13 @@ from pathlib import Path
 from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.disk_room import beside_weights, free
 from ropewalk.checkpoint.file_limit import refuse_above_limit, size_in_words
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.deadline import BY_TIME
 from ropewalk.training.optimizer import saved_bytes
-
-#: Files of a model that are copied.
-_SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")
 
 
 @dataclass(frozen=True)
@@ -113,32 +110,9 @@ def still(
     return writes(settings, model, state, done=done, there=there)
 
 
-def free(out: Path) -> int:
-    """Bytes that the disk of a directory has room for, which need not be there yet."""
-    return shutil.disk_usage(nearest(out)).free
-
-
-def nearest(out: Path) -> Path:
-    """A directory, or what of its path is there already."""
-    return next(place for place in (out, *out.absolute().parents) if place.exists())
-
-
-def refuse_full(out: str | Path, size: int) -> None:
-    """Raises UserError where a disk has no room for so many bytes at `out`."""
-    if size > (room := free(Path(out))):
-        raise UserError(
-            f"{out} takes {size_in_words(size)}, and its disk has {size_in_words(room)} free; make room, or choose another --out"
-        )
-
-
 def model_bytes(source: Checkpoint) -> int:
     """Bytes of a model as it is written: its weights, and what lies beside them."""
     return sum(file.stat().st_size for file in source.weight_files) + beside_weights(source.path)
-
-
-def beside_weights(path: Path) -> int:
-    """Bytes of what a model has beside its weights: config, tokenizer, templates as they were, and what ropewalk writes of it."""
-    return 2**16 + sum(file.stat().st_size for kind in _SMALL for file in path.glob(kind) if file.is_file())
 
 
 def state_bytes(parameters: Iterable[nn.Parameter], optimizer: str) -> int:

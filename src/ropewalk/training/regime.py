@@ -19,7 +19,7 @@ from ropewalk.errors import UserError
 from ropewalk.planner import calibrate
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import FULL, NONE, Job
-from ropewalk.planner.layout import least, ways_out
+from ropewalk.planner.layout import least, ways_out, ways_out_on_a_cpu
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.regimes import (
@@ -32,7 +32,7 @@ from ropewalk.planner.regimes import (
     with_regime,
     without_bfloat16,
 )
-from ropewalk.settings.budget import host_room, micro_windows
+from ropewalk.settings.budget import host_room, memory_held, micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.recipe import Recipe
 from ropewalk.settings.train import TrainSettings
@@ -127,7 +127,8 @@ def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, *, on_
     Raises:
         UserError: a family whose layers the planner cannot count.
     """
-    shape = shape_of(checkpoint.weights_of or checkpoint)
+    raised = settings.window if settings.raise_sliding_window else None
+    shape = shape_of(checkpoint.weights_of or checkpoint, raised=raised)
     job = Job(
         shape,
         _recipe(settings),
@@ -173,8 +174,13 @@ def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> li
 
     The others are not asked: they may be in a pass, and wait for this process.
     """
+    on_gpu = mesh.device.type == "cuda"
+    if not on_gpu:  # as many windows at a time as are left where their number was ours to choose
+        settings = replace(settings, micro_batch=settings.micro_batch or 1)
     try:
-        job = job_here(settings, checkpoint, mesh)
-        return ways_out(job, _card(mesh, _room(mesh)))
+        job = job_here(settings, checkpoint, mesh, on_gpu=on_gpu)
     except UserError:
         return []
+    if on_gpu:
+        return ways_out(job, _card(mesh, _room(mesh)))
+    return ways_out_on_a_cpu(job, host_room(ranks.local_size()) + memory_held())

@@ -74,7 +74,7 @@ class TrainingStep:
         )
         #: Whether documents and devices are told apart by attention in blocks, and not by transformers' masks.
         self._attends_in_blocks = mesh.context_size > 1 or attends_in_blocks(start.model)
-        if settings.mode == "pose" and batches.in_documents and not self._attends_in_blocks:
+        if settings.mode == "pose" and self._is_skipping_refused:
             raise UserError(
                 f"transformers takes a jump in the positions of packed documents for a border, which mode pose trains across, and attention of "
                 f"{start.info.family} models, which caps or drops scores, slides in chunks or is not PyTorch's, goes through transformers; use --mode full or lora, or "
@@ -87,7 +87,8 @@ class TrainingStep:
         #: Floating-point operations a token, of the model before it is sharded.
         self.flops = throughput.flops_per_token(model, batches.windows.window)
         self.activations = self._activation_memory()
-        mesh.shard(self._loss, None if start.compute == torch.float32 else start.compute)
+        compute = None if start.compute == torch.float32 else start.compute
+        mesh.shard(self._loss, compute, window=batches.windows.window)
         verify_positions(start.model, start.positions)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.peak_rate = settings.peak_rate(start.info.parameters)
@@ -96,6 +97,16 @@ class TrainingStep:
         self._number = self._retries = self._tight = 0  # of the step that is being taken, from 1
         #: The step of the last checkpoint, which a run that ends can go on from.
         self.saved: int | None = None
+
+    @property
+    def _is_plain_causal(self) -> bool:
+        """Whether every layer sees all of a sequence."""
+        return is_plain_causal(self._start.model, self._batches.windows.window)
+
+    @property
+    def _is_skipping_refused(self) -> bool:
+        """Whether mode pose is, of documents that masks of transformers tell apart."""
+        return self._batches.in_documents and not self._attends_in_blocks
 
     def _activation_memory(self) -> ActivationMemory:
         settings, micro, window = self._settings, self._batches.micro, self._batches.windows.window
@@ -207,16 +218,18 @@ class TrainingStep:
     def too_little(self, number: int, asked: str) -> str:
         """What ends a run in whose step of this number more memory was asked for than there is, and the options that would fit."""
         settings, several = self._settings, self._mesh.world > 1
-        tried = what_fits(settings, self._start.source, self._mesh) if self._mesh.device.type == "cuda" else []
+        tried = what_fits(settings, self._start.source, self._mesh)
+        if self._is_skipping_refused:
+            tried = [way for way in tried if "--mode pose" not in way]
         # One device that chooses keeps as little by now.
         full = settings.activations == "none" or (several and settings.activations == "auto")
         ways = ["--activations full"] * (full and (several or not tried)) + tried
         if not tried:
             ways += [f"--micro-batch {self._batches.micro // 2}"] * (self._batches.micro > 1)
-            ways += [
-                f"a smaller {settings.option_in_memory}",
-                f"more devices{' (--cp shares a window)' * is_plain_causal(self._start.model)}",
-            ]
+            # Training refuses a window below the model's own.
+            longer = settings.window > self._start.source.positions.window
+            ways += [f"a smaller {settings.option_in_memory}"] * (longer or settings.raise_sliding_window)
+            ways.append(f"more devices{' (--cp shares a window)' * self._is_plain_causal}")
         return too_little(
             number, asked, ways, everything=settings.activations == "none", together=full, saved=self.saved
         )

@@ -53,7 +53,7 @@ def show_plan(plan: Plan) -> None:
             f"no --window was named, so {ASSUMED_FACTOR} times the model's own is planned for: --window {job.recipe.window}",
         )
     if shape.layout is not None:
-        lines.append(str(shape.layout))
+        lines.append(str(shape.layout.within(job.recipe.window)))
     if shape.slides(job.length):
         size = mask_bytes(job.length, job.micro, job.regime.compute) / GIB
         lines.append(

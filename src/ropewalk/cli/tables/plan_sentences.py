@@ -99,11 +99,9 @@ def ends_early(plan: Plan, minutes: float) -> str:
 
 
 def method_line(plan: Plan) -> str:
-    """The method by which the model is made longer and what was measured of it, or why training would refuse it; empty of a window that is none longer."""
+    """The method by which the model is made longer and what was measured of it; empty of a window that is none longer, and of what training refuses."""
     info, asked = plan.info, plan.asked.method
-    if isinstance(info, UserError):
-        return f"train would refuse this: {info}"
-    if info.window == info.original_window:
+    if isinstance(info, UserError) or info.window == info.original_window:
         return ""
     return of_choice(asked if plan.extends else info.method, info, training_of(plan))
 

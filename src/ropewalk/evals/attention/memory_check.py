@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
+from ropewalk.checkpoint.layers import is_masked
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.distributed import ranks
 from ropewalk.distributed.spread import is_spread
@@ -86,7 +87,7 @@ def working_bytes(text: dict[str, Any], window: int, size: int) -> int:
     # 512 queries of one head by all keys: distances as integers, the mask, scores, squared differences, softmax.
     neighbours = ROWS * window * 32
     # For a layer with a sliding window transformers makes a mask of all pairs, a byte each.
-    mask = window * window if text.get("sliding_window") and window > int(text["sliding_window"]) else 0
+    mask = window * window if is_masked(window, text.get("sliding_window")) else 0
     # Gemma 2 caps its scores, which no fused kernel does: transformers makes the whole matrix, and its softmax in float32.
     whole = heads * window * window * (4 + size) if text.get("attn_logit_softcapping") else 0
     return forward + probe + bins + neighbours + mask + whole
