@@ -602,6 +602,11 @@ def test_a_model_trained_in_chunks_is_not_said_to_be_trained_to_its_window(tmp_p
     assert "Trained to 1024 tokens, it holds" in _of_training(tmp_path / "whole.jsonl", 1.9)
 
 
+def test_a_model_trained_by_adapters_is_said_to_be(tmp_path):
+    page = _of_training(tmp_path / "r.jsonl", 1.9, mode="lora")
+    assert "trained for 8 steps (64k tokens) by LoRA." in page and "PI ×4 by LoRA, 8 steps" in page
+
+
 @pytest.mark.parametrize(("left_out", "is_said"), [(34_387, True), (7_000, False)])
 def test_a_training_that_left_much_of_its_data_unread_says_so(tmp_path, left_out, is_said):
     source = {

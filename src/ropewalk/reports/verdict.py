@@ -181,7 +181,8 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     tokens = training.budget(target, runs)
     budget = f" ({number_format.tokens(tokens)} tokens)" if tokens else ""
     chunk = target.recipe.chunk(target.original_window)
-    how = f" {by_skipping(chunk, target.window)}" if chunk else ""
+    way = by_skipping(chunk, target.window) if chunk else f"by {target.recipe.way}" if target.recipe.way else ""
+    how = f" {way}" if way else ""
     since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
     if target.steps:
         several = (
