@@ -60,8 +60,9 @@ def _absent(rows: list[Row], records: Path) -> Iterable[str]:
         yield f"the paper's 1000 steps of {budget(_TOKENS)} tokens in all on {largest} (at most {budget(most)})"
     if not any(row.in_two_steps for row in its):
         yield f"windows in two steps on {largest}"
-    if not summaries.section(records):
-        yield "the paper's summaries (table 6) beside the first words of each document"
+    if not summaries.is_like_the_papers(records, _largest(rows).parameters):
+        of = f"{summaries.DOCUMENTS} documents or more that it reads beyond its old window"
+        yield f"the paper's summaries (table 6) by {largest}, of {of}, beside the first words of each"
     names = {row.name for row in rows}
     asked_for = dict.fromkeys(
         table["model"] for table in grids([]) if table["level"] != "steps"

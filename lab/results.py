@@ -28,7 +28,7 @@ import summaries
 import trained_states
 import tuning
 import ways
-from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
+from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, rows_in
 from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
 from ropewalk.errors import UserError
@@ -91,19 +91,19 @@ def sections() -> Iterable[str]:
     if found := claimed(models):
         yield found
     for model in models:
-        mapped = RECORDS / "a" / model
-        if found := method_map(model, mapped):
+        mapped, longer = RECORDS / "a" / model, {row.method for row in rows_in(RECORDS / "c" / model)}
+        known, chosen_there = plain_rows(model, RECORDS, "a", "c"), chosen_rates(mapped)
+        if found := method_map(model, plain_rows(model, RECORDS, "a"), chosen_there):
             yield f"### Every method, {model}\n\n{found}"
             if rates := rates_table(mapped):
-                yield f"Learning rates, by the mean validation loss at the old and the new window. {rates_taken(mapped)}\n\n{rates}"
-        if found := budgets_table([mapped, RECORDS / "c" / model]):
+                yield f"Learning rates, by the mean validation loss at the old and the new window. {rates_taken(model)}\n\n{rates}"
+        if found := budgets_table(known, longer, chosen_there):
             yield (
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
                 f"books. Several seeds: their mean, its interval for other documents or prompts and for other seeds (what each finds of the passkeys at the new window stands beside it); seconds are those of the quickest and the slowest. Two perplexities of the same documents are not to be compared by their own intervals, which are of other documents, but by the differences beside them, which are paired.\n\n{found}"
             )
         if found := cheaper.section(model, full_rows(model)):
             yield found
-        known = rows_in(RECORDS / "a" / model, RECORDS / "c" / model)
         if found := trained_states.section(model, known):
             yield found
         if found := reading.section(model, RECORDS, known):
@@ -114,7 +114,7 @@ def sections() -> Iterable[str]:
             yield found
         if found := ways.widest(model, RECORDS):
             yield found
-        if found := method_map(model, RECORDS / "e" / model):
+        if found := method_map(model, rows_in(RECORDS / "e" / model), chosen_rates(RECORDS / "e" / model)):
             yield f"### {model}, full-attention layers alone\n\n{found}"
     for level, words in (
         ("b", ""),
@@ -136,9 +136,9 @@ def sections() -> Iterable[str]:
             yield found
 
 
-def rates_taken(directory: Path) -> str:
+def rates_taken(model: str) -> str:
     """Which rates the tables have, in a sentence."""
-    if not (others := at_other_rates(directory)):
+    if not (others := at_other_rates(plain_rows(model, RECORDS, "a"), RECORDS / "a" / model)):
         return "The best is what the tables take:"
     return (
         "The tables take the best where it was measured in full, as all rows of 20 M tokens and more are (the best at 5 M: none was chosen again); else the rate that was, of which these are worse on validation than at "
@@ -148,8 +148,7 @@ def rates_taken(directory: Path) -> str:
 
 def full_rows(model: str) -> list[Row]:
     """Of the method map, the paper's budget and its 1000 steps, at the rates chosen in the first."""
-    directories = [RECORDS / level / model for level in ("a", "c", "paper")]
-    return at_chosen_rate(rows_in(*directories), chosen_rates(directories[0]))
+    return at_chosen_rate(plain_rows(model, RECORDS, "a", "c", "paper"), chosen_rates(RECORDS / "a" / model))
 
 
 def claimed(models: list[str]) -> str:
@@ -184,9 +183,7 @@ def explained(models: list[str]) -> str:
 
 def telling(models: list[str]) -> str:
     """Which measure of a text goes with what is found."""
-    lines = list(
-        measures.lines((model, rows_in(*(RECORDS / level / model for level in ("a", "c")))) for model in models)
-    )
+    lines = list(measures.lines((model, plain_rows(model, RECORDS, "a", "c")) for model in models))
     if not lines:
         return ""
     return (

@@ -20,6 +20,7 @@ from ropewalk.evals.intervals import share_interval
 from ropewalk.records import (
     Benchmark,
     ContextGain,
+    LeftOut,
     PasskeySummary,
     Perplexity,
     Records,
@@ -197,12 +198,18 @@ def rows_in(*directories: Path) -> list[Row]:
     return [_read(*((path, path.stat().st_mtime_ns) for path in paths)) for paths in files.values()]
 
 
+def plain_rows(model: str, records: Path, *levels: str) -> list[Row]:
+    """The rows of these levels and those of the level that trained some of the method map's again, by whole windows of books as they come, with everything
+    measured: files of one name are there two trainings, not one row."""
+    return [*rows_in(*(records / level / model for level in levels)), *rows_in(records / "read-plain" / model)]
+
+
 @functools.cache
 def _read(*files: tuple[Path, int]) -> Row:
     """A row; the times at which its files changed are for the cache.
 
     Raises:
-        UserError: a file is damaged, or holds less than its row was asked for.
+        UserError: a file is damaged, or holds less than its row was asked for, or more.
     """
     if len(files) > 1:
         for file in files:
@@ -210,10 +217,15 @@ def _read(*files: tuple[Path, int]) -> Row:
         return Row(read([path for path, _ in files]))
     path, _ = files[0]
     row = Row(whole_records(path))
-    lacks = missing(row.records.runs.values(), row.records.measurements).values()
-    if asked_of(path) is None or lacks:
-        lacking = next(iter(lacks), "lacks the line that says what was asked for")
-        raise UserError(f"a row of the lab is drawn when it is whole, but {path} {lacking}; {_WAY_OUT}")
+    runs, asked = row.records.runs.values(), asked_of(path)
+    wrong = []
+    if asked is None or any(run.settings.get("row") != asked for run in runs):
+        wrong.append("lacks the line that says what was asked for, or has several that differ")
+    wrong += missing(runs, row.records.measurements).values()
+    if any(len(headers) > 1 for headers in row.records.commands.values()):
+        wrong.append("holds its row more than once")
+    if wrong:
+        raise UserError(f"a row of the lab is drawn when it is whole, but {path} {wrong[0]}; {_WAY_OUT}")
     return row
 
 
@@ -224,8 +236,7 @@ def whole_records(path: Path) -> Records:
         UserError: a line cannot, or the file ends in the middle of one.
     """
     records = read([path])
-    left_out = records.left_out
-    if left_out.damaged or left_out.headless or left_out.malformed or not path.read_bytes().endswith(b"\n"):
+    if records.left_out != LeftOut() or not path.read_bytes().endswith(b"\n"):
         raise UserError(f"nothing is drawn from half of a file, but a line of {path} is cut or no record; {_WAY_OUT}")
     return records
 

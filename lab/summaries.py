@@ -25,6 +25,8 @@ from ropewalk.records import Recorder, Summary
 from ropewalk.records.format import fixed
 
 LEVEL = "summaries"
+#: Below so many documents the page still says that the paper's summaries were never run; it had 972.
+DOCUMENTS = 100
 _WORDS = "first {} words"
 
 
@@ -66,6 +68,18 @@ def add_first_words(path: Path, data: list[str], words: int) -> Summary:
 def _is_lead(row: Summary) -> bool:
     """Whether a row is of first words, which no model wrote."""
     return row.decoding.startswith(_WORDS.partition("{")[0])
+
+
+def is_like_the_papers(records: Path, parameters: int) -> bool:
+    """Whether a model of so many parameters or more wrote summaries of `DOCUMENTS` documents or more, which it read beyond its old window."""
+    measured = [m for path in (records / LEVEL).glob("*.jsonl") for m in whole_records(path).of(Summary)]
+    return any(
+        m.run.model.parameters >= parameters
+        and m.row.documents >= DOCUMENTS
+        and m.row.document_tokens > m.run.model.original_window
+        for m in measured
+        if not _is_lead(m.row)
+    )
 
 
 def _documents(row: Summary) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 from rows import Row, at_chosen_rate, base_of, chosen_rates, control_of, rows_in
 
 from ropewalk.evals.intervals import over_seeds, perplexity_over_seeds, share_interval
-from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
 from ropewalk.records.format import fixed, interval, share
 from ropewalk.reports.paired import Bounded, Ratio
@@ -50,9 +49,22 @@ def shares(found: tuple[int, int] | None) -> str:
     return bounded(share(found[0] / found[1]), *share_interval(*found), share) if found else ""
 
 
-def _key(row: Row, window: int) -> str:
-    found = row.passkeys.get(window)
-    return f"{share(found.accuracy)}, {bounded(str(found.k_max), found.k_low, found.k_high, str)}" if found else ""
+def _found(seeds: Sequence[Row], window: int) -> str:
+    """The share of passkeys, in the mean over seeds."""
+    keys = [found for row in seeds if (found := row.passkeys.get(window))]
+    return _mean([(each.accuracy, each.low, each.high) for each in keys], 1, share)
+
+
+def _reach(seeds: Sequence[Row], window: int) -> str:
+    """k_max, in the mean over seeds."""
+    keys = [found for row in seeds if (found := row.passkeys.get(window))]
+    return _mean([(each.k_max, each.k_low, each.k_high) for each in keys], window, lambda value: f"{value:.0f}")
+
+
+def _retrieved(seeds: Sequence[Row], window: int) -> str:
+    """The share of right answers, in the mean over seeds."""
+    known = [found for row in seeds if (found := row.retrieval.get(window))]
+    return _mean([(right / tried, *share_interval(right, tried)) for right, tried in known], 1, share)
 
 
 def order(row: Row) -> tuple:
@@ -60,9 +72,8 @@ def order(row: Row) -> tuple:
     return row.asked["tokens"], words.index(row.asked["method"]), row.asked["factor"], row.asked["seed"]
 
 
-def method_map(model: str, directory: Path) -> str:
-    """A line a method and budget, at its chosen rate."""
-    rows, rates = rows_in(directory), chosen_rates(directory)
+def method_map(model: str, rows: Iterable[Row], rates: dict[str, float]) -> str:
+    """A line a method and budget, at its chosen rate, of seeds the mean."""
     shown = at_chosen_rate(rows, rates)
     base = base_of(shown)
     if base is None:
@@ -72,6 +83,7 @@ def method_map(model: str, directory: Path) -> str:
     heads = [
         "training tokens",
         "method",
+        "seeds",
         *(f"perplexity {window}" for window in windows),
         f"damage at {old}, nats",
         f"gain at {new}, nats",
@@ -79,18 +91,19 @@ def method_map(model: str, directory: Path) -> str:
     heads += [f"passkey, k_max at {window}" for window in (old, new)] + [f"retrieval {window}" for window in (old, new)]
     heads += ["rate", "seconds"]
     lines = []
-    for row in sorted(shown, key=order):
-        rate, best = row.asked["learning_rate"], rates.get(row.asked["method"])
-        gain = row.gain
+    for seeds in grouped(sorted(shown, key=order), lambda row: (row.method, row.asked["factor"], row.asked["tokens"])):
+        tokens, rate, method = (seeds[0].asked[name] for name in ("tokens", "learning_rate", "method"))
+        best = rates.get(method)
+        gains = [(gain.gain, gain.low, gain.high) for row in seeds if (gain := row.gain)]
         lines.append([
-            budget(row.asked["tokens"]), row.method,
-            *(number_format.perplexity(row.perplexities[w].perplexity) if w in row.perplexities else "" for w in windows),
-            nats(row.damage(base)) if row is not base else "",
-            bounded(fixed(gain.gain, 3), gain.low, gain.high, lambda value: fixed(value, 3)) if gain else "",
-            *(_key(row, window) for window in (old, new)),
-            *(shares(row.retrieval.get(window)) for window in (old, new)),
-            f"{rate:g}{'' if best in (None, rate) else f' (best on validation: {best:g}, not measured in full)'}" if row.asked["tokens"] else "",
-            f"{row.training_seconds:.0f}" if row.asked["tokens"] else "",
+            budget(tokens), seeds[0].method, str(len(seeds)) if len(seeds) > 1 else "",
+            *(_perplexity(seeds, window).partition(" ")[0] for window in windows),
+            nats(*(row.damage(base) for row in seeds if row is not base)),
+            _bounded_mean(gains, over_seeds, lambda value: fixed(value, 3)),
+            *(", ".join(filter(None, [_found(seeds, window), _reach(seeds, window)])) for window in (old, new)),
+            *(_retrieved(seeds, window) for window in (old, new)),
+            f"{rate:g}{'' if best in (None, rate) else f' (best on validation: {best:g}, not measured in full)'}" if tokens else "",
+            _taken(seeds) if tokens else "",
         ])  # fmt: skip
     first = base.perplexities[old]
     machines = joined(sorted({row.device() for row in shown}))
@@ -137,15 +150,18 @@ def _at_ends(rows: list[Row], best: dict[str, float]) -> str:
     return " ".join([*ends, "Beyond it nothing was tried, so part of what these lack may be the rate."] if ends else [])
 
 
-def at_other_rates(directory: Path) -> str:
-    """Of which methods the tables have a row at another rate than the best, and by how much it is worse on validation; empty where of none."""
-    rows, best = rows_in(directory), chosen_rates(directory)
-    losses = {(row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): row.validation for row in rows}
-    words = []
+def at_other_rates(rows: Iterable[Row], directory: Path) -> str:
+    """Of which methods the tables have, of these rows, one at another rate than the best of the directory, and by how much it is worse on validation; empty
+    where of none."""
+    best, words = chosen_rates(directory), []
+    losses = {
+        tuple(row.asked[name] for name in ("method", "tokens", "learning_rate")): row.validation
+        for row in rows_in(directory)
+    }
     for row in sorted(at_chosen_rate(rows, best), key=order):
         method, tokens, rate = (row.asked[name] for name in ("method", "tokens", "learning_rate"))
         least = losses.get((method, tokens, best.get(method)))
-        if tokens and row.validation is not None and least is not None and row.validation > least:
+        if tokens and rate != best.get(method) and None not in (row.validation, least) and row.validation > least:
             words.append(f"{row.method} {fixed(row.validation - least, 3)}")
     return ", ".join(words)
 
@@ -165,11 +181,10 @@ def factors_table(rows: list[Row], base: Row) -> str:
     return table(["training tokens", "method", "factor", *heads, "damage, nats", "perplexity at L'"], lines)
 
 
-def budgets_table(directories: Sequence[Path]) -> str:
-    """What more tokens buy, of the methods of the last directory: at the chosen rates of the first, of seeds the mean."""
-    rates = chosen_rates(directories[0])
-    rows = at_chosen_rate(rows_in(*directories), rates)
-    base, methods = base_of(rows), {row.method for row in rows_in(directories[-1])}
+def budgets_table(rows: Iterable[Row], methods: set[str], rates: dict[str, float]) -> str:
+    """What more tokens buy, of these methods: at the chosen rates, of seeds the mean."""
+    rows = at_chosen_rate(rows, rates)
+    base = base_of(rows)
     if base is None or not methods:
         return ""
     shown = sorted((row for row in rows if row.method in methods), key=lambda row: (order(row)[1:], order(row)[0]))
@@ -190,33 +205,35 @@ def budgets_table(directories: Sequence[Path]) -> str:
 def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
     """One method at one budget."""
     old, new, first = base.window, base.new_window, group[0].asked
-    keys = {window: [found for row in group if (found := row.passkeys.get(window))] for window in (old, new)}
-    retrieved = [found for row in group if (found := row.retrieval.get(new))]
+    keys = [found.accuracy for row in group if (found := row.passkeys.get(new))]
     controls = [control_of(row, rows) if first["tokens"] and first["method"] != "control" else None for row in group]
     return [
         group[0].method, budget(first["tokens"]), f"{first['learning_rate']:g}" if first["tokens"] else "", str(len(group)),
-        *(_perplexity([found for row in group if (found := row.perplexities.get(window))]) for window in (old, new)),
+        *(_perplexity(group, window) for window in (old, new)),
         nats(*(row.damage(base) if row is not base else None for row in group)),
         nats(*(row.damage(control) for row, control in zip(group, controls, strict=True))),
-        *(_mean([(each.accuracy, each.low, each.high) for each in keys[window]], 1, share) for window in (old, new)),
-        ", ".join(share(each.accuracy) for each in keys[new]) if len({each.accuracy for each in keys[new]}) > 1 else "",
-        _mean([(each.k_max, each.k_low, each.k_high) for each in keys[new]], new, lambda value: f"{value:.0f}"),
-        _mean([(right / tried, *share_interval(right, tried)) for right, tried in retrieved], 1, share),
+        *(_found(group, window) for window in (old, new)),
+        ", ".join(map(share, keys)) if len({*keys}) > 1 else "",
+        _reach(group, new),
+        _retrieved(group, new),
         seconds(group) if first["tokens"] else "",
     ]  # fmt: skip
 
 
 def seconds(rows: Sequence[Row]) -> str:
     """GPU seconds of training, of the quickest and the slowest seed, and the cards they are of."""
+    return f"{_taken(rows)}, {' and '.join(sorted({row.cards for row in rows}))}"
+
+
+def _taken(rows: Sequence[Row]) -> str:
     taken = sorted(row.training_seconds for row in rows)
-    cards = " and ".join(sorted({row.cards for row in rows}))
-    return f"{' to '.join(dict.fromkeys(f'{end:.0f}' for end in (taken[0], taken[-1])))}, {cards}"
+    return " to ".join(dict.fromkeys(f"{end:.0f}" for end in (taken[0], taken[-1])))
 
 
-def _perplexity(seeds: Sequence[Perplexity]) -> str:
-    return _bounded_mean(
-        [(row.perplexity, *row.bounds) for row in seeds], perplexity_over_seeds, number_format.perplexity
-    )
+def _perplexity(seeds: Sequence[Row], window: int) -> str:
+    """In the mean over seeds."""
+    known = [(found.perplexity, *found.bounds) for row in seeds if (found := row.perplexities.get(window))]
+    return _bounded_mean(known, perplexity_over_seeds, number_format.perplexity)
 
 
 def _mean(seeds: Sequence[Bounded], most: float, write: Callable[[Any], str]) -> str:

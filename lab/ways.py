@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rows import Row, at_chosen_rate, base_of, chosen_rates, rows_in
+from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, rows_in
 from tables import bounded, budget, factors_table, nats, order, rates_table, seconds, shares, table
 
 from ropewalk.records import format as number_format
@@ -79,10 +79,7 @@ def _of(records: Path, level: str, model: str) -> Iterable[Row]:
 
 def _whole(model: str, records: Path) -> list[Row]:
     """Rows of whole windows in one step, at their chosen rates."""
-    mapped = records / "a" / model
-    # Files of one name are here rows that were trained twice, not one row.
-    known = [*rows_in(mapped), *rows_in(records / "read-plain" / model)]
-    return at_chosen_rate(known, chosen_rates(mapped))
+    return at_chosen_rate(plain_rows(model, records, "a"), chosen_rates(records / "a" / model))
 
 
 def _tokens(row: Row) -> int:

@@ -24,7 +24,7 @@ import tomllib
 from pathlib import Path
 
 import torch
-from pretrain import WINDOW
+from pretrain import WINDOW, refuse_missing
 
 import ropewalk
 from ropewalk.data.stdlib import standard_library
@@ -47,6 +47,7 @@ _SMOKE = {
 def train(arguments: argparse.Namespace, models: dict[Path, tuple[float, int]]) -> None:
     """Pretrain the models that are not there, several at a time."""
     to_do = [out for out in models if not (out / "pretraining.json").exists()]
+    refuse_missing(arguments.corpus)
     gpus = max(1, torch.cuda.device_count())
     for start in range(0, len(to_do), arguments.together * gpus):
         running = []

@@ -84,6 +84,19 @@ def rate(progress: float, peak: float, warm: float = 0.03, fall: float = 0.5) ->
     return peak * min(1.0, (progress + 1e-3) / warm, max(0.0, (1 - progress) / fall))
 
 
+def refuse_missing(corpus: Path) -> None:
+    """Exit with a sentence where something that the rows are made of is not there."""
+    for name, made in (("tokenizer.json", "corpus"), ("train.npy", "corpus"), ("recall.npy", "exercises")):
+        if not (corpus / name).exists():
+            command = {
+                "corpus": f"corpus.py --out {corpus}",
+                "exercises": f"exercises.py --corpus {corpus} --rows 120000",
+            }
+            raise SystemExit(
+                f"pretraining reads text and exercises, but {corpus / name} is not there; make it: python recipes/hemp/{command[made]}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
@@ -98,6 +111,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eager", action="store_true")
     arguments = parser.parse_args()
+    refuse_missing(arguments.corpus)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(arguments.seed)
     torch.set_float32_matmul_precision("high")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_models_of_one_seed_differ_by_the_penalty_alone(tmp_path, monkeypatch):
     assert names and all(torch.equal(without[name], again[name]) for name in without)
     sizes = [sum(float(each[name].float().square().sum()) for name in names) for each in (without, with_it)]
     assert sizes[1] < sizes[0]
+
+
+def test_a_corpus_without_exercises_is_told_in_a_sentence(tmp_path, monkeypatch):
+    for name in ("tokenizer.json", "train.npy"):
+        (tmp_path / name).touch()
+    for recipe in ("penalty", "pretrain"):
+        command = [sys.executable, ROOT / f"recipes/hemp/{recipe}.py", "--corpus", tmp_path, "--out", tmp_path / recipe]
+        told = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert told.returncode and "Traceback" not in told.stderr
+        assert "recall.npy is not there; make it: python recipes/hemp/exercises.py --corpus" in told.stderr
 
 
 def test_a_smoke_run_leaves_nothing_that_the_page_would_take(tmp_path, monkeypatch):

@@ -37,6 +37,21 @@ def told(folder: Path, recipe: str, **environment: str) -> list[dict]:
     return [parsed(shlex.split(line)) for line in said.read_text().splitlines()]
 
 
+def test_each_real_model_is_one_command(tmp_path):
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n')
+    program.chmod(0o755)
+    for name in ("smollm2", "gemma3"):
+        subprocess.run(
+            ["bash", RECIPES / f"models/{name}.sh", "--index-url", "u"],
+            env=os.environ | {"PYTHON": str(program), "MODELS": "m"},
+            check=True,
+        )
+    fetch = f"{RECIPES}/models/../real_models/fetch.py"
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said == [f"{fetch} m --only {model} --index-url u" for model in ("smollm2-135m", "gemma-3-270m")]
+
+
 def test_the_lab_trains_measures_everything_and_goes_on_where_it_was(tmp_path):
     needed = {"MODEL": "small", "WINDOW": "8192", "TRAIN": "books/train.jsonl", "TEST": "books/test.jsonl"}
     train, evaluate, attention = told(tmp_path, "lab.sh", **needed)

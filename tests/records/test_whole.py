@@ -44,6 +44,15 @@ def test_what_was_asked_and_is_not_there_is_named(tmp_path, kind, lacks):
     assert lacking(tmp_path / "row.jsonl") == {f"lacks {lacks}"}
 
 
+def test_a_step_of_training_that_is_not_there_is_missed(tmp_path):
+    """Of a row of before headers said how many rows there are."""
+    lines = (LAB / "c/smollm2-135m/yarn-x4-20M-3e-4-s1.jsonl").read_text().splitlines()
+    own = [n for n, line in enumerate(lines) if '"kind":"step"' in line]
+    for gone in (own[:1], own[-1:], own):
+        (tmp_path / "row.jsonl").write_text("\n".join(line for n, line in enumerate(lines) if n not in gone) + "\n")
+        assert lacking(tmp_path / "row.jsonl") == {f"has {len(own) - len(gone)} of the 40 steps of its training"}
+
+
 def test_what_could_not_be_measured_is_not_missed(tmp_path):
     lines = (LAB / "a/hemp/none.jsonl").read_text().splitlines()
     kept = [line for line in lines if json.loads(line)["kind"] != "context_gain"]

@@ -14,7 +14,7 @@ import made_up
 import ropewalk
 from grid_pages import page_of, recorded, table, trained
 from ropewalk import records
-from ropewalk.reports import benchmarks, gain, render
+from ropewalk.reports import benchmarks, gain, render, training
 from ropewalk.reports.contests import contest, contests
 from ropewalk.reports.rows import clean
 
@@ -63,6 +63,39 @@ def test_rates_are_variants_of_one_method_and_the_best_stands_for_it(tmp_path):
     others = rf"PI ×4 \(learning rate 0.0001\) {figures[2]}, PI ×4 \(learning rate 0.001\) {figures[3]}"
     assert re.search(rf"Of 1 method 3 variants were measured; [^;]*; behind {best} by perplexity: {others}\.", text)
     assert table(page, "Against the winner").keys() == {"YaRN ×4 (learning rate 0.0001)"}
+
+
+def test_ways_of_training_are_named_wherever_a_method_is(tmp_path):
+    """Steps of another size were told in place of them, which differ beside them."""
+    ways = (("pose", 2048, 2.0), ("lora", 4096, 2.1))
+    states = [trained("yarn", mode, nll, mode=mode, step_tokens=step) for mode, step, nll in ways]
+    page = made_up.words(page_of(tmp_path / "r.jsonl", *states, trained("linear", "l", 2.3)))
+    assert (
+        "YaRN ×4 by PoSE wins by perplexity" in page and "behind YaRN ×4 by PoSE by perplexity: YaRN ×4 by LoRA" in page
+    )
+    assert "YaRN ×4 by PoSE wins by perplexity" in page.split("To the details")[0] and "(mode pose)" not in page
+
+
+def test_the_second_of_two_extensions_is_no_training_of_its_budget_alone(tmp_path):
+    """Its factor on record is that of the last extension; what the first one read is not on record."""
+    lab, names = LAB.parents[0], ("none", "yarn-x4-5M-3e-4-s0", "linear-x4-5M-1e-3-s0")
+    rows = clean(records.read([*lab.glob("steps/*/*.jsonl"), *(lab / f"a/lab-2k/{name}.jsonl" for name in names)]))
+    told = {m.model_variant.label for m in rows.measurements}
+    assert {"YaRN ×4, 10 steps more", "PI ×4, 10 steps more", "YaRN ×4, 20 steps", "PI ×4, 20 steps"} <= told
+    page = made_up.words(render(records.read([*lab.glob("steps/lab-2k-yarn-4096/*.jsonl")])))
+    assert "10 steps (2560k tokens) more, on top of an extension to 4096 tokens whose training is not on record" in page
+
+
+def test_a_training_that_is_on_record_twice_has_its_device_time(tmp_path):
+    """Of 8 steps of 4 s, in two directories from one seed; its cell was empty, so that it counted for no seed."""
+    path, settings = tmp_path / "r.jsonl", {"learning_rate": 1e-4, "batch_size": 1, "steps": 8}
+    for out in ("runs/a", "runs/b"):
+        header = made_up.run(made_up.extended(name="hemp"), f"ropewalk train {out}", settings=settings | {"out": out})
+        made_up.steps(records.Recorder(path, header), 8)
+    made_up.record_rows(path, (made_up.extended(4, 8, name="runs/a"), made_up.row(2.0, 1024)))
+    rows = clean(records.read([path]))
+    (variant,) = {m.model_variant for m in rows.of(records.Perplexity)}
+    assert training.device_seconds(variant, training.trainings(rows)) == 8 * 4.0
 
 
 def test_a_variant_without_passkeys_does_not_take_them_from_its_method(tmp_path):
@@ -256,6 +289,17 @@ def test_a_table_of_one_base_names_it_where_the_page_is_of_several():
     assert [table.caption.split("; ")[-1] for table in tables] == ["smollm2-135m", "smollm2-135m", "lab-2k", "smollm2-135m"]  # fmt: skip
     alone = benchmarks.section(clean(records.read([LAB.parent / "c/smollm2-135m"]))).tables[0]
     assert alone.caption == "Accuracy before and after, %"
+
+
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [("garbage", "1 line of the record files could not be read"), ('{"kind":"unheard"}', "not shown: “unheard” (1)")],
+)
+def test_a_line_that_is_left_out_is_said_where_the_page_is_written(tmp_path, caplog, extra, told):
+    path = tmp_path / "none.jsonl"
+    path.write_text((LAB / "hemp/none.jsonl").read_text() + f"{extra}\n")
+    ropewalk.report([path], out=tmp_path / "page.html")
+    assert told in caplog.text
 
 
 @pytest.mark.parametrize("is_cut", [False, True])

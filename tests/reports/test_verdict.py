@@ -406,6 +406,11 @@ def test_a_model_trained_in_chunks_is_not_said_to_be_trained_to_its_window(tmp_p
     assert "Trained to 1024 tokens, it holds" in _of_training(tmp_path / "whole.jsonl", 1.9)
 
 
+def test_a_model_trained_by_adapters_is_said_to_be(tmp_path):
+    page = _of_training(tmp_path / "r.jsonl", 1.9, mode="lora")
+    assert "trained for 8 steps (64k tokens) by LoRA." in page and "PI ×4 by LoRA, 8 steps" in page
+
+
 @pytest.mark.parametrize(("left_out", "is_said"), [(34_387, True), (7_000, False)])
 def test_a_training_that_left_much_of_its_data_unread_says_so(tmp_path, left_out, is_said):
     source = {
@@ -485,6 +490,62 @@ def test_the_benchmarks_tile_has_the_interval_of_the_mean_paired_over_items(tmp_
     tile = made_up.words(re.search(r"<dt>benchmarks</dt>.*?</div>", page, re.DOTALL)[0]).replace("\u202f", " ")
     assert f"−2.5 points 95 % interval {ends[0]} to {ends[1]}, paired" in re.sub(r"\s+", " ", tile)
     assert "the mean changed by −2.5 points; the lowest is BoolQ (−15.0)." in made_up.words(page)
+
+
+@pytest.mark.parametrize("model_step", [None, 2])
+def test_why_a_watch_ended_a_run_is_said_and_the_worse_model_holds_nowhere(tmp_path, model_step):
+    """By hand: 7.39 before training, 12.2 after four steps, measured while training went on and nowhere else."""
+    path, extended = tmp_path / "r.jsonl", made_up.extended
+    settings = {"out": "runs/a", "learning_rate": 1e-4, "batch_size": 1, "steps": 400, "ended_by": "--watch-stop", "watch_rise": [256, 7.389, 12.18]}  # fmt: skip
+    settings |= {"model_step": model_step} if model_step else {}
+    made_up.steps(Recorder(path, made_up.run(extended(name="hemp"), "ropewalk train", settings=settings)), 4)
+    looks = [(extended(4, step, name="runs/a"), made_up.row(nll), made_up.row(nll, 1024)) for step, nll in ((0, 2.0), (2, 2.0), (4, 2.5))]  # fmt: skip
+    made_up.record_rows(path, *looks)
+    page = made_up.words(render(records.read([path])))
+    which = "the model of step 2, from before that" if model_step else "that worse model"
+    assert f"4 of 400 steps, because the perplexity at 256 tokens got worse: 7.389 → 12.18; what it left in runs/a is {which}." in page  # fmt: skip
+    assert ("it holds" in page) == bool(model_step)
+    assert ("by the watch of its training the perplexity at 256 tokens got worse" in page) != bool(model_step)
+
+
+def test_what_a_watch_saw_displaces_no_measurement_that_has_its_base(tmp_path):
+    """The same model is measured by itself, from its files, whose fingerprint is another, and on another text, with its base."""
+    own, extended = tmp_path / "own.jsonl", made_up.extended
+    saved = dataclasses.replace(extended(4, 4, name="runs/a"), fingerprint="b" * 16)
+    made_up.record_rows(own, (made_up.BASE, made_up.row(2.0)), (saved, made_up.row(2.1), made_up.row(2.0, 1024)))
+    run = tmp_path / "run.jsonl"
+    settings = {"out": "runs/a", "learning_rate": 1e-4, "batch_size": 1, "steps": 4}
+    header = made_up.run(extended(name="hemp"), "ropewalk train", settings=settings)
+    made_up.steps(Recorder(run, header), 4)
+    for step in (0, 2, 4):
+        seen = dataclasses.replace(extended(4, step, name="runs/a"), fingerprint=f"a{step}" * 8)
+        look = Recorder(run, made_up.run(seen, "ropewalk train", f"2026-11-22T05:0{step}:00+00:00"))
+        for row in (made_up.row(2.5), made_up.row(2.4, 1024)):
+            look.add(dataclasses.replace(row, data="watched"))
+        made_up.passkey(look, 1024, 900)
+    page = made_up.words(render(records.read([run, own])))
+    assert "At the short window of 256 tokens its perplexity went 7.39 → 8.17, +10.5 %" in page
+    assert "is not known, for its base" not in page
+
+
+def test_a_model_that_had_been_extended_before_is_not_said_to_have_been_trained_for_its_last_steps_alone(tmp_path):
+    twice = dataclasses.replace(made_up.extended(4, 3), earlier_steps=2)
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)), (twice, made_up.row(2.1, 1024)))
+    page = made_up.words(render(records.read([path])))
+    assert "by Position Interpolation and trained for 3 steps more, on top of 2 steps at shorter windows." in page
+    assert "PI ×4, 3 steps more" in page
+
+
+def test_seeds_that_were_asked_other_numbers_of_trials_are_not_all_said_to_have_one(tmp_path):
+    settings = {"learning_rate": 1e-4, "batch_size": 1, "steps": 8}
+    path = tmp_path / "r.jsonl"
+    for seed, trials in enumerate((1, 5, 5)):
+        state, out = made_up.extended(4, 8, name=f"runs/s{seed}"), {"out": f"runs/s{seed}"}
+        made_up.steps(Recorder(path, made_up.run(made_up.extended(name="hemp"), f"ropewalk train {seed}", seed=seed, settings=settings | out)), 8)  # fmt: skip
+        made_up.record_rows(path, (state, made_up.row(2.0, 1024)))
+        made_up.passkey(Recorder(path, made_up.run(state, "ropewalk passkey", seed=seed)), 1024, 1024, trials)
+    page = made_up.words(render(records.read([path])))
+    assert "in prompts of 1024" not in page and "of 1024; 1 to 5 trials a depth" in page
 
 
 def test_a_run_that_went_back_is_told_of_the_model_that_it_left(tmp_path):

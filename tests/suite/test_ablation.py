@@ -154,6 +154,24 @@ def test_a_row_that_is_not_whole_is_made_again(tmp_path, caplog):
         caplog.clear()
         assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == ["to do"]
         assert "none.jsonl is not whole" in caplog.text
+    for left in (
+        b"",
+        whole[300:],
+        whole[len(lines[0]) :],
+        bytes(len(whole)),
+        bytes(4096) + whole[4096:],
+        b"disk error\n",
+    ):
+        path.write_bytes(left)
+        caplog.clear()
+        assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == ["to do"]
+        assert "none.jsonl is not whole" in caplog.text
+    for other in (b'{"text":"a document"}\n', lines[0].replace('"row":', '"raw":').encode() + b"\0"):
+        path.write_bytes(other)
+        with pytest.raises(UserError, match="none.jsonl is no row of an ablation; choose another --out, or move it"):
+            ablate(tmp_path, **asked)
+        assert path.read_bytes() == other
+    path.write_bytes(bytes(len(whole)))
     ablate(tmp_path, **asked)
     assert len(path.read_bytes().splitlines()) == len(whole.splitlines())
     caplog.clear()

@@ -59,6 +59,11 @@ def test_a_run_ends_where_the_short_window_suffers_and_goes_on_by_what_is_on_rec
         return run.settings.get("ended_by")
 
     assert ended_by() == "--watch-stop"
+    looks = [each.row for each in read([tmp_path / "run/watch.jsonl"]).of(Perplexity) if each.row.window == 256]
+    assert asked_of(tmp_path / "run")["watch_rise"] == [256, looks[0].perplexity, looks[1].perplexity]
+    card = (tmp_path / "run/README.md").read_text(encoding="utf-8")
+    rise = f"because the perplexity at 256 tokens got worse: {looks[0].perplexity:.4g} → {looks[1].perplexity:.4g}"
+    assert f"{rise}; what it left in {tmp_path}/run is that worse model" in card and "it holds" not in card
     # Asked again with less patience than what is on record allows, it ends at once.
     assert train(tmp_path / "run", watch_stop=4, resume=True, **watched).steps == 1
     assert train(tmp_path / "run", resume=True, **watched).steps == 4

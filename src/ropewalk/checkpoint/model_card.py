@@ -23,6 +23,7 @@ from ropewalk.checkpoint import guard
 from ropewalk.checkpoint.licence import licence_of
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import read_text
+from ropewalk.sentences import counted
 
 README, BASE_README = "README.md", "README.base.md"
 _SEAL = re.compile(r"<!-- ropewalk (?P<words>\{.*\}) -->\n?")
@@ -133,7 +134,8 @@ def not_measured(info: ModelInfo, chunk: int | None = None, *, model: str = ".")
     done = f"Extended, not trained, to {window} tokens"
     if info.steps:
         how = f" {by_skipping(chunk, window)}" if chunk else ""
-        done = f"Trained to {window} tokens ({info.steps} step{'s' if info.steps > 1 else ''}){how}"
+        earlier = f", on top of {counted(info.earlier_steps, 'step')} at shorter windows" if info.earlier_steps else ""
+        done = f"Trained to {window} tokens ({counted(info.steps, 'step')}{earlier}){how}"
     there = f", and what became of the short window of {short} tokens," if window > short else ""
     windows = " ".join(map(str, sorted({short, window})))
     return (

@@ -30,6 +30,7 @@ class ModelInfo:
         steps: fine-tuning steps taken since the extension (0: not trained).
         fingerprint: of the whole, config, tokenizer and every weight; empty where the weights were not asked for.
         base: what an extended model was made from is called; empty of any other, and where nothing says it.
+        earlier_steps: fine-tuning steps taken at windows before the present one.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelInfo:
     steps: int = 0
     fingerprint: str = ""
     base: str = ""
+    earlier_steps: int = 0
 
     @property
     def method(self) -> str:
@@ -68,8 +70,9 @@ class ModelInfo:
         return Rope(self.head_dim, self.rope_theta, self.original_window)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON has them; the scaling as `rope.scaling.to_dict` writes it."""
-        return {**asdict(self), "scaling": to_dict(self.scaling)}
+        """All fields as JSON has them; the scaling as `rope.scaling.to_dict` writes it; earlier steps where there are any."""
+        fields = {**asdict(self), "scaling": to_dict(self.scaling)}
+        return fields if self.earlier_steps else {key: fields[key] for key in fields if key != "earlier_steps"}
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> ModelInfo:
@@ -90,6 +93,7 @@ def info_of(
 ) -> ModelInfo:
     """What a config says of positions, as records have it. `steps`: the `ropewalk` block's if not given."""
     rope = positions.rope if isinstance(positions, RopeConfig) else None
+    past = positions.block.get("history", [])[:-1]
     return ModelInfo(
         name=name,
         family=positions.family,
@@ -101,4 +105,5 @@ def info_of(
         parameters=parameters,
         steps=int(positions.block.get("steps", 0)) if steps is None else steps,
         base=base,
+        earlier_steps=sum(int(extension.get("steps", 0)) for extension in past),
     )

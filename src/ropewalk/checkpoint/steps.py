@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,17 @@ WATCHED = "watch.jsonl"
 #: In the settings of a training's header: the option that ended it, of which the second leaves nothing to do; and the step of the model that it left,
 #: where that is not its last.
 ENDED_BY, WATCH_STOP, MODEL_STEP = "ended_by", "--watch-stop", "model_step"
+#: There too, of a run that the watch ended: at which window the perplexity got worse, the least that was seen, and the last.
+RISE = "watch_rise"
 _STEP = re.compile(r"step-(\d{6,})", re.ASCII)
+
+
+def rise_of(settings: Mapping[str, Any]) -> str:
+    """Why the watch ended a training, by the settings of its header; empty of one that it did not end, and where the figures are not on record."""
+    match settings.get(RISE):
+        case [int(window), float(least), float(last)]:
+            return f"the perplexity at {window} tokens got worse: {least:.4g} → {last:.4g}"
+    return ""
 
 
 def step_name(step: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.steps import MODEL_STEP
 from ropewalk.records import format as number_format
 from ropewalk.records.rows import Run
@@ -55,6 +56,7 @@ class Recipe:
         seed: None where it is not on record.
         base: what the model that a row of `ablate` starts from is called.
         left: steps, since its extension, of the model that it left; 0 where that is its last.
+        earlier: on top of what its last extension was trained, in words; empty of the first.
     """
 
     word: str = ""
@@ -62,6 +64,7 @@ class Recipe:
     seed: int | None = None
     base: str = ""
     left: int = field(default=0, compare=False)
+    earlier: str = ""
 
     @property
     def tokens(self) -> int | None:
@@ -84,9 +87,16 @@ class Recipe:
         facts = dict(self.facts)
         return int(facts.get("chunk_window", original_window)) if facts.get("mode") == "pose" else None
 
-    def told(self, fact: str) -> str:
-        """A setting in a label: of many data sources the first. A digest says nothing to a reader: reports give texts of one name letters (reports/same_names.py)."""
+    @property
+    def way(self) -> str:
+        """What its mode is called; nothing of the usual one."""
+        return {"pose": "PoSE", "lora": "LoRA"}.get(dict(self.facts).get("mode", ""), "")
+
+    def told(self, fact: str, label: str = "") -> str:
+        """A setting in a label, where that does not say it: of many data sources the first. A digest says nothing to a reader: reports give texts of one name letters (reports/same_names.py)."""
         value = dict(self.facts).get(fact, "")
+        if fact == "mode" and self.way and f" by {self.way}" in label:
+            return ""
         if fact in ("data", "data_digest"):
             return self.data if fact == "data" else ""
         if fact in ("tokens", "step_tokens") and value.isdecimal():
@@ -135,11 +145,28 @@ def recipe_of(run: Run) -> Recipe:
         word = row.get("method") if row.get("method") in NAMES else ""
         base = str(row.get("name", "")).rpartition("/")[0]
         trained = bool(row.get("tokens"))
-        return Recipe(str(word), _facts(row) if trained else (), _seed(row.get("seed")) if trained else None, base)
+        facts, seed = (_facts(row), _seed(row.get("seed"))) if trained else ((), None)
+        return Recipe(str(word), facts, seed, base, earlier=earlier_of(run.model) or _in_two_steps(row, run.model))
     if is_training(run):
         left = run.settings.get(MODEL_STEP)
-        return Recipe(facts=_facts(run.settings), seed=run.seed, left=run.model.steps + left if left else 0)
+        left = run.model.steps + left if left else 0
+        return Recipe(facts=_facts(run.settings), seed=run.seed, left=left, earlier=earlier_of(run.model))
     return UNKNOWN
+
+
+def earlier_of(model: ModelInfo) -> str:
+    """What was trained at windows before the present one, as far as a header says it."""
+    return f"{number_format.steps(model.earlier_steps)} at shorter windows" if model.earlier_steps else ""
+
+
+def _in_two_steps(row: dict[str, Any], model: ModelInfo) -> str:
+    """The same of a row of `ablate` whose header does not say it: by its factor, that of the last extension alone."""
+    factor = row.get("factor")
+    if row.get("method") in ("none", CONTROL) or not isinstance(factor, int | float) or factor <= 0:
+        return ""
+    window = round(model.window / factor)
+    is_first = abs(window - model.original_window) <= 1
+    return "" if is_first else f"an extension to {window} tokens whose training is not on record here"
 
 
 def ablated(run: Run) -> dict[str, Any]:

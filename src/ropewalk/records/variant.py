@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import CONTROL, NAMES, UNKNOWN, Recipe, place
+from ropewalk.records.recipe import CONTROL, NAMES, UNKNOWN, Recipe, earlier_of, place
 from ropewalk.rope.scaling import Linear, Plain, Scaling
 
 K = TypeVar("K")
@@ -95,7 +95,7 @@ class Variant:
 
     @property
     def method_and_factor(self) -> str:
-        return f"{self.method_label} ×{self.factor:.4g}"
+        return f"{self.method_label} ×{self.factor:.4g}{f' by {self.recipe.way}' if self.recipe.way else ''}"
 
     @property
     def method_label(self) -> str:
@@ -105,7 +105,15 @@ class Variant:
     @property
     def series(self) -> tuple:
         """What the seeds of one training have in common, and its checkpoints: a colour in every figure."""
-        return (self.lineage, self.role, self.scaling, self.window, self.recipe.word, self.recipe.facts)
+        return (
+            self.lineage,
+            self.role,
+            self.scaling,
+            self.window,
+            self.recipe.word,
+            self.recipe.facts,
+            self.recipe.earlier,
+        )
 
     @property
     def training(self) -> tuple:
@@ -129,7 +137,7 @@ class Variant:
             return f"{self.method_label}{f', {number_format.steps(steps)}' if steps else ''}, interpolated"
         if self.steps == 0:
             return f"{self.method_and_factor}, before training"
-        return f"{self.method_and_factor}, {number_format.steps(self.steps)}"
+        return f"{self.method_and_factor}, {number_format.steps(self.steps)}{' more' if self.recipe.earlier else ''}"
 
     @property
     def order(self) -> tuple:
@@ -156,6 +164,7 @@ def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNK
     else:
         role = "extrapolation" if window is not None and window > model.window else "base"
     trained = model.steps or (role == "untrained" and recipe.word == CONTROL)
+    recipe = recipe if recipe.earlier else dataclasses.replace(recipe, earlier=earlier_of(model))
     return Variant(
         role=role,
         scaling=model.scaling,
@@ -219,7 +228,7 @@ def told_apart(names: dict[K, str], variant_of_key: Callable[[K], Variant], alwa
     unique = {}
     for key, label in names.items():
         variant = variant_of_key(key)
-        told = [variant.base_name] * several + [variant.recipe.told(fact) for fact in always]
+        told = [variant.base_name] * several + [variant.recipe.told(fact, label) for fact in always]
         unique[key] = " ".join([label, *(f"({each})" for each in told if each)])
     for extra in extras:
         shared: dict[str, set[str]] = {}

@@ -17,7 +17,7 @@ from ropewalk.records.kinds import Row
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.recipe import CONTROL, ablated
 from ropewalk.records.retrieval import PasskeySummary, Retrieval
-from ropewalk.records.rows import ContextGain, Perplexity, Run
+from ropewalk.records.rows import ContextGain, Perplexity, Run, Step
 
 #: In the row of a header: how many rows it has. Those of earlier versions do not say.
 ROWS = "rows"
@@ -47,6 +47,10 @@ def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]]) -> di
 
 def _lacks(own: list[Run], rows: list[Row]) -> str:
     row = ablated(own[0])
+    steps = max((each for run in own if isinstance(each := run.settings.get("steps"), int)), default=0)
+    done = {each.step for each in rows if isinstance(each, Step)}
+    if row.get("tokens") and len(done) < steps:
+        return f"has {len(done)} of the {steps} steps of its training"
     unclaimed = Counter((type(each), 0 if isinstance(each, Benchmark) else getattr(each, "window", 0)) for each in rows)
     for name, what in _asked(row, own[0]):
         if not unclaimed[what] and name not in row.get("left_out", {}):

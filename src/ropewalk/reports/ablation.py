@@ -115,7 +115,9 @@ def _line(clean: Clean, group: Group, variant: Variant, rows: ByWindow, name: st
             Cell.of(found[0], number_format.share, *found[1:], within=(0, 1)) if found else Cell(""),
             Cell.of(gain.gain, _nats, gain.low, gain.high) if gain else Cell(""),
             Cell.of(change[0], number_format.points, *change[1:]) if change else Cell(""),
-            Cell.of(tokens, number_format.tokens) if tokens else Cell(""),
+            Cell.of(tokens, number_format.tokens, beside="of the last extension" * bool(variant.recipe.earlier))
+            if tokens
+            else Cell(""),
             Cell.of(seconds, number_format.duration, unit="s") if seconds else Cell(""),
         ],
         colour=style.colour(variant, clean.colours),

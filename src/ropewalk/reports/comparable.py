@@ -16,7 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.recipe import ablated
 from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant
-from ropewalk.reports.rows import Clean, once
+from ropewalk.reports.rows import Clean, is_look, once
 from ropewalk.reports.same_tokens import apart
 from ropewalk.sentences import joined
 
@@ -114,15 +114,18 @@ def is_of_validation(m: Measurement[Perplexity]) -> bool:
 
 @once
 def groups(clean: Clean) -> list[Group]:
-    """Comparable groups: test texts before validation texts, then the one with the most variants first."""
+    """Comparable groups: test texts before validation texts and what a training was watched by, then the one with the most variants first."""
     by_rule: dict[tuple, Group] = {}
     for m in clean.of(Perplexity):
         rule = (m.model_variant.lineage, m.row.data, m.row.convention, m.row.bos)
         by_rule.setdefault(rule, Group(*rule, base=clean.base_of(m.model_variant.lineage))).measurements.append(m)
     alike = [part for group in by_rule.values() for each in _by_stride(group) for part in _by_tokens(each)]
-    return sorted(
-        alike, key=lambda g: (g.convention != "ropewalk", g.is_validation, -len(g.variants()), -len(g.measurements))
-    )
+
+    def rank(g: Group) -> tuple:
+        is_watch = all(is_look(m, clean.commands) for m in g.measurements)
+        return g.convention != "ropewalk", g.is_validation, is_watch, -len(g.variants()), -len(g.measurements)
+
+    return sorted(alike, key=rank)
 
 
 def _by_stride(group: Group) -> list[Group]:

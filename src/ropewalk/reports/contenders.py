@@ -51,7 +51,7 @@ class Contender:
 
     def named(self, facts: Sequence[str]) -> str:
         """Its label with these settings of its training, as `records.variant.told_apart` writes them."""
-        told = [f"({told})" for fact in facts if (told := self.variants[0].recipe.told(fact))]
+        told = [f"({told})" for fact in facts if (told := self.variants[0].recipe.told(fact, self.label))]
         return " ".join([self.label, *(each for each in told if each not in self.label)])
 
     def leads(self, other: Contender, measure: str) -> bool:

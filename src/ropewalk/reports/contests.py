@@ -124,23 +124,24 @@ def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:
 
 def _by_budget(variants: Block, runs: list[Training]) -> dict[tuple[str, int], Block]:
     """(budget in words, its amount) → its variants, smaller budgets first."""
-    by_budget: dict[tuple[int, int, str], Block] = {}
+    by_budget: dict[tuple[int, int, str, str], Block] = {}
     for variant, rows in variants.items():
         by_budget.setdefault(_amount(variant, runs), {})[variant] = rows
-    texts = {text for kind, _, text in by_budget if kind}
+    texts = {text for kind, _, text, _ in by_budget if kind}
 
-    def words(kind: int, value: int, text: str) -> str:
+    def words(kind: int, value: int, text: str, earlier: str) -> str:
         amount = ["before training", f"{number_format.tokens(value)} training tokens", number_format.steps(value)][kind]
-        return f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
+        named = f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
+        return f"{named} on top of {earlier}" if earlier else named
 
     return {(words(*key), key[1]): block for key, block in sorted(by_budget.items())}
 
 
-def _amount(variant: Variant, runs: list[Training]) -> tuple[int, int, str]:
-    """How much it was trained: before training (0), tokens (1) or steps (2); how many; of which text."""
+def _amount(variant: Variant, runs: list[Training]) -> tuple[int, int, str, str]:
+    """How much it was trained: before training (0), tokens (1) or steps (2); how many; of which text; on top of what."""
     tokens = (budget(variant, runs) if variant.steps else 0) or 0
     kind, amount = (0, 0) if not variant.steps else (1, tokens) if tokens else (2, variant.steps)
-    return kind, amount, variant.recipe.data
+    return kind, amount, variant.recipe.data, variant.recipe.earlier
 
 
 @once

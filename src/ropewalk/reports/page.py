@@ -124,7 +124,7 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
             )
         raise UserError(
             f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown "
-            f"({'; '.join([f'{records.left_out.damaged} damaged lines', *(each.rstrip('.') for each in provenance.damaged(rows))])}); record one with ropewalk perplexity or passkey and --out"
+            f"({'; '.join([f'{records.left_out.damaged} damaged lines', *(each.rstrip('.') for each in [*rows.left_out.files, *rows.unfinished])])}); record one with ropewalk perplexity or passkey and --out"
         )
     _count_unshown(rows)
     return rows, sections if rows.paper else [section.alone() for section in sections]

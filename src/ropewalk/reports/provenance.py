@@ -12,6 +12,7 @@ from ropewalk.records import (
     BenchmarkComparison,
     Bounds,
     Growth,
+    LeftOut,
     ModelInfo,
     PasskeySummary,
     Resolution,
@@ -204,13 +205,11 @@ def _one_seed(clean: Clean) -> Iterable[str]:
 
 
 def damaged(clean: Clean) -> list[str]:
-    """Files that are not whole, and rows of `ablate`."""
-    return [*clean.left_out.files, *clean.unfinished]
+    """Files that are not whole, rows of `ablate`, and lines that are left out."""
+    return [*clean.left_out.files, *clean.unfinished, *_lines_left_out(clean.left_out)]
 
 
-def _left_out(clean: Clean) -> Iterable[str]:
-    left_out = clean.left_out
-    yield from damaged(clean)
+def _lines_left_out(left_out: LeftOut) -> Iterable[str]:
     if left_out.damaged:
         yield f"{number_format.counted(left_out.damaged, 'line')} of the record files could not be read (cut short or edited) and {_was(left_out.damaged)} left out."
     if left_out.headless:
@@ -223,6 +222,10 @@ def _left_out(clean: Clean) -> Iterable[str]:
     if left_out.unknown:
         kinds = ", ".join(f"“{kind}” ({number})" for kind, number in sorted(left_out.unknown.items()))
         yield f"Rows of unknown kind, not shown: {kinds}."
+
+
+def _left_out(clean: Clean) -> Iterable[str]:
+    yield from damaged(clean)
     if clean.repeated:
         number = sum(clean.repeated.values())
         other = (

@@ -36,15 +36,16 @@ def sentence(
     if not target.extended:  # in its own window, beyond which it may have been measured
         measured = set().union(*rows) or {window}
         first, last, asked = min(measured), max(measured), max(passkey.summaries(clean).get(target, {window: None}))
-    parts = [
-        *_by_retrieval(clean, seeds, asked),
-        *(_useless(before, rows, last) or _by_perplexity(rows, first, last)),
-    ]
+    parts = [*_by_retrieval(clean, seeds, asked)]
+    is_worse = any(training.worse(seed, training.trainings(clean)) for seed in seeds)
+    if not is_worse:
+        parts += _useless(before, rows, last) or _by_perplexity(rows, first, last)
     since = any(training.is_like(target, run) for run in training.unmeasured(clean))
     done = "Trained" if target.steps else "Before its training, extended" if since else "Extended, not trained,"
     chunk = target.recipe.chunk(short) if target.steps else None
     far = f"in chunks of {chunk} tokens at positions up to {window}" if chunk else f"to {window} tokens"
-    return f"{done} {far}{',' if parts else ';'} {_holds(clean, seeds, window, parts)}{short_window.sentence_end(clean, near, seeds)}.{_asked_besides(clean, seeds)}"
+    holds = "" if is_worse and not parts else f"{',' if parts else ';'} {_holds(clean, seeds, window, parts)}"
+    return f"{done} {far}{holds}{short_window.sentence_end(clean, near, seeds)}.{_asked_besides(clean, seeds)}"
 
 
 def of_base(clean: Clean, base: Variant) -> str:

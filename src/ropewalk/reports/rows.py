@@ -147,6 +147,7 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
     same, told = same_states(measurements, _asked)
+    same |= _saved_since(measurements, records.commands)
     runs = {key: _known_by(run, same) for key, run in runs.items()}
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands)  # fmt: skip
@@ -158,6 +159,22 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     page.measurements = _of_one_test(page)
     page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)
     return page
+
+
+def is_look(m: Measurement[Row], commands: dict[str, list[str]]) -> bool:
+    """Whether a figure is of a model in training, by its watch, and no measurement by itself. commands: of each run."""
+    trained_by = m.trained_by
+    return trained_by is not None and m.run.id != trained_by.id and m.run.command in commands.get(trained_by.id, ())
+
+
+def _saved_since(measurements: Iterable[Measurement[Row]], commands: dict[str, list[str]]) -> dict[str, str]:
+    """Fingerprint of a model that a watch looked at, before its weights were rounded and saved → the one by which it was measured since."""
+    looks, saved = dict[tuple[str, int], str](), dict[tuple[str, int], str]()
+    for m in measurements:
+        if m.trained_by is not None and m.run.id != m.trained_by.id and m.run.model.fingerprint:
+            by_step = looks if is_look(m, commands) else saved
+            by_step[m.trained_by.id, m.run.model.steps] = m.run.model.fingerprint
+    return {fingerprint: saved[key] for key, fingerprint in looks.items() if key in saved}
 
 
 def _is_of_paper(variant: Variant) -> bool:

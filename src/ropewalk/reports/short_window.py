@@ -103,6 +103,8 @@ def sentence_end(clean: Clean, group: comparable.Group | None, seeds: Sequence[V
     target = seeds[0]
     if by_perplexity := _by_perplexity(clean, group, seeds):
         return by_perplexity
+    if rise := next(filter(None, (training.worse(seed, training.trainings(clean)) for seed in seeds)), ""):
+        return f"; by the watch of its training {rise}"
     bases = [v for v in clean.variants if v.role == "base" and not v.steps and v.lineage == target.lineage]
     base = _typed(bases[0]) if bases else (shlex.quote(target.base) if target.base else "BASE")
     taken = [each for measure in _MEASURES for each in _taken(clean, measure, bases, seeds)]

@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
-from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, WATCH_STOP
+from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, WATCH_STOP, rise_of
 from ropewalk.figures import measured, style
 from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
@@ -73,10 +74,13 @@ class Training:
 
     @property
     def left(self) -> str:
-        """Behind how it ended: which model lies in its directory, where that is not its last."""
-        if self.model_step == self.steps[-1].step:
-            return ""
-        return f"; what it left in {self.run.settings.get('out')} is the model of step {self.model_step}"
+        """Behind how it ended: why, where the watch ended it, and which model lies in its directory, where that is not its last or is a worse one."""
+        rise, is_last = rise_of(self.run.settings), self.model_step == self.steps[-1].step
+        which = (
+            "that worse model" if is_last else f"the model of step {self.model_step}{', from before that' * bool(rise)}"
+        )
+        left = f"; what it left in {self.run.settings.get('out')} is {which}" if rise or not is_last else ""
+        return (f", because {rise}" if rise else "") + left
 
     @property
     def ended(self) -> str:
@@ -172,10 +176,21 @@ def trained_by(variant: Variant, runs: Sequence[Training]) -> list[Training]:
     return [run for run in alike if run.variant.recipe == variant.recipe] if variant.recipe.facts else alike
 
 
+def worse(variant: Variant, runs: Sequence[Training]) -> str:
+    """What the watch of a training saw of the short window of the very model that it left; nothing where that did not get worse."""
+    own = [
+        run for run in runs if is_training(run.run) and _lies_in(variant, run) and run.model_step == run.steps[-1].step
+    ]
+    return next((rise_of(run.run.settings) for run in own if variant.steps == run.run.model.steps + run.model_step), "")
+
+
 def device_seconds(variant: Variant, runs: Sequence[Training]) -> float | None:
-    """Of its training up to its step, times its devices; None unless that alone is on record."""
-    own = trained_by(variant, runs)
-    return own[0].seconds_at(variant.steps) * devices(own[0].run) if len(own) == 1 else None
+    """Of its training up to its step, times its devices, in the mean where the same was trained several times; None unless that alone is on record."""
+    alike = trained_by(variant, runs)
+    own = [run for run in alike if is_same_place(variant.name, str(run.run.settings.get("out", "")))] or alike
+    if not own or (len(own) > 1 and variant.recipe.seed is None):
+        return None
+    return fmean(run.seconds_at(variant.steps) * devices(run.run) for run in own)
 
 
 def unmeasured(clean: Clean) -> list[Training]:

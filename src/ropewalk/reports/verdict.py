@@ -181,7 +181,8 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     tokens = training.budget(target, runs)
     budget = f" ({number_format.tokens(tokens)} tokens)" if tokens else ""
     chunk = target.recipe.chunk(target.original_window)
-    how = f" {by_skipping(chunk, target.window)}" if chunk else ""
+    way = by_skipping(chunk, target.window) if chunk else f"by {target.recipe.way}" if target.recipe.way else ""
+    how = f" {way}" if way else ""
     since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
     if target.steps:
         several = (
@@ -189,7 +190,8 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
             if seeds > 1
             else ""
         )
-        done += f" and trained for {number_format.steps(target.steps)}{budget}{how}{several}."
+        earlier = f" more, on top of {target.recipe.earlier}" if target.recipe.earlier else ""
+        done += f" and trained for {number_format.steps(target.steps)}{budget}{earlier}{how}{several}."
     elif since:
         steps = number_format.steps(since[-1].model_step)
         done += f" and trained for {steps}, not measured yet: what follows is of the model before."
@@ -244,13 +246,14 @@ def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequen
     of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
     name = "mean k_max" if len(set(figures)) > 1 else "k_max"
     reached = f"Passkey retrieval reaches {'a ' * (name != 'k_max')}{name} {of_window if len(seeds) > 1 else after.reach}{sure}"
-    asked = contenders.k_max(clean, base, before.window) if before and base else None
+    its = contenders.k_max(clean, base, before.window) if before and base else None
     as_open = ", which is as open" if is_open else f", but {leaves_open(before)}" if before else ""
-    doubt = as_open if before and asked and asked[1:] == (0, before.window) else ""
+    doubt = as_open if before and its and its[1:] == (0, before.window) else ""
     verdict.sentences.append(f"{reached}; the base {before.reach}{doubt}." if before else f"{reached}.")
     around = spread(figures, number_format.count, len(seeds))
     length = f"of {after.window}" if after.window == seeds[0].window else f"in prompts of {after.window} tokens"
-    trials = f"{counted(after.trials, 'trial')} a depth"
+    asked = perplexity.least_to_most([row.trials for row in each])
+    trials = f"{asked} trial{'s' * (asked != '1')} a depth"
     against = "; ".join(
         filter(None, [length, trials, around, f"base {before.k_max}{'?' if doubt else ''}" if before else ""])
     )

@@ -6,6 +6,7 @@ out  `Row`s, the most telling first: all methods before the next factor, all fac
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint import guard
-from ropewalk.errors import UserError, nearest
+from ropewalk.errors import STRANGE_DATA, UserError, nearest
 from ropewalk.records.recipe import CONTROL
 from ropewalk.rope.scaling import EXTENDING
 from ropewalk.settings.ablate import AblateSettings
@@ -113,13 +114,14 @@ def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
 
 
 def asked_of(path: Path) -> dict[str, Any] | None:
-    """What a row was asked for, as its file says; None of a file that is none."""
-    try:
-        with path.open(encoding="utf-8") as lines:
-            row = json.loads(lines.readline())["settings"]["row"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return row if isinstance(row, dict) else None
+    """What a row was asked for, as the first header says that its file has left; None of a file that has none."""
+    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with contextlib.suppress(*STRANGE_DATA):
+                row = json.loads(line)["settings"]["row"] if '"row"' in line else None
+                if row and isinstance(row, dict):
+                    return row
+    return None
 
 
 def refuse_other_files(out: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, LeftOut, Step, read, to_line
+from ropewalk.records.kinds import KINDS
 from ropewalk.records.whole import ROWS, missing
 from ropewalk.suite.digests import TEXTS
 from ropewalk.suite.grid import Grid
@@ -39,14 +40,15 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     """Whether a row lies there, with all that it was asked to measure.
 
     Raises:
-        UserError: a file of its name is of another row.
+        UserError: a file of its name is of another row, or of something else.
     """
     path = out / f"{row.name}.jsonl"
     if not path.exists():
         return False
     on_disk = asked_of(path)
     if on_disk is None:
-        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
+        _refuse_other_lines(path)
+        return False
     asked = json.loads(json.dumps(grid.identity(row)))
     _refuse_other_content(path, on_disk, asked)
     if not {*asked.pop("measure")} <= {*on_disk.get("measure", [])}:
@@ -55,6 +57,21 @@ def is_whole(grid: Grid, row: Row, out: Path) -> bool:
     for name in [name for name, value in asked.items() if name not in same and on_disk.get(name) != value]:
         raise UserError(f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: {_ALIKE}")
     return _holds_all(path.absolute(), path.stat().st_mtime_ns)
+
+
+def _refuse_other_lines(path: Path) -> None:
+    """What a row's file has left without a header is of the row, which is made again.
+
+    Raises:
+        UserError: whole lines of it are of something else: of another measurement, or no record.
+    """
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):  # cut, zeros, a message of some program
+            continue
+        if isinstance(entry, dict) and entry.get("kind") not in KINDS:
+            raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
 
 
 @functools.cache  # a grid asks of each of its rows several times before it begins

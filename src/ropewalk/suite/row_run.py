@@ -205,7 +205,7 @@ class Bench:
                 else:
                     state.copy_from_main(value, weights[name] if self.mesh.main else None)
         pin_rope(model, checkpoint.rope)
-        info = dataclasses.replace(checkpoint.info, steps=steps, fingerprint="")
+        info = dataclasses.replace(checkpoint.info, steps=steps or checkpoint.info.steps, fingerprint="")
         loaded = dataclasses.replace(self.loaded, info=info)
         whole = fingerprint(loaded) if steps else ranks.first(lambda: checkpoint.fingerprint)
         return dataclasses.replace(loaded, info=dataclasses.replace(info, fingerprint=whole))

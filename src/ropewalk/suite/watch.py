@@ -13,12 +13,14 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ropewalk.checkpoint.steps import CHECKPOINTS, WATCHED, step_name, steps_in
+from ropewalk.checkpoint.model_card import README, is_theirs
+from ropewalk.checkpoint.steps import CHECKPOINTS, ENDED_BY, WATCH_STOP, WATCHED, asked_of, step_name, steps_in
 from ropewalk.errors import UserError
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import measure as perplexities
 from ropewalk.evals.retrieval import passkey
 from ropewalk.records import ModelInfo, Perplexity, read
+from ropewalk.reports.card import card
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings, PerplexitySettings
 from ropewalk.settings.train import TrainSettings
@@ -44,7 +46,10 @@ def train(settings: TrainSettings) -> ModelInfo:
         UserError: settings, model, data or disk are not as they must be, or the loss diverged; one sentence.
     """
     warn_of_trained_texts("watch-data", settings.watch_data, settings.data)
-    return run(settings, Watch(settings) if settings.watch else None)
+    info = run(settings, Watch(settings) if settings.watch else None)
+    if asked_of(Path(settings.out)).get(ENDED_BY) == WATCH_STOP and not is_theirs(Path(settings.out) / README):
+        card(model=settings.out, trust_remote_code=settings.trust_remote_code)
+    return info
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Watch:
         most = least * (1 + limit / 100)
         if last <= most:
             return None
+        loop.rise = window, least, last
         good = max(step for step, perplexity in looks if perplexity <= most)
         rise = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
         if step := loop.leave(good):

@@ -16,7 +16,7 @@ from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.checkpoint.guard import known_as
-from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP
+from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, RISE
 from ropewalk.errors import UserError, told
 from ropewalk.planner.chips import Mfu
 from ropewalk.progress import Progress, clock, is_first_process
@@ -51,11 +51,12 @@ class Log:
             sink.step(step)
         self._progress.advance(detail=line(step, self._steps))
 
-    def ended(self, by: str, model_step: int = 0) -> None:
-        """Say on record which option ended the run, in its header once more: one that was killed has come to no end. model_step: of the model that it leaves, 0 for its last."""
+    def ended(self, by: str, model_step: int = 0, rise: tuple[int, float, float] | None = None) -> None:
+        """Say on record which option ended the run, in its header once more: one that was killed has come to no end. model_step: of the model that it leaves, 0 for its last. rise: of a perplexity that ended it."""
         if is_first_process() and self._recorder.path is not None:
             run = self._recorder.run
-            left = {MODEL_STEP: model_step} if model_step else {}
+            left: dict[str, Any] = {MODEL_STEP: model_step} if model_step else {}
+            left |= {RISE: list(rise)} if rise else {}
             again = replace(run, settings={**run.settings, ENDED_BY: by, **left})
             with disk_errors(self._recorder.path):
                 append_lines(self._recorder.path, [to_line(again)])

@@ -86,6 +86,7 @@ class Loop:
         self._changed = self._is_finished = False
         self._shown: int | None = None
         self._left = 0
+        self.rise: tuple[int, float, float] | None = None  # for which whoever watches ends the run
         if keep:  # weights, and as much again for what the state leaves out
             self.deadline.will_save(2 * disk.state_bytes(self.step.parameters, settings.optimizer))
         self.threads = torch.get_num_threads()
@@ -255,7 +256,7 @@ class Loop:
                 is_enough = self._end_in_time(run)
                 if self.mesh.any(signals.received is not None):  # while that was shown or saved
                     raise self._stopped(run, signals) from None
-                log.ended(WATCH_STOP if is_enough else "--budget", self._left)
+                log.ended(WATCH_STOP if is_enough else "--budget", self._left, self.rise)
                 return
             if self.done == first:
                 self._write_run_file(snapshot)
@@ -273,7 +274,7 @@ class Loop:
             elif self._is_due():
                 self._save(run, by_time=True)
         if is_enough:
-            log.ended(WATCH_STOP, self._left)
+            log.ended(WATCH_STOP, self._left, self.rise)
 
     def _is_due(self, *, seen: bool = False) -> bool:
         """Whether a checkpoint comes by time; on all processes, by the main one's clock and disk. After the last step the model itself does.
