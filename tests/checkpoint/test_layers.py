@@ -89,7 +89,7 @@ def test_a_sliding_window_as_long_as_the_new_window_hinders_nothing() -> None:
 
 def test_R5_a_raised_window_starts_from_what_layers_saw_before() -> None:
     raised = with_raised_window(MISTRAL, read_layers(MISTRAL), 16384)
-    assert (raised["sliding_window"], raised["max_position_embeddings"]) == (16384, 4096)
+    assert (raised["sliding_window"], raised["max_position_embeddings"]) == (16385, 4096)
     assert MISTRAL["sliding_window"] == 4096
     refuse_to_extend(read_layers(raised), 16384, "mistral")
     scaled = {**MISTRAL, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}

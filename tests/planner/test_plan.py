@@ -529,7 +529,7 @@ def test_a_row_for_a_shorter_window_is_of_the_model_whose_layers_see_that_window
     row = plan(path, window=2**19, **asked).others[-1]
     words = row.options.split()
     typed = {name[2:].replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
-    numbers = {name: int(typed.pop(name)) for name in ("window", "base_bits")}
+    numbers = {name: int(typed.pop(name)) for name in ("window", "base_bits") if name in typed}
     anew = plan(path, **asked, **typed, **numbers)
     assert anew.fits and numbers["window"] < 2**19
     assert (anew.memory, anew.time) == (row.memory, row.time)

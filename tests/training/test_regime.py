@@ -72,7 +72,7 @@ def test_a_gpu_that_knows_no_bfloat16_computes_in_float32(seven, caplog) -> None
 
 
 @pytest.mark.parametrize("taken", [0, 20])
-@pytest.mark.parametrize(("window", "short"), [(16384, False), (32768, True)])
+@pytest.mark.parametrize(("window", "short"), [(16384, False), (65536, True)])
 def test_whether_memory_is_short_is_the_planners_word_before_and_after_the_model_is_loaded(
     seven, tmp_path, monkeypatch, taken: float, window: int, short: bool
 ) -> None:
