@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from ropewalk import records, testing
+from ropewalk import merge, records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.digests import noted_digests
 from ropewalk.data.documents import Document
@@ -149,6 +149,22 @@ def test_tied_embeddings_stay_tied(tmp_path):
     extend(tied, window=96, out=tmp_path / "extended")
     adapted = lora.attach(load_model(tmp_path / "extended"), tmp_path / "out/adapter")
     torch.testing.assert_close(logits(load_model(tmp_path / "out")), logits(adapted), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_what_is_saved_of_a_float32_checkpoint_is_not_rounded_where_frozen_weights_are_bfloat16(family, tmp_path):
+    """It is what merging the adapter by itself gives, and what no adapter touches is the checkpoint's own to the bit."""
+    base = testing.tiny_directory(tmp_path / "base", family, window=64)
+    options = dict(data=DOCUMENTS, window=96, steps=2, batch_size=2, learning_rate=1e-2, mode="lora", method="linear")
+    train(base, out=tmp_path / "out", precision="bfloat16", **options)
+    merge(tmp_path / "out/adapter", out=tmp_path / "merged")
+    own, saved, merged = (
+        safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("base", "out", "merged")
+    )
+    assert {value.dtype for value in own.values()} == {torch.float32}
+    assert saved.keys() == merged.keys() and all(torch.equal(saved[name], merged[name]) for name in merged)
+    mlps = [name for name in own if ".mlp." in name]
+    assert mlps and all(torch.equal(saved[name], own[name]) for name in mlps)
 
 
 def test_frozen_weights_are_bfloat16_and_trained_ones_float32_where_arithmetic_is_bfloat16(tmp_path):

@@ -25,6 +25,8 @@ from ropewalk.model.verify import verify_positions
 
 _logger = logging.getLogger(__name__)
 _BLOCK, _KIND = 64, "nf4"
+#: Dtypes of two bytes, by safetensors' words.
+_HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
 #: Linear layers that choose a token's experts: a few numbers, of which each counts.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 
@@ -132,14 +134,17 @@ def uncounted(model: nn.Module) -> int:
 
 
 def restored(model: nn.Module, weights: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
-    """A model's state with the weights of `source`, which it was loaded from, in place of their codes.
+    """A model's state with the frozen weights of `source`, which it was loaded from, where it holds them in fewer bits: in four, or in the arithmetic's two bytes.
 
     They are read again, into the host's memory, while a checkpoint is written; to keep them there all the time would be as much.
     """
-    names = _quantised(model)
+    codes, stored = _quantised(model), source.dtypes
+    dtype = next((dtype for word, dtype in _HALVES.items() if stored <= {word}), torch.float32)
+    frozen = {name: each.dtype for name, each in model.named_parameters() if not each.requires_grad}
+    rounded = [name for name, held in frozen.items() if held.is_floating_point and held not in (dtype, torch.float32)]
+    names = [f"{name}.weight" for name in codes] + [n for n in rounded if n.rpartition(".")[0] not in codes]
     if not names:
         return weights
-    dtype = next(iter(names.values())).compute
     plain = load_model(source, dtype=dtype, device="cpu").state_dict()
-    weights = {name: value for name, value in weights.items() if name.removesuffix(".scales") not in names}
-    return weights | {f"{name}.weight": plain[f"{name.removesuffix('.base_layer')}.weight"] for name in names}
+    weights = {name: value for name, value in weights.items() if name.removesuffix(".scales") not in codes}
+    return weights | {name: plain[name.replace(".base_layer.", ".")] for name in names}
