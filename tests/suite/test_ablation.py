@@ -160,13 +160,20 @@ def test_a_row_that_is_not_whole_is_made_again(tmp_path, caplog):
         whole[len(lines[0]) :],
         bytes(len(whole)),
         bytes(4096) + whole[4096:],
-        b"disk error\n",
+        b"disk error\n" + whole,
+        whole[:5],
     ):
         path.write_bytes(left)
         caplog.clear()
         assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == ["to do"]
         assert "none.jsonl is not whole" in caplog.text
-    for other in (b'{"text":"a document"}\n', lines[0].replace('"row":', '"raw":').encode() + b"\0"):
+    for other in (
+        b"my notes\n",
+        b'[1]\n{"kind": "x',
+        b'{"kind":[]}',
+        b'{"text":"a document"}\n',
+        lines[0].replace('"row":', '"raw":').encode() + b"\0",
+    ):
         path.write_bytes(other)
         with pytest.raises(UserError, match="none.jsonl is no row of an ablation; choose another --out, or move it"):
             ablate(tmp_path, **asked)

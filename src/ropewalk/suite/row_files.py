@@ -6,6 +6,7 @@ out  `out/ROW.jsonl`, whole or absent
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -16,6 +17,7 @@ from typing import Any
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
 from ropewalk.records import BOOKKEEPING, LeftOut, Step, read, to_line
+from ropewalk.records.files import FIRST
 from ropewalk.records.kinds import KINDS
 from ropewalk.records.whole import ROWS, missing
 from ropewalk.suite.digests import TEXTS
@@ -63,15 +65,17 @@ def _refuse_other_lines(path: Path) -> None:
     """What a row's file has left without a header is of the row, which is made again.
 
     Raises:
-        UserError: whole lines of it are of something else: of another measurement, or no record.
+        UserError: whole lines of it are of something else: of another measurement, or no record; or nothing of it is of a record.
     """
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):  # cut, zeros, a message of some program
-            continue
-        if isinstance(entry, dict) and entry.get("kind") not in KINDS:
-            raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
+    content, entries = path.read_bytes(), []
+    for line in content.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):  # cut, zeros, a message of some program
+            entries.append(json.loads(line))
+    kinds = {str(entry.get("kind")) for entry in entries if isinstance(entry, dict)}
+    left = content.strip(b"\0 \t\r\n")
+    is_of_row = kinds or FIRST + b'"' in left or FIRST.startswith(left)
+    if not is_of_row or not kinds <= KINDS.keys():
+        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
 
 
 @functools.cache  # a grid asks of each of its rows several times before it begins
