@@ -372,6 +372,19 @@ def test_brackets_of_a_column_are_intervals_of_one_kind():
     assert "(0\u202f% to 0\u202f%)" not in page
 
 
+def test_a_figure_beside_the_control_says_its_seeds_and_rate_where_they_are_not_the_rows():
+    """Of SmolLM2 there is one control of 5 M tokens that was measured in full, of seed 0 at 1e-4, and YaRN of two seeds at 3e-4; at 20 M all are at 3e-4."""
+    yarn = [
+        line.split(" | ") for line in _page().splitlines() if re.match(r"\| YaRN \| (5|20) M \| 0\.0003 \| [23] ", line)
+    ]
+    assert [(line[1], line[3], line[7].partition(")")[2]) for line in yarn] == [
+        ("5 M", "2", ", seed 0, control at 0.0001"),
+        ("20 M", "3", ""),
+    ]
+    assert "| control: at L | 5 M | 0.0001 (best on validation: 0.0003, not measured in full) | 1 |" in _page()
+    assert "smollm2-135m, 20 M (at 0.001, the control at 0.0003)" in _page()
+
+
 def test_what_was_never_run_is_larger_than_the_largest_record():
     assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
 
