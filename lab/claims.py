@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rows import FINDS, Row, base_of, control_of
-from tables import bounded, budget, table
+from tables import bounded, budget, control_rate, table
 from trained_states import above_chance, change
 
 from ropewalk.evals.intervals import over_seeds
@@ -238,7 +238,7 @@ def section(known: list[tuple[str, Column]]) -> str:
     return (
         "### The paper's claims\n\nOf Position Interpolation after the tokens in each head, where the paper's own 1000 steps are 0.5 G and its first 200 are 105 M (100 M here): what did not hold after few "
         "tokens may after more, which is what the columns of one model show, where the rate did not change with them (below, at the learning rates; Position Interpolation's did). Two claims are of untrained models, and the same in all columns of one model. L is the old window, L' the new one. An empty cell was not measured; nor were models of 7B to 65B, and what the paper says of size, or summaries.\n\n"
-        "The verdict is by the interval in brackets: **held** if all of it lies in the range, **did not** if none does, else open. A figure is of the seeds in the head of its column unless it names others; of several it is their mean, with the interval for other documents or prompts and for other seeds.\n\n"
+        f"The verdict is by the interval in brackets: **held** if all of it lies in the range, **did not** if none does, else open. A figure is of the seeds in the head of its column unless it names others; of several it is their mean, with the interval for other documents or prompts and for other seeds.{_other_rates(known)}\n\n"
         f"A claim of passkeys is {NOT_TESTABLE} where clearly fewer than half of them are found in the old window (the interval of the share lies below {share(FINDS)}) by the model as it was, by the control after as many tokens, and by the trained model itself: that few are found beyond, or none, then says nothing of the longer "
         f"window.{_cannot_find(known)}\n\n"
         "A claim of a lower loss at L' than at L is open where it was measured at a stride of half a window: the tokens counted at L then had as few as half of L before them, and the fall may be of that half, unless it is larger than that model's own from L / 4 to L. At the paper's stride of 256 tokens it is what the longer window is worth. That was "
@@ -246,6 +246,17 @@ def section(known: list[tuple[str, Column]]) -> str:
         "another matter: as printed its bound is false by 13.7 %, and the factor of about 600 is 512 by its own logic ([method](method.md)).\n\n"
         + table(["claim", "in the paper", "decided by", *told], lines([column for _, column in known]))
     )
+
+
+def _other_rates(known: list[tuple[str, Column]]) -> str:
+    """Where the control was trained at another rate than Position Interpolation, in a sentence."""
+    words = {
+        f"{name}, {budget(model.tokens)} (at {model.trained.asked['learning_rate']:g}, the {rate})": None
+        for name, column in known
+        for model in column.models
+        if model.control and (rate := control_rate(model.trained, model.control))
+    }
+    return f" Beside the control the learning rate is another too at {joined([*words])}." if words else ""
 
 
 def _cannot_find(known: list[tuple[str, Column]]) -> str:

@@ -100,7 +100,7 @@ def sections() -> Iterable[str]:
         if found := budgets_table(known, longer, chosen_there):
             yield (
                 f"### More tokens, {model}\n\nThe control has read as many tokens of the same books in the old window: what is above it is the price of the longer window, what it gains itself is "
-                f"books. Several seeds: their mean, its interval for other documents or prompts and for other seeds (what each finds of the passkeys at the new window stands beside it); seconds are those of the quickest and the slowest. Two perplexities of the same documents are not to be compared by their own intervals, which are of other documents, but by the differences beside them, which are paired.\n\n{found}"
+                f"books; where its rate is another, or only some seeds have one, the cell says so. Several seeds: their mean, its interval for other documents or prompts and for other seeds (what each finds of the passkeys at the new window stands beside it); seconds are those of the quickest and the slowest. Two perplexities of the same documents are not to be compared by their own intervals, which are of other documents, but by the differences beside them, which are paired.\n\n{found}"
             )
         if found := cheaper.section(model, full_rows(model)):
             yield found

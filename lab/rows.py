@@ -209,7 +209,7 @@ def _read(*files: tuple[Path, int]) -> Row:
     """A row; the times at which its files changed are for the cache.
 
     Raises:
-        UserError: a file is damaged, or holds less than its row was asked for, or more.
+        UserError: a file is damaged, of another row than its name says, or holds less than its row was asked for, or more.
     """
     if len(files) > 1:
         for file in files:
@@ -221,6 +221,8 @@ def _read(*files: tuple[Path, int]) -> Row:
     wrong = []
     if asked is None or any(run.settings.get("row") != asked for run in runs):
         wrong.append("lacks the line that says what was asked for, or has several that differ")
+    elif asked["name"] != f"{path.parent.name}/{path.stem}":
+        wrong.append(f"holds {asked['name']}")
     wrong += missing(runs, row.records.measurements).values()
     if any(len(headers) > 1 for headers in row.records.commands.values()):
         wrong.append("holds its row more than once")

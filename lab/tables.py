@@ -92,8 +92,7 @@ def method_map(model: str, rows: Iterable[Row], rates: dict[str, float]) -> str:
     heads += ["rate", "seconds"]
     lines = []
     for seeds in grouped(sorted(shown, key=order), lambda row: (row.method, row.asked["factor"], row.asked["tokens"])):
-        tokens, rate, method = (seeds[0].asked[name] for name in ("tokens", "learning_rate", "method"))
-        best = rates.get(method)
+        tokens = seeds[0].asked["tokens"]
         gains = [(gain.gain, gain.low, gain.high) for row in seeds if (gain := row.gain)]
         lines.append([
             budget(tokens), seeds[0].method, str(len(seeds)) if len(seeds) > 1 else "",
@@ -102,7 +101,7 @@ def method_map(model: str, rows: Iterable[Row], rates: dict[str, float]) -> str:
             _bounded_mean(gains, over_seeds, lambda value: fixed(value, 3)),
             *(", ".join(filter(None, [_found(seeds, window), _reach(seeds, window)])) for window in (old, new)),
             *(_retrieved(seeds, window) for window in (old, new)),
-            f"{rate:g}{'' if best in (None, rate) else f' (best on validation: {best:g}, not measured in full)'}" if tokens else "",
+            _rate(seeds[0], rates),
             _taken(seeds) if tokens else "",
         ])  # fmt: skip
     first = base.perplexities[old]
@@ -112,6 +111,27 @@ def method_map(model: str, rows: Iterable[Row], rates: dict[str, float]) -> str:
         f"window, so that perplexities of two windows and the gain tell of context beyond {old // 2}, not beyond {old}. The base at {old}: {bounded(number_format.perplexity(first.perplexity), first.low, first.high, number_format.perplexity)}. Machine: {machines}."
     )
     return f"{about}\n\n{table(heads, lines)}"
+
+
+def _rate(row: Row, rates: dict[str, float]) -> str:
+    """Its learning rate, and the chosen one of its method where that is another; empty of what was not trained."""
+    rate, best = row.asked["learning_rate"], rates.get(row.asked["method"])
+    other = "" if best in (None, rate) else f" (best on validation: {best:g}, not measured in full)"
+    return f"{rate:g}{other}" if row.asked["tokens"] else ""
+
+
+def beside_control(pairs: Sequence[tuple[Row, Row | None]], difference: Callable[[Row, Row], Ratio | None]) -> str:
+    """Losses above those of the controls, of (row, control) by seed: of which seeds, where others have no control, and the control's rate, where it is not the row's."""
+    known = [(row, control, found) for row, control in pairs if control and (found := difference(control, row))]
+    seeds = ", ".join(f"seed {row.asked['seed']}" for row, _, _ in known) if len(known) < len(pairs) else ""
+    rates = dict.fromkeys(control_rate(row, control) for row, control, _ in known)
+    return ", ".join(filter(None, [nats(*(found for *_, found in known)), seeds, *rates]))
+
+
+def control_rate(row: Row, control: Row) -> str:
+    """The control's learning rate, where it is not the row's."""
+    rate = control.asked["learning_rate"]
+    return "" if rate == row.asked["learning_rate"] else f"control at {rate:g}"
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[list[Row]]:
@@ -188,7 +208,10 @@ def budgets_table(rows: Iterable[Row], methods: set[str], rates: dict[str, float
     if base is None or not methods:
         return ""
     shown = sorted((row for row in rows if row.method in methods), key=lambda row: (order(row)[1:], order(row)[0]))
-    lines = [_budget_line(group, base, rows) for group in grouped(shown, lambda row: (row.method, row.asked["tokens"]))]
+    lines = [
+        _budget_line(group, base, rows, rates)
+        for group in grouped(shown, lambda row: (row.method, row.asked["tokens"]))
+    ]
     heads = ["method", "training tokens", "rate", "seeds", f"perplexity {base.window}", f"perplexity {base.new_window}", f"damage at {base.window}, nats"]  # fmt: skip
     heads += [
         "the same above the control",
@@ -202,16 +225,16 @@ def budgets_table(rows: Iterable[Row], methods: set[str], rates: dict[str, float
     return table(heads, lines)
 
 
-def _budget_line(group: list[Row], base: Row, rows: list[Row]) -> list[str]:
+def _budget_line(group: list[Row], base: Row, rows: list[Row], rates: dict[str, float]) -> list[str]:
     """One method at one budget."""
     old, new, first = base.window, base.new_window, group[0].asked
     keys = [found.accuracy for row in group if (found := row.passkeys.get(new))]
     controls = [control_of(row, rows) if first["tokens"] and first["method"] != "control" else None for row in group]
     return [
-        group[0].method, budget(first["tokens"]), f"{first['learning_rate']:g}" if first["tokens"] else "", str(len(group)),
+        group[0].method, budget(first["tokens"]), _rate(group[0], rates), str(len(group)),
         *(_perplexity(group, window) for window in (old, new)),
         nats(*(row.damage(base) if row is not base else None for row in group)),
-        nats(*(row.damage(control) for row, control in zip(group, controls, strict=True))),
+        beside_control(list(zip(group, controls, strict=True)), lambda control, row: row.damage(control)),
         *(_found(group, window) for window in (old, new)),
         ", ".join(map(share, keys)) if len({*keys}) > 1 else "",
         _reach(group, new),

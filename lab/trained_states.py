@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from rows import Row, base_of, control_of
-from tables import bounded, budget, nats, order, table
+from tables import beside_control, bounded, budget, nats, order, table
 
 from ropewalk.evals.intervals import Paired
 from ropewalk.records import Adjacent, AttentionScores
 from ropewalk.records import format as number_format
 from ropewalk.records.attention_summary import Gist, gist
 from ropewalk.records.format import fixed, share
-from ropewalk.reports.paired import ratio
+from ropewalk.reports.paired import Ratio, ratio
 
 #: Accuracy of guessing.
 CHANCE = {"boolq": 0.5, "piqa": 0.5, "race-middle": 0.25, "race-high": 0.25, "winogrande": 0.5}
@@ -68,14 +68,16 @@ def further_table(rows: list[Row], old: Row) -> str:
         found = row.further
         values = [number_format.perplexity(found[w].perplexity) if w in found else "" for w in windows]
         control = control_of(row, rows) if row.asked["method"] != "control" else None
-        above = [
-            ratio(other.further[old.window], found[old.window])
-            if other and other is not row and old.window in found and old.window in other.further
-            else None
-            for other in (old, control)
-        ]
-        lines.append([*_name(row), *values, *map(nats, above)])
+        damage = _above(old, row, old.window) if row is not old else None
+        above = beside_control([(row, control)], lambda control, row: _above(control, row, old.window))
+        lines.append([*_name(row), *values, nats(damage), above])
     return table(heads, lines) if len(lines) > 1 else ""
+
+
+def _above(other: Row, row: Row, window: int) -> Ratio | None:
+    """Its perplexity on the further documents over another's."""
+    there, here = other.further.get(window), row.further.get(window)
+    return ratio(there, here) if there and here else None
 
 
 def _name(row: Row) -> list[str]:

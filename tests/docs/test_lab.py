@@ -140,7 +140,7 @@ def test_a_rate_is_chosen_on_validation_alone(tmp_path):
         "scaling": {"method": "linear", "factor": 2.0},
     }
     for rate, validation, test in ((1e-4, 9.0, 5.0), (3e-4, 8.0, 6.0)):
-        asked = {"method": "linear", "tokens": 1024, "seed": 0, "learning_rate": rate, "test": "t", "validation": "v"}
+        asked = {"name": f"{tmp_path.name}/{rate}", "method": "linear", "tokens": 1024, "seed": 0, "learning_rate": rate, "test": "t", "validation": "v"}  # fmt: skip
         head = {"kind": "run", "schema": 1, "id": "r", "command": "c", "started": "", "model": model, "seed": 0, "device": "cpu",
                 "dtype": "float32", "versions": {}, "settings": {"row": asked}}  # fmt: skip
         figures = {"kind": "perplexity", "run": "r", "window": 256, "stride": 128, "low": 1.0, "high": 99.0, "documents": 1,
@@ -372,6 +372,19 @@ def test_brackets_of_a_column_are_intervals_of_one_kind():
     assert "(0\u202f% to 0\u202f%)" not in page
 
 
+def test_a_figure_beside_the_control_says_its_seeds_and_rate_where_they_are_not_the_rows():
+    """Of SmolLM2 there is one control of 5 M tokens that was measured in full, of seed 0 at 1e-4, and YaRN of two seeds at 3e-4; at 20 M all are at 3e-4."""
+    yarn = [
+        line.split(" | ") for line in _page().splitlines() if re.match(r"\| YaRN \| (5|20) M \| 0\.0003 \| [23] ", line)
+    ]
+    assert [(line[1], line[3], line[7].partition(")")[2]) for line in yarn] == [
+        ("5 M", "2", ", seed 0, control at 0.0001"),
+        ("20 M", "3", ""),
+    ]
+    assert "| control: at L | 5 M | 0.0001 (best on validation: 0.0003, not measured in full) | 1 |" in _page()
+    assert "smollm2-135m, 20 M (at 0.001, the control at 0.0003)" in _page()
+
+
 def test_what_was_never_run_is_larger_than_the_largest_record():
     assert "models of more than 135 million parameters (smollm2-135m, the largest of the records)" in _page()
 
@@ -430,10 +443,12 @@ def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path,
         ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: text * 2, "holds its row more than once"),
         ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: re.sub(r'{"kind":"step".*\n', "", text, count=1), "has 19 of the 20 steps"),
         ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: text + '{"kind":"unheard","run":"of"}\n', "cut or no record"),
+        ("a/lab-2k/ntk-x4-0", lambda _: _text("a/lab-2k/abf-x4-0"), "holds lab-2k/abf-x4-0;"),
+        ("a/lab-2k/ntk-x4-0", lambda _: _text("a/hemp/ntk-x4-0"), "holds hemp/ntk-x4-0;"),
     ],
 )  # fmt: skip
 def test_a_row_that_is_cut_is_named_and_nothing_is_drawn_from_it(row, cut, told, tmp_path, monkeypatch, capsys):
-    source, there = results.RECORDS / f"{row}.jsonl", tmp_path / "a/m/row.jsonl"
+    source, there = results.RECORDS / f"{row}.jsonl", tmp_path / "a" / f"{row.partition('/')[2]}.jsonl"
     there.parent.mkdir(parents=True)
     shutil.copy(source, there)
     assert len(rows.rows_in(there.parent)) == 1
@@ -447,6 +462,10 @@ def test_a_row_that_is_cut_is_named_and_nothing_is_drawn_from_it(row, cut, told,
         results.main()
     said = capsys.readouterr().err
     assert refused.value.code == 2 and told in said and str(there) in said
+
+
+def _text(row: str) -> str:
+    return (results.RECORDS / f"{row}.jsonl").read_text(encoding="utf-8")
 
 
 def _until(text: str, kind: str, number: int) -> str:
@@ -514,12 +533,12 @@ def theory_in_words(capsys) -> str:
 
 
 def _shifted(source: Path, target: Path, nats: dict[int, float], **asked) -> None:
-    """A row's file written again: asked for otherwise, and its losses so many nats higher, by window."""
+    """A row's file written again under its new name: asked for otherwise, and its losses so many nats higher, by window."""
     lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     window = asked.pop("new_window", None)
     for line in lines:
         if line["kind"] == "run":
-            line["settings"]["row"] |= asked
+            line["settings"]["row"] |= {"name": f"{target.parent.name}/{target.stem}"} | asked
             line["model"]["window"] = window or line["model"]["window"]
         elif line["kind"] == "perplexity" and (shift := nats.get(line["window"])):
             line |= {name: line[name] * math.exp(shift) for name in ("perplexity", "low", "high")}
@@ -541,7 +560,6 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
         whole,
         second,
         {8192: 0.2},
-        name="lab-2k-linear-4096/linear-x2",
         windows="prompts",
         prompt_windows=[2048, 8192],
         factor=2.0,

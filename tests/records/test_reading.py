@@ -208,6 +208,16 @@ def test_a_directory_is_read_as_all_record_files_below_it(tmp_path):
         records.read([nothing])
 
 
+def test_files_of_a_directory_that_are_zeros_or_text_are_named_and_other_json_is_not(tmp_path, caplog):
+    whole = made_up.record_rows(tmp_path / "whole.jsonl", (made_up.BASE, made_up.row(2.0)))
+    lefts = (bytes(9000), b"my notes\n", whole.read_bytes()[30:], b'{"key": 1}\n', b"", whole.read_bytes()[:4])
+    for name, left in zip("abcdef", lefts, strict=True):
+        (tmp_path / f"{name}.jsonl").write_bytes(left)
+    assert len(records.read([tmp_path]).measurements) == 1
+    (said,) = caplog.messages
+    assert [name for name in "abcdef" if f"{name}.jsonl" in said] == ["a", "b", "c"]
+
+
 def test_a_model_without_records_beside_others_is_said_and_left_aside(tmp_path, caplog):
     """As the tutorial has it: `report smollm2.jsonl smollm2-32k`, where the model was extended and never trained."""
     path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))

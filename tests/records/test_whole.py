@@ -60,3 +60,11 @@ def test_what_could_not_be_measured_is_not_missed(tmp_path):
     assert lacking(tmp_path / "row.jsonl") == {"lacks gain"}
     (tmp_path / "row.jsonl").write_text("\n".join(kept).replace('"left_out":{', '"left_out":{"gain":"too short",'))
     assert not lacking(tmp_path / "row.jsonl")
+
+
+def test_rows_of_unknown_kinds_are_of_those_that_the_header_counts():
+    records = read([LAB / "a/lab-2k/none.jsonl"])
+    for run in records.runs.values():
+        run.settings["row"]["rows"] = len(records.measurements) + 1
+    lacks = [missing(records.runs.values(), records.measurements, unknown) for unknown in (0, 1)]
+    assert lacks[0] and not lacks[1]

@@ -153,20 +153,27 @@ def test_a_row_that_is_not_whole_is_made_again(tmp_path, caplog):
         path.write_text("".join(cut))
         caplog.clear()
         assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == ["to do"]
-        assert "none.jsonl is not whole" in caplog.text
+        assert "it is made again" in caplog.text
     for left in (
         b"",
         whole[300:],
         whole[len(lines[0]) :],
         bytes(len(whole)),
         bytes(4096) + whole[4096:],
-        b"disk error\n",
+        b"disk error\n" + whole,
+        whole[:5],
     ):
         path.write_bytes(left)
         caplog.clear()
         assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == ["to do"]
-        assert "none.jsonl is not whole" in caplog.text
-    for other in (b'{"text":"a document"}\n', lines[0].replace('"row":', '"raw":').encode() + b"\0"):
+        assert "it is made again" in caplog.text
+    for other in (
+        b"my notes\n",
+        b'[1]\n{"kind": "x',
+        b'{"kind":[]}',
+        b'{"text":"a document"}\n',
+        lines[0].replace('"row":', '"raw":').encode() + b"\0",
+    ):
         path.write_bytes(other)
         with pytest.raises(UserError, match="none.jsonl is no row of an ablation; choose another --out, or move it"):
             ablate(tmp_path, **asked)
@@ -176,7 +183,16 @@ def test_a_row_that_is_not_whole_is_made_again(tmp_path, caplog):
     assert len(path.read_bytes().splitlines()) == len(whole.splitlines())
     caplog.clear()
     assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == [""]
-    assert "not whole" not in caplog.text
+    assert "made again" not in caplog.text
+    with path.open("a") as file:
+        file.write(json.dumps({"kind": "of_a_later_version", "run": json.loads(lines[1])["run"]}) + "\n")
+    assert [each.reason for each in ablate(tmp_path, dry_run=True, **asked)] == [""]
+    assert "none.jsonl has lines of kinds that this version does not know: of_a_later_version (1)" in caplog.text
+    ablate(tmp_path, dry_run=True, **asked | {"measure": ["passkey", "gain"]})
+    assert "none.jsonl was not asked for gain: it is made again" in caplog.text
+    path.write_bytes(path.read_bytes() + b"\0")
+    ablate(tmp_path, dry_run=True, **asked)
+    assert "none.jsonl has lines that cannot be read: it is made again" in caplog.text
 
 
 def test_a_row_of_another_mode_is_refused_beside_the_others(tmp_path):

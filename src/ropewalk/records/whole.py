@@ -32,8 +32,8 @@ def windows_of(word: str, old: int, new: int, prompts: list[int], text: int) -> 
     return [window for window in choices[word] if window <= text]
 
 
-def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]]) -> dict[str, str]:
-    """Run → what the row of `ablate` that it is of lacks; nothing of a whole one."""
+def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]], unknown: int = 0) -> dict[str, str]:
+    """Run → what the row of `ablate` that it is of lacks; nothing of a whole one. unknown: further rows of it, of kinds that only a later version knows."""
     rows: dict[str, list[Run]] = {}
     for run in runs:
         if row := ablated(run):
@@ -41,11 +41,13 @@ def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]]) -> di
     of_run: dict[str, list[Row]] = {}
     for m in measurements:
         of_run.setdefault(m.run.id, []).append(m.row)
-    lacks = {key: _lacks(own, [row for run in own for row in of_run.get(run.id, ())]) for key, own in rows.items()}
+    lacks = {
+        key: _lacks(own, [row for run in own for row in of_run.get(run.id, ())], unknown) for key, own in rows.items()
+    }
     return {run.id: lacks[key] for key, own in rows.items() if lacks[key] for run in own}
 
 
-def _lacks(own: list[Run], rows: list[Row]) -> str:
+def _lacks(own: list[Run], rows: list[Row], unknown: int) -> str:
     row = ablated(own[0])
     steps = max((each for run in own if isinstance(each := run.settings.get("steps"), int)), default=0)
     done = {each.step for each in rows if isinstance(each, Step)}
@@ -59,7 +61,7 @@ def _lacks(own: list[Run], rows: list[Row]) -> str:
     tasks = {task for run in own for task in run.settings.get("tasks", ())}
     if tasks - {each.task for each in rows if isinstance(each, Benchmark)}:
         return "lacks benchmarks"
-    return f"has {len(rows)} of its {row[ROWS]} rows" if len(rows) < row.get(ROWS, 0) else ""
+    return f"has {len(rows)} of its {row[ROWS]} rows" if len(rows) + unknown < row.get(ROWS, 0) else ""
 
 
 def _asked(row: dict[str, Any], run: Run) -> Iterator[tuple[str, tuple[type, int]]]:

@@ -43,7 +43,7 @@ from ropewalk.suite.grid import Grid
 from ropewalk.suite.kept import STATE
 from ropewalk.suite.measurements import benchmark_tasks
 from ropewalk.suite.row import NONE, Row, refuse_other_files
-from ropewalk.suite.row_files import is_whole, refuse_other_rows
+from ropewalk.suite.row_files import is_whole, lack, refuse_other_rows
 from ropewalk.suite.row_run import WORK, Bench, say
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import estimates_of
@@ -78,8 +78,8 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     out = Path(settings.out)
     refuse_other_rows(grid, out)  # before anything is loaded
     for row in grid.rows:
-        if not is_whole(grid, row, out) and (path := out / f"{row.name}.jsonl").exists() and is_first_process():
-            _logger.warning(f"{path} is not whole, or was not asked all that is asked for now: it is made again")
+        if (lacking := lack(grid, row, out)) and (path := out / f"{row.name}.jsonl").exists() and is_first_process():
+            _logger.warning(f"{path} {lacking}: it is made again")
         for window in grid.windows(row):
             grid.stride(window)
     if is_first_process():

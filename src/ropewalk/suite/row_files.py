@@ -6,23 +6,29 @@ out  `out/ROW.jsonl`, whole or absent
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.errors import UserError
+from ropewalk.progress import is_first_process
 from ropewalk.records import BOOKKEEPING, LeftOut, Step, read, to_line
+from ropewalk.records.files import FIRST
 from ropewalk.records.kinds import KINDS
 from ropewalk.records.whole import ROWS, missing
+from ropewalk.sentences import joined
 from ropewalk.suite.digests import TEXTS
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.row import Row, asked_of
 from ropewalk.suite.row_command import command
 
+_logger = logging.getLogger(__name__)
 #: What a digest is of.
 _WORDS = {
     "model": "weights",
@@ -37,48 +43,63 @@ _ALIKE = "rows beside each other differ in method, factor, tokens, rate and seed
 
 
 def is_whole(grid: Grid, row: Row, out: Path) -> bool:
-    """Whether a row lies there, with all that it was asked to measure.
+    """Whether a row lies there, with all that it was asked to measure; raises what `lack` does."""
+    return not lack(grid, row, out)
+
+
+def lack(grid: Grid, row: Row, out: Path) -> str:
+    """Why a row that lies there is to be made again, or that none does; empty of a whole one.
 
     Raises:
         UserError: a file of its name is of another row, or of something else.
     """
     path = out / f"{row.name}.jsonl"
     if not path.exists():
-        return False
+        return "is not there"
     on_disk = asked_of(path)
     if on_disk is None:
         _refuse_other_lines(path)
-        return False
+        return "does not say what was asked for"
     asked = json.loads(json.dumps(grid.identity(row)))
     _refuse_other_content(path, on_disk, asked)
-    if not {*asked.pop("measure")} <= {*on_disk.get("measure", [])}:
-        return False
+    if further := [name for name in asked.pop("measure") if name not in on_disk.get("measure", [])]:
+        return f"was not asked for {joined(further)}"
     same = {"digests", *(name for name in _WORDS if _is_same_text(name, on_disk, asked))}
     for name in [name for name, value in asked.items() if name not in same and on_disk.get(name) != value]:
         raise UserError(f"{path} is a row with {name} {on_disk.get(name)}, and asked for is {asked[name]}: {_ALIKE}")
-    return _holds_all(path.absolute(), path.stat().st_mtime_ns)
+    return _lack(path.absolute(), path.stat().st_mtime_ns)
 
 
 def _refuse_other_lines(path: Path) -> None:
     """What a row's file has left without a header is of the row, which is made again.
 
     Raises:
-        UserError: whole lines of it are of something else: of another measurement, or no record.
+        UserError: whole lines of it are of something else: of another measurement, or no record; or nothing of it is of a record.
     """
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):  # cut, zeros, a message of some program
-            continue
-        if isinstance(entry, dict) and entry.get("kind") not in KINDS:
-            raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
+    content, entries = path.read_bytes(), []
+    for line in content.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):  # cut, zeros, a message of some program
+            entries.append(json.loads(line))
+    kinds = {str(entry.get("kind")) for entry in entries if isinstance(entry, dict)}
+    left = content.strip(b"\0 \t\r\n")
+    is_of_row = kinds or FIRST + b'"' in left or FIRST.startswith(left)
+    if not is_of_row or not kinds <= KINDS.keys():
+        raise UserError(f"{path} is no row of an ablation; choose another --out, or move it")
 
 
 @functools.cache  # a grid asks of each of its rows several times before it begins
-def _holds_all(path: Path, changed: int) -> bool:
-    """Whether a row's file, as it was at a time in nanoseconds, can be read wholly and lacks nothing."""
+def _lack(path: Path, changed: int) -> str:
+    """What a row's file lacks, as it was at a time in nanoseconds. Rows of kinds that only a later version knows may be what was asked for."""
     records = read([path])
-    return records.left_out == LeftOut() and not missing(records.runs.values(), records.measurements)
+    unknown = records.left_out.unknown
+    if records.left_out != LeftOut(unknown=unknown):
+        return "has lines that cannot be read"
+    if unknown and is_first_process():
+        kinds = joined([f"{name} ({number})" for name, number in unknown.items()])
+        _logger.warning(
+            f"{path} has lines of kinds that this version does not know: {kinds}; the row counts without them"
+        )
+    return next(iter(missing(records.runs.values(), records.measurements, unknown.total()).values()), "")
 
 
 def refuse_other_rows(grid: Grid, out: Path) -> None:
