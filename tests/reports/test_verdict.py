@@ -536,6 +536,16 @@ def test_a_model_that_had_been_extended_before_is_not_said_to_have_been_trained_
     assert "PI ×4, 3 steps more" in page
 
 
+def test_more_training_at_a_window_is_told_against_the_model_it_began_with(tmp_path):
+    before, after = (dataclasses.replace(made_up.extended(4, steps), steps_before=2) for steps in (0, 3))
+    never = (made_up.extended(4, name="new"), made_up.row(9.0, 1024))
+    rows = [never, (before, made_up.row(2.0, 1024)), (after, made_up.row(2.1, 1024))]
+    page = made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", *rows)])))
+    assert "trained for 3 steps more, on top of 2 steps at this window." in page
+    assert "at 1024 tokens, against itself after 2 steps at this window, worse" in page
+    assert "PI ×4, before further training" in page
+
+
 def test_seeds_that_were_asked_other_numbers_of_trials_are_not_all_said_to_have_one(tmp_path):
     settings = {"learning_rate": 1e-4, "batch_size": 1, "steps": 8}
     path = tmp_path / "r.jsonl"
