@@ -106,6 +106,11 @@ class Variant:
         return NAMES.get(self.recipe.word, self.scaling.label)
 
     @property
+    def method_and_way(self) -> str:
+        """What competes with others: a method, trained in one way."""
+        return f"{self.method_label}{f' by {self.recipe.way}' if self.recipe.way else ''}"
+
+    @property
     def series(self) -> tuple:
         """What the seeds of one training have in common, and its checkpoints: a colour in every figure."""
         return (
