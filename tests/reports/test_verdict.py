@@ -13,6 +13,7 @@ import made_up
 from ropewalk import records
 from ropewalk.records import Recorder
 from ropewalk.reports import perplexity, render, report
+from ropewalk.reports.files import write_tables
 from ropewalk.reports.rows import clean
 from ropewalk.reports.training import section, trainings
 
@@ -576,6 +577,9 @@ def test_a_run_that_went_back_is_told_of_the_model_that_it_left(tmp_path):
     (table,) = section(clean(rows, paper=False)).tables
     (line,) = table.lines
     assert line.cells[table.head.index("model left\nstep")].text == "2" and "--watch-stop went back to" in table.note
+    write_tables([section(clean(rows, paper=False))], tmp_path, label="t")
+    assert "ended by --watch-stop, 4 of 400" in (tmp_path / "training-1.csv").read_text()
+    assert "or the last, which is worse, where it had none" in table.note
     made_up.steps(Recorder(tmp_path / "b.jsonl", made_up.run(extended(name="hemp"), "ropewalk train")), 4)
     (table,) = section(clean(records.read([tmp_path / "b.jsonl"]), paper=False)).tables
     assert "model left\nstep" not in table.head and "Model left" not in table.note
