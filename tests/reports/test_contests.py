@@ -70,10 +70,16 @@ def test_ways_of_training_are_named_wherever_a_method_is(tmp_path):
     ways = (("pose", 2048, 2.0), ("lora", 4096, 2.1))
     states = [trained("yarn", mode, nll, mode=mode, step_tokens=step) for mode, step, nll in ways]
     page = made_up.words(page_of(tmp_path / "r.jsonl", *states, trained("linear", "l", 2.3)))
-    assert (
-        "YaRN ×4 by PoSE wins by perplexity" in page and "behind YaRN ×4 by PoSE by perplexity: YaRN ×4 by LoRA" in page
-    )
+    assert re.search(r"Of 3 methods and ways of training at 1024 .*, YaRN ×4 by PoSE wins by perplexity: .* of YaRN ×4 by LoRA\.", page)  # fmt: skip
     assert "YaRN ×4 by PoSE wins by perplexity" in page.split("To the details")[0] and "(mode pose)" not in page
+
+
+def test_ways_of_training_one_method_compete_and_the_state_before_is_none_of_them(tmp_path):
+    pose, lora = (trained("yarn", mode, nll, mode=mode) for mode, nll in (("pose", 2.0), ("lora", 2.1)))
+    page = made_up.words(page_of(tmp_path / "r.jsonl", pose, lora))
+    assert "Of 2 methods and ways of training" in page and "YaRN ×4 by PoSE wins by perplexity at 1024 tokens" in page
+    untrained = (made_up.extended(4, 0, "yarn", name="hemp/u"), {}, [made_up.row(2.3, 1024)])
+    assert "not compared" not in made_up.words(page_of(tmp_path / "u.jsonl", pose, untrained))
 
 
 def test_the_second_of_two_extensions_is_no_training_of_its_budget_alone(tmp_path):

@@ -13,6 +13,7 @@ import made_up
 from ropewalk import records
 from ropewalk.records import Recorder
 from ropewalk.reports import perplexity, render, report
+from ropewalk.reports.files import write_tables
 from ropewalk.reports.rows import clean
 from ropewalk.reports.training import section, trainings
 
@@ -536,6 +537,16 @@ def test_a_model_that_had_been_extended_before_is_not_said_to_have_been_trained_
     assert "PI ×4, 3 steps more" in page
 
 
+def test_more_training_at_a_window_is_told_against_the_model_it_began_with(tmp_path):
+    before, after = (dataclasses.replace(made_up.extended(4, steps), steps_before=2) for steps in (0, 3))
+    never = (made_up.extended(4, name="new"), made_up.row(9.0, 1024))
+    rows = [never, (before, made_up.row(2.0, 1024)), (after, made_up.row(2.1, 1024))]
+    page = made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", *rows)])))
+    assert "trained for 3 steps more, on top of 2 steps at this window." in page
+    assert "at 1024 tokens, against itself after 2 steps at this window, worse" in page
+    assert "PI ×4, before further training" in page
+
+
 def test_seeds_that_were_asked_other_numbers_of_trials_are_not_all_said_to_have_one(tmp_path):
     settings = {"learning_rate": 1e-4, "batch_size": 1, "steps": 8}
     path = tmp_path / "r.jsonl"
@@ -566,6 +577,9 @@ def test_a_run_that_went_back_is_told_of_the_model_that_it_left(tmp_path):
     (table,) = section(clean(rows, paper=False)).tables
     (line,) = table.lines
     assert line.cells[table.head.index("model left\nstep")].text == "2" and "--watch-stop went back to" in table.note
+    write_tables([section(clean(rows, paper=False))], tmp_path, label="t")
+    assert "ended by --watch-stop, 4 of 400" in (tmp_path / "training-1.csv").read_text()
+    assert "or the last, which is worse, where it had none" in table.note
     made_up.steps(Recorder(tmp_path / "b.jsonl", made_up.run(extended(name="hemp"), "ropewalk train")), 4)
     (table,) = section(clean(records.read([tmp_path / "b.jsonl"]), paper=False)).tables
     assert "model left\nstep" not in table.head and "Model left" not in table.note

@@ -40,12 +40,19 @@ def test_what_is_watched_is_what_the_commands_say_of_the_same_model(tmp_path, op
     seen = read([tmp_path / "run/watch.jsonl"])
     rows = {(each.run.model.steps, each.row.window): each.row for each in seen.of(Perplexity)}
     assert sorted(rows) == [(step, window) for step in (0, 1, 2) for window in (256, 512)]
-    alone = ropewalk.perplexity(tmp_path / "run", data=TEXTS, windows=[256, 512], max_tokens=512, device="cpu")
+    alone = ropewalk.perplexity(
+        tmp_path / "run", data=TEXTS, windows=[256, 512], max_tokens=512, device="cpu", out=tmp_path / "later.jsonl"
+    )
     for row in alone:
         # hemp's weights are bfloat16 on disk and float32 in training: 2^-9 of each weight, of which up to 0.35 % of a perplexity was seen.
         # A stride of 256, for example, is 7 % away.
         assert rows[2, row.window].perplexity == pytest.approx(row.perplexity, rel=1e-2)
     assert {(each.run.model.steps, each.row.window) for each in seen.of(PasskeySummary)} == set(rows)
+    card = (tmp_path / "run/README.md").read_text()
+    assert f"At 512 tokens: {rows[2, 512].perplexity:.4g}" in card and "was not measured" not in card
+    later = ropewalk.card(tmp_path / "run", records=[tmp_path / "later.jsonl"]).read_text()
+    train(tmp_path / "run", watch=["perplexity", "passkey"], watch_data=TEXTS, watch_every=1, resume=True, **options)
+    assert (tmp_path / "run/README.md").read_text() == later != card  # nothing was left to do
 
 
 def test_a_run_ends_where_the_short_window_suffers_and_goes_on_by_what_is_on_record(tmp_path, caplog):

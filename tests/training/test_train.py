@@ -480,3 +480,16 @@ def test_the_manifest_names_no_pickle(base, tmp_path):
     go(base, tmp_path / "out", steps=2, save_every=2)
     manifest = json.loads((tmp_path / "out/checkpoints/step-000002/state/manifest.json").read_text())
     assert {name.rsplit(".", 1)[-1] for name in manifest["sha256"]} == {"json", "safetensors"}
+
+
+def test_training_again_at_a_window_counts_the_steps_before_it_and_a_longer_window_all_of_them(base, tmp_path):
+    for source, out, first, asked in ((base, "a", 2, 2), (tmp_path / "a", "b", 1, 3), (tmp_path / "b", "c", 1, 1)):
+        go(source, tmp_path / out, steps=first, save_every=1)
+        go(source, tmp_path / out, steps=asked, save_every=1, resume=True)  # goes on counting
+    info = Checkpoint.open(tmp_path / "b").info
+    assert (info.steps, info.steps_before, info.earlier_steps) == (3, 2, 0)
+    assert "Trained to 96 tokens (3 steps more, on top of 2 steps at this window)" in (tmp_path / "b/README.md").read_text()  # fmt: skip
+    assert Checkpoint.open(tmp_path / "c").info.steps_before == 2 + 3
+    go(tmp_path / "c", tmp_path / "d", steps=1, window=192, batch_size=1)
+    info = Checkpoint.open(tmp_path / "d").info
+    assert (info.steps, info.steps_before, info.earlier_steps) == (1, 0, 2 + 3 + 1)

@@ -134,7 +134,7 @@ def not_measured(info: ModelInfo, chunk: int | None = None, *, model: str = ".")
     done = f"Extended, not trained, to {window} tokens"
     if info.steps:
         how = f" {by_skipping(chunk, window)}" if chunk else ""
-        earlier = f", on top of {counted(info.earlier_steps, 'step')} at shorter windows" if info.earlier_steps else ""
+        earlier = f" more, on top of {info.earlier}" if info.earlier else ""
         done = f"Trained to {window} tokens ({counted(info.steps, 'step')}{earlier}){how}"
     there = f", and what became of the short window of {short} tokens," if window > short else ""
     windows = " ".join(map(str, sorted({short, window})))

@@ -13,6 +13,7 @@ from ropewalk.checkpoint.position_table import Positions
 from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import Plain, Rope, Scaling, from_dict, to_dict
+from ropewalk.sentences import counted
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class ModelInfo:
         fingerprint: of the whole, config, tokenizer and every weight; empty where the weights were not asked for.
         base: what an extended model was made from is called; empty of any other, and where nothing says it.
         earlier_steps: fine-tuning steps taken at windows before the present one.
+        steps_before: those taken at the present window by trainings before the last.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ModelInfo:
     fingerprint: str = ""
     base: str = ""
     earlier_steps: int = 0
+    steps_before: int = 0
 
     @property
     def method(self) -> str:
@@ -55,6 +58,12 @@ class ModelInfo:
     def factor(self) -> float:
         """By how much the scaling stretches; 1 for a base model."""
         return float(self.scaling.factor)
+
+    @property
+    def earlier(self) -> str:
+        """On top of which steps the last training was, in words; empty of the first."""
+        counts = {"at shorter windows": self.earlier_steps, "at this window": self.steps_before}
+        return " and ".join(f"{counted(steps, 'step')} {where}" for where, steps in counts.items() if steps)
 
     @property
     def rope(self) -> Rope:
@@ -72,7 +81,7 @@ class ModelInfo:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON has them; the scaling as `rope.scaling.to_dict` writes it; earlier steps where there are any."""
         fields = {**asdict(self), "scaling": to_dict(self.scaling)}
-        return fields if self.earlier_steps else {key: fields[key] for key in fields if key != "earlier_steps"}
+        return {key: fields[key] for key in fields if fields[key] or key not in ("earlier_steps", "steps_before")}
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> ModelInfo:
@@ -93,7 +102,7 @@ def info_of(
 ) -> ModelInfo:
     """What a config says of positions, as records have it. `steps`: the `ropewalk` block's if not given."""
     rope = positions.rope if isinstance(positions, RopeConfig) else None
-    past = positions.block.get("history", [])[:-1]
+    *past, last = [int(extension.get("steps", 0)) for extension in positions.block.get("history", [])] or [0]
     return ModelInfo(
         name=name,
         family=positions.family,
@@ -105,5 +114,6 @@ def info_of(
         parameters=parameters,
         steps=int(positions.block.get("steps", 0)) if steps is None else steps,
         base=base,
-        earlier_steps=sum(int(extension.get("steps", 0)) for extension in past),
+        earlier_steps=sum(past),
+        steps_before=last,
     )

@@ -174,7 +174,7 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
         "ropewalk": __version__,
     }
     step |= options.parameters | ({"raised_sliding_window": True} if options.raise_sliding_window else {})
-    block = block_for(scaling, rope, window=window, steps=0, history=[*_history(rope_config), step])
+    block = block_for(scaling, rope, window=window, steps=0, history=[*history_of(rope_config), step])
     return write_rope(checkpoint.config, scaling, window=window, rope=rope, block=block)
 
 
@@ -202,7 +202,7 @@ def _longer_table(checkpoint: Checkpoint, table: PositionTable, window: int, opt
         "to": window,
         "ropewalk": __version__,
     }
-    return longer_table_config(checkpoint.config, table, window=window, history=[*_history(table), step])
+    return longer_table_config(checkpoint.config, table, window=window, history=[*history_of(table), step])
 
 
 def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptions) -> None:
@@ -227,9 +227,9 @@ def prove_extension(before: Checkpoint, after: Checkpoint, options: ScalingOptio
     prove(before, after, code=str(before.path) if before.trust_remote_code else None)
 
 
-def _history(positions: Positions) -> list[dict[str, Any]]:
+def history_of(positions: Positions) -> list[dict[str, Any]]:
+    """The extensions so far, each with the steps that were taken at its window: what is trained next begins its count again."""
     past = list(positions.block.get("history", []))
     if past and positions.block.get("steps"):
-        # What was trained at the last length belongs to that length; the count of steps starts again.
-        past[-1] = {**past[-1], "steps": positions.block["steps"]}
+        past[-1] = {**past[-1], "steps": past[-1].get("steps", 0) + positions.block["steps"]}
     return past

@@ -56,7 +56,7 @@ class Recipe:
         seed: None where it is not on record.
         base: what the model that a row of `ablate` starts from is called.
         left: steps, since its extension, of the model that it left; 0 where that is its last.
-        earlier: on top of what its last extension was trained, in words; empty of the first.
+        earlier: on top of what its last training was, in words; empty of the first.
     """
 
     word: str = ""
@@ -146,21 +146,16 @@ def recipe_of(run: Run) -> Recipe:
         base = str(row.get("name", "")).rpartition("/")[0]
         trained = bool(row.get("tokens"))
         facts, seed = (_facts(row), _seed(row.get("seed"))) if trained else ((), None)
-        return Recipe(str(word), facts, seed, base, earlier=earlier_of(run.model) or _in_two_steps(row, run.model))
+        return Recipe(str(word), facts, seed, base, earlier=run.model.earlier or _in_two_steps(row, run.model))
     if is_training(run):
         left = run.settings.get(MODEL_STEP)
         left = run.model.steps + left if left else 0
-        return Recipe(facts=_facts(run.settings), seed=run.seed, left=left, earlier=earlier_of(run.model))
+        return Recipe(facts=_facts(run.settings), seed=run.seed, left=left, earlier=run.model.earlier)
     return UNKNOWN
 
 
-def earlier_of(model: ModelInfo) -> str:
-    """What was trained at windows before the present one, as far as a header says it."""
-    return f"{number_format.steps(model.earlier_steps)} at shorter windows" if model.earlier_steps else ""
-
-
 def _in_two_steps(row: dict[str, Any], model: ModelInfo) -> str:
-    """The same of a row of `ablate` whose header does not say it: by its factor, that of the last extension alone."""
+    """What was trained before, of a row of `ablate` whose header does not say it: by its factor, that of the last extension alone."""
     factor = row.get("factor")
     if row.get("method") in ("none", CONTROL) or not isinstance(factor, int | float) or factor <= 0:
         return ""

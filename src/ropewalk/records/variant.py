@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records import format as number_format
-from ropewalk.records.recipe import CONTROL, NAMES, UNKNOWN, Recipe, earlier_of, place
+from ropewalk.records.recipe import CONTROL, NAMES, UNKNOWN, Recipe, place
 from ropewalk.rope.scaling import Linear, Plain, Scaling
 
 K = TypeVar("K")
@@ -81,8 +81,11 @@ class Variant:
 
     def is_before(self, trained: Variant) -> bool:
         """Whether it is what another one was before its training."""
-        alike = (self.scaling, self.window, self.recipe.word) == (trained.scaling, trained.window, trained.recipe.word)
-        return self.role == "untrained" != trained.role and alike
+
+        def kind(variant: Variant) -> tuple:
+            return variant.scaling, variant.window, variant.recipe.word, variant.recipe.earlier
+
+        return self.role == "untrained" != trained.role and kind(self) == kind(trained)
 
     @property
     def method(self) -> str:
@@ -101,6 +104,11 @@ class Variant:
     def method_label(self) -> str:
         """What its method is called."""
         return NAMES.get(self.recipe.word, self.scaling.label)
+
+    @property
+    def method_and_way(self) -> str:
+        """What competes with others: a method, trained in one way."""
+        return f"{self.method_label}{f' by {self.recipe.way}' if self.recipe.way else ''}"
 
     @property
     def series(self) -> tuple:
@@ -136,7 +144,7 @@ class Variant:
             steps = self.recipe.steps(self.original_window)
             return f"{self.method_label}{f', {number_format.steps(steps)}' if steps else ''}, interpolated"
         if self.steps == 0:
-            return f"{self.method_and_factor}, before training"
+            return f"{self.method_and_factor}, before {'further ' * bool(self.recipe.earlier)}training"
         return f"{self.method_and_factor}, {number_format.steps(self.steps)}{' more' if self.recipe.earlier else ''}"
 
     @property
@@ -164,7 +172,7 @@ def variant_of(model: ModelInfo, window: int | None = None, recipe: Recipe = UNK
     else:
         role = "extrapolation" if window is not None and window > model.window else "base"
     trained = model.steps or (role == "untrained" and recipe.word == CONTROL)
-    recipe = recipe if recipe.earlier else dataclasses.replace(recipe, earlier=earlier_of(model))
+    recipe = recipe if recipe.earlier else dataclasses.replace(recipe, earlier=model.earlier)
     return Variant(
         role=role,
         scaling=model.scaling,

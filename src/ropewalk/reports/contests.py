@@ -1,4 +1,4 @@
-"""Which methods may be compared: those read on one text, at one window and factor, after as many tokens of one training text.
+"""Which methods, and ways of training, may be compared: those read on one text, at one window and factor, after as many tokens of one training text.
 
 in   clean rows, and a base model's lineage
 out  the contest that a verdict is about; or, where no comparison is fair, what differs, in a sentence
@@ -39,7 +39,7 @@ class Comparable:
 
     @property
     def methods(self) -> set[str]:
-        return {variant.method_label for variant in self.states}
+        return {variant.method_and_way for variant in self.states}
 
     def rank(self, contenders: Sequence[Contender]) -> tuple:
         """Which of several a verdict is about: the largest. What was chosen on a validation text looks better there than it is.
@@ -106,11 +106,13 @@ def contest(clean: Clean, lineage: tuple) -> Contest | None:
 def not_comparable(clean: Clean, lineage: tuple) -> str:
     """Why no method is compared with another although several were measured, in a sentence; nothing where they are compared, or only one was measured."""
     measured = {m.model_variant for m in clean.measurements if not isinstance(m.row, Step)}
-    methods = {v.method_label for v in measured if v.extended and v.lineage == lineage}
+    extended = [v for v in measured if v.extended and v.lineage == lineage]
+    trained = {v.method_label for v in extended if v.steps}  # whose state before that is no other way
+    methods = {v.method_and_way for v in extended if v.steps or v.method_label not in trained}
     states = _comparable(clean, lineage)
     if len(methods) < 2 or any(len(each.methods) > 1 for each in states):
         return ""
-    if len({method for each in states for method in each.methods}) < 2:
+    if len({method for each in states for method in each.methods & methods}) < 2:
         return f"{', '.join(sorted(methods))} are not compared: fewer than two of them have a perplexity at their own window."
     values = {name: {each.aspects[name] for each in states} for name in _differing(states)}
     differ = "; ".join(f"{name} ({'; '.join(sorted(several))})" for name, several in values.items())
@@ -172,10 +174,10 @@ def _differing(states: Sequence[Comparable]) -> list[str]:
 
 @once
 def _contest(clean: Clean, comparable: Comparable) -> Contest:
-    """A contender a method; what differs from it in its recipe alone, a learning rate say, is a variant of it."""
+    """A contender a method and way of training; what differs from it in its recipe alone, a learning rate say, is a variant of it."""
     by_method: dict[str, list[Contender]] = {}
     for contender in _contenders(clean, comparable):
-        by_method.setdefault(contender.variants[0].method_label, []).append(contender)
+        by_method.setdefault(contender.variants[0].method_and_way, []).append(contender)
     rows = validation.read(clean, comparable.group.lineage)
     trained = seeds_of_rows([v for v in rows if v.extended])
     best = [_best(variants, rows) for variants in by_method.values()]
@@ -198,7 +200,7 @@ def _better(
     """How that training of its method, as long and to the same window, was set that is the best on validation, and by how many nats a token it is better than this one; None where none is."""
 
     def like(variant: Variant) -> tuple:
-        return variant.method_label, variant.window, f"{variant.factor:.4g}", _amount(variant, runs)
+        return variant.method_and_way, variant.window, f"{variant.factor:.4g}", _amount(variant, runs)
 
     found: tuple[Recipe, float] | None = None
     for other in trained:

@@ -40,7 +40,8 @@ def _before(group: Group, target: Variant) -> tuple[Perplexity | None, str, bool
     if before is None:
         return None, "", False
     is_base = before not in extended
-    name = ", extended and trained, against the base, extrapolating" if is_base else ", against itself before training"
+    itself = f"after {target.recipe.earlier}" if target.recipe.earlier else "before training"
+    name = ", extended and trained, against the base, extrapolating" if is_base else f", against itself {itself}"
     return rows[before][target.window], name, is_base
 
 

@@ -91,7 +91,8 @@ class Contest:
     def sentence(self) -> str:
         """Who won by what, or why nobody did; what is paired comes first, since that is what decides."""
         level, measure = self.ranking.level, self.ranking.measure
-        among = f"{len(self.contenders)} methods at {self.window} tokens{self._of_what}"
+        ways = " and ways of training" if any(each.variants[0].recipe.way for each in self.contenders) else ""
+        among = f"{len(self.contenders)} methods{ways} at {self.window} tokens{self._of_what}"
         further = f"{self.worsened}{self._variants(measure)}{self._elsewhere}{self._larger} {RULE}"
         if len(level) > 1:
             names = [f"{level[0].label} ({level[0].told(measure)})"]
@@ -163,7 +164,8 @@ class Contest:
         one = self.larger.leader
         fewer = f"{'after ' * (self.amount > 0)}{self.budget}"
         said = f" After {self.larger.budget} {one.label} alone was measured"
-        same = [each for each in self.contenders if _method(each) == _method(one)]
+        way = one.variants[0].method_and_way
+        same = [e for e in self.contenders if _method(e) == _method(one) and e.variants[0].method_and_way == way]
         if not same or same[0].variants[0].recipe.data != one.variants[0].recipe.data:  # or the text changed it
             return f"{said}."
         better, worse = self._ahead(one, same[0]), self._ahead(same[0], one)

@@ -296,7 +296,7 @@ def _table(clean: Clean, runs: list[Training]) -> Table:
     if "model left\nstep" in table.head:
         table = replace(
             table,
-            note=f"{table.note} Model left: the step whose model --watch-stop went back to; what is measured is of that.",
+            note=f"{table.note} Model left: the step whose model --watch-stop went back to, or the last, which is worse, where it had none; what is measured is of that.",
         )
     if _OF_PRODUCT not in table.head:
         return table
@@ -325,7 +325,7 @@ def _line(clean: Clean, run: Training, name: str) -> Line:
     return Line(
         name,
         [
-            Cell(run.ended if run.is_cut_short else str(len(run.steps)), value=len(run.steps)),
+            Cell(str(len(run.steps)), run.ended * run.is_cut_short, value=len(run.steps)),
             Cell(str(run.model_step), value=run.model_step) if run.left else Cell(""),
             Cell.of(first, number_format.fixed, unit="nats a token"),
             Cell.of(last, number_format.fixed, unit="nats a token"),

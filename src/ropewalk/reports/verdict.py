@@ -111,7 +111,8 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
 def _trained_on(base: Variant | None, variant: Variant, alike: Sequence[comparable.Group]) -> str:
     """Of a model that was trained on in the window that it had: what it is, and its perplexity against that before."""
     model = base.base_name if base else variant.base or "the model"
-    sentence = f"Nothing was extended: {model} was trained for {counted(variant.steps, 'step')} more in its own window of {variant.original_window} tokens."
+    earlier = f", on top of {variant.recipe.earlier}" if variant.recipe.earlier else ""
+    sentence = f"Nothing was extended: {model} was trained for {counted(variant.steps, 'step')} more in its own window of {variant.original_window} tokens{earlier}."
     rows = next((group.variants() for group in alike if variant in group.variants()), {})
     if not (own := rows.get(variant, {})):
         return f"{sentence} Its perplexity was not measured."

@@ -1,7 +1,8 @@
 """`ropewalk train`, and what it watches on the way: perplexity and passkeys, at the window that is left and at the one that is entered.
 
 in   settings
-out  what training makes; `out/watch.jsonl`, rows of the model after so many steps, as the measuring commands would have written them
+out  what training makes, its card with what was seen; `out/watch.jsonl`, rows of the model after so many steps, as the measuring commands would have
+     written them
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ropewalk.checkpoint.model_card import README, is_theirs
-from ropewalk.checkpoint.steps import CHECKPOINTS, ENDED_BY, WATCH_STOP, WATCHED, asked_of, step_name, steps_in
-from ropewalk.errors import UserError
+from ropewalk.checkpoint.model_card import NOT_MEASURED, README, is_theirs
+from ropewalk.checkpoint.steps import CHECKPOINTS, WATCHED, step_name, steps_in
+from ropewalk.errors import UserError, read_text
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import measure as perplexities
 from ropewalk.evals.retrieval import passkey
@@ -47,7 +48,9 @@ def train(settings: TrainSettings) -> ModelInfo:
     """
     warn_of_trained_texts("watch-data", settings.watch_data, settings.data)
     info = run(settings, Watch(settings) if settings.watch else None)
-    if asked_of(Path(settings.out)).get(ENDED_BY) == WATCH_STOP and not is_theirs(Path(settings.out) / README):
+    readme = Path(settings.out) / README
+    # Not one that `card` has written since, of a run that had nothing left to do.
+    if settings.watch and readme.is_file() and not is_theirs(readme) and NOT_MEASURED in read_text(readme):
         card(model=settings.out, trust_remote_code=settings.trust_remote_code)
     return info
 

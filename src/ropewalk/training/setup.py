@@ -26,7 +26,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.longer import refuse_as_it_is, rotated_apart
 from ropewalk.checkpoint.model_info import ModelInfo
-from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions
+from ropewalk.checkpoint.position_table import Positions, PositionTable, same_positions, write_positions
 from ropewalk.checkpoint.tensor_problems import refuse_quantised
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
@@ -36,7 +36,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.architecture import freeze_encoders
 from ropewalk.model.carry import link_weights
 from ropewalk.model.devices import device_for
-from ropewalk.model.extend import extended_config, prove_extension
+from ropewalk.model.extend import extended_config, history_of, prove_extension
 from ropewalk.model.load import load_tokenizer, refuse_unusable
 from ropewalk.model.position_table import interpolate_in_place
 from ropewalk.readers.digest_checks import warn_of_changes
@@ -204,7 +204,10 @@ def new_config(source: Checkpoint, settings: TrainSettings) -> dict[str, Any]:
         return extended_config(source, window=settings.window, options=settings)
     refuse_as_it_is(positions, settings.window, settings.method, settings.parameters)
     if positions.block and settings.window == positions.window:
-        return source.config
+        if not positions.block.get("steps"):
+            return source.config
+        block = {**positions.block, "steps": 0, "history": history_of(positions)}
+        return write_positions(source.config, positions, window=positions.window, block=block)
     # Direct fine-tuning, or more training at the same window: positions stay, and the block says so.
     step = {"method": positions.scaling.method, "factor": 1.0, "from": positions.window, "to": settings.window}
     return same_positions(source.config, positions, window=settings.window, step=step)
