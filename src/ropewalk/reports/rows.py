@@ -141,7 +141,7 @@ def once(ask: Callable[Concatenate[Clean, A], T]) -> Callable[Concatenate[Clean,
 
 def clean(records: Records, *, paper: bool = True) -> Clean:
     """Keep the newest of what was measured twice, and have headers of one model agree on its parameters and its fingerprint; texts of one name are set apart. A row of `ablate` that is not whole is left out, lest it be ranked."""
-    lacks = missing(records.runs.values(), records.measurements)
+    lacks = missing(records.runs.values(), records.measurements, records.left_out.unknown.total())
     whole = [m for m in records.measurements if m.run.id not in lacks]
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), whole)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
