@@ -147,9 +147,8 @@ def _below(path: Path) -> list[Path]:
     # JSON of another kind (texts, a suite's stages) was never a record file; what is no JSON may be one that was damaged.
     if strange := [str(file) for file, begins in first.items() if not begins.startswith(FIRST[:1]) and begins]:
         _logger.warning("%s: no record stands at the beginning, so nothing of it is read", ", ".join(strange))
-    return [
-        file for file in shown if FIRST.startswith(first[file])
-    ]  # one that was cut short, or is empty, is named later
+    # One that was cut short, or is empty, is named later.
+    return [file for file in shown if FIRST.startswith(first[file])]
 
 
 def _first(file: Path) -> bytes:
@@ -183,9 +182,8 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
                 records.append(_Line(_HEAD.decode(text), text, f"{path.name}, line {number}"))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 damaged.append(text)
-    if (
-        damaged and not records and not FIRST.startswith(damaged[0][: len(FIRST)])
-    ):  # a record that was cut short begins as one
+    begins = damaged[0][: len(FIRST)] if damaged else b""
+    if damaged and not records and not FIRST.startswith(begins):  # a record that was cut short begins as one
         raise UserError(
             f"records are what ropewalk wrote with --out or into a run's directory, but none of the {len(damaged)} lines of {path} is one, the first being "
             f"{damaged[0][:60].decode(errors='replace').strip()!r}; name a file of records, and give texts and conversations to a measurement's --data"
