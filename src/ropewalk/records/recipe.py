@@ -92,10 +92,15 @@ class Recipe:
         """What its mode is called; nothing of the usual one."""
         return {"pose": "PoSE", "lora": "LoRA"}.get(dict(self.facts).get("mode", ""), "")
 
+    @property
+    def by_way(self) -> str:
+        """How a label names its way, behind its method: " by PoSE"; nothing of the usual one."""
+        return f" by {self.way}" if self.way else ""
+
     def told(self, fact: str, label: str = "") -> str:
         """A setting in a label, where that does not say it: of many data sources the first. A digest says nothing to a reader: reports give texts of one name letters (reports/same_names.py)."""
         value = dict(self.facts).get(fact, "")
-        if fact == "mode" and self.way and f" by {self.way}" in label:
+        if fact == "mode" and self.way and self.by_way in label:
             return ""
         if fact in ("data", "data_digest"):
             return self.data if fact == "data" else ""

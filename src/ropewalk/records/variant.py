@@ -98,7 +98,7 @@ class Variant:
 
     @property
     def method_and_factor(self) -> str:
-        return f"{self.method_label} ×{self.factor:.4g}{f' by {self.recipe.way}' if self.recipe.way else ''}"
+        return f"{self.method_label} ×{self.factor:.4g}{self.recipe.by_way}"
 
     @property
     def method_label(self) -> str:
@@ -108,7 +108,7 @@ class Variant:
     @property
     def method_and_way(self) -> str:
         """What competes with others: a method, trained in one way."""
-        return f"{self.method_label}{f' by {self.recipe.way}' if self.recipe.way else ''}"
+        return f"{self.method_label}{self.recipe.by_way}"
 
     @property
     def series(self) -> tuple:

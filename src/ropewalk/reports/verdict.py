@@ -182,8 +182,7 @@ def _extension(verdict: Verdict, clean: Clean, base: Variant | None, target: Var
     tokens = training.budget(target, runs)
     budget = f" ({number_format.tokens(tokens)} tokens)" if tokens else ""
     chunk = target.recipe.chunk(target.original_window)
-    way = by_skipping(chunk, target.window) if chunk else f"by {target.recipe.way}" if target.recipe.way else ""
-    how = f" {way}" if way else ""
+    how = f" {by_skipping(chunk, target.window)}" if chunk else target.recipe.by_way
     since = [run for run in training.unmeasured(clean) if not target.steps and training.is_like(target, run)]
     if target.steps:
         several = (
