@@ -114,7 +114,8 @@ def merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor, *, first: bo
 
 
 @attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, blocks: Tensor, group: str, varied: bool, scale: float) -> Any:
+def unfilled(q: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Room for the output and the log-sum-exp of attention of these queries."""
     return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
@@ -190,8 +191,10 @@ def _differentiate_calls(
 
 
 @_attention_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+def unfilled_gradients(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for those of queries, keys and values, contiguous."""
+    dq, dk, dv = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    return dq, dk, dv
 
 
 def _set_up(ctx: Any, inputs: Any, output: Any) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ropewalk.attention_ops import kernels
-from ropewalk.attention_ops.block_attention import head_groups, merge, put, rows_at
+from ropewalk.attention_ops.block_attention import head_groups, merge, put, rows_at, unfilled, unfilled_gradients
 
 
 def in_place_of_mask(reach: int, device: torch.device) -> Tensor:
@@ -125,7 +125,7 @@ def sliding_attention(
     q [batch, heads, tokens, size] and k, v [batch, key heads, tokens, size]; out like q, log-sum-exp [batch, heads, tokens] in
     float32. blocks: documents, each a sequence for itself, as one device has them in `blocks.causal_blocks`.
     """
-    out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    out, lse = unfilled(q)
     kernel = kernels.choose(q, varied=blocks is not None)
     for rows, tokens in _sequences(q, blocks):
         for heads, key_heads in head_groups(q, k):
@@ -160,9 +160,7 @@ def _attend(
     merge(out, lse, call.places(part), call.places(part_lse), first=call.own)
 
 
-@sliding_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, reach: int, scale: float, blocks: Tensor | None = None) -> Any:
-    return torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+sliding_attention.register_fake(unfilled)
 
 
 @torch.library.custom_op("ropewalk::sliding_attention_backward", mutates_args=(), schema=_BACKWARD_SCHEMA)
@@ -177,7 +175,7 @@ def _sliding_attention_backward(
     scale: float,
     blocks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    sums = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+    sums = unfilled_gradients(grad, q, k, v)
     kernel = kernels.choose(q, varied=blocks is not None)
     for rows, tokens in _sequences(q, blocks):
         for heads, key_heads in head_groups(q, k):
@@ -187,7 +185,7 @@ def _sliding_attention_backward(
             totals = tuple(t[rows, of, tokens] for t, of in zip(sums, groups[1:4], strict=True))
             for call in _calls(given[0].shape[2], reach):
                 _differentiate_call(call, kernel, given, totals, scale)
-    return sums[0], sums[1], sums[2]
+    return sums
 
 
 def _differentiate_call(
@@ -212,9 +210,7 @@ def _differentiate_call(
         put(total, call.places(part), call.own)
 
 
-@_sliding_attention_backward.register_fake
-def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Any:
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v))
+_sliding_attention_backward.register_fake(unfilled_gradients)
 
 
 def _set_up(ctx: Any, inputs: Any, output: Any) -> None:
