@@ -402,7 +402,7 @@ def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path,
         assert words in said
     for words in ("PoSE", "LoRA", "lab-2k"):
         assert words not in said
-    assert "smollm2-135m: 9 of 11 (without `direct-x4-100M-1e-3-s0`" in said
+    assert "(level, model): e, gemma-3-270m: 0 of 7" in said and "smollm2-135m: " not in said
     monkeypatch.setattr(summaries, "is_like_the_papers", lambda records, parameters: True)
     monkeypatch.setattr(penalty, "absent", lambda records: ())
     sizes = {"gemma-3-270m": 4, "smollm2-135m": 3, "lab-2k": 2, "hemp": 1, "gemma-3-270m-yarn-65536": 4}
