@@ -158,8 +158,9 @@ class Loop:
     def _ask_disk(self) -> None:
         if self.mesh.main and self.keep:
             there = len(self.snapshots.steps()) if self.settings.resume else 0
-            state = disk.state_bytes(self.step.parameters, self.settings.optimizer)
-            disk.ask(self.out, self.settings, self.start.source, state, done=self.done, there=there)
+            asked = (self.settings, self.start.source)
+            planned = disk.still(*asked, self.step.parameters, done=self.done, there=there)
+            disk.ask(self.out, *asked, planned, done=self.done, there=there)
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""
@@ -355,7 +356,7 @@ class Loop:
                     self.snapshots, self.done, about, self.model, self.step.optimizer, self.start, self.mesh
                 )
             self.step.saved = self.done
-            if beside := self.snapshots.kept_beside():
+            if beside := self.snapshots.beside:
                 self._say(
                     f"the checkpoint of step {beside} is kept beside the newest {self.settings.keep_checkpoints} (--keep-checkpoints): it is the last up to the "
                     f"look that found the model well, to which --watch-stop goes back"
