@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, WATCH_STOP, rise_of
-from ropewalk.figures import measured, style
+from ropewalk.figures import losses, style
 from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
@@ -264,9 +264,9 @@ def section(clean: Clean) -> Section | None:
     steps = [m for run in runs for m in run.measurements]
     bad = sum(not number_format.is_finite(m.row.loss) for m in steps)
     if bad < len(steps):
-        is_smoothed = any(measured.smoothed_over(len(run.measurements)) > 1 for run in runs)
+        is_smoothed = any(losses.smoothed_over(len(run.measurements)) > 1 for run in runs)
         caption = "Loss by step: every step thin, a running mean over it." if is_smoothed else "Loss by step."
-        part.draw(measured.loss(steps, colours=clean.colours), caption)
+        part.draw(losses.loss(steps, colours=clean.colours), caption)
     if bad:
         part.notes.append(f"{bad} of {len(steps)} steps have a loss that is not finite; they are not drawn.")
     part.tables.append(_table(clean, runs))
