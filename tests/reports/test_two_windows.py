@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import made_up
@@ -114,3 +116,30 @@ def test_nothing_of_a_longer_window_is_concluded_from_documents_that_do_not_fill
         and "it holds to 1024" not in page
         and "against the base in its own window" not in page.split("Small figures")[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("nll", "told"),
+    [
+        ((1.9, 1.8), ", so context beyond 192 tokens is put to use"),
+        ((2.2, 2.0), ", so context beyond 192 tokens is put to use"),  # no worse than the base in its own window
+        ((6.0, 5.5), ", but stays above the base's at 256, so nothing was gained by the longer window."),
+        ((2.2, 2.1), ", but stays above the base's at 256, so nothing was gained by the longer window."),
+    ],
+)
+def test_a_fall_puts_context_to_use_only_where_it_ends_no_higher_than_the_base(tmp_path, nll, told):
+    """A wrecked model of 403, which reads 245 at the longer window, was said to put context to use; the base has 7.39."""
+    near, far = nll
+    path = made_up.record_rows(
+        tmp_path / "r.jsonl",
+        (made_up.BASE, made_up.row(2.0)),
+        (made_up.extended(4), made_up.row(near), made_up.row(far, 1024)),
+    )
+    page = made_up.words(render(records.read([path])))
+    assert re.search(rf"From 256 to 1024 tokens its perplexity falls(: −[^,]*)?{re.escape(told)}", page)
+
+
+def test_a_fall_of_a_model_whose_base_was_not_measured_proves_no_use_of_the_longer_context(tmp_path):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.extended(4), made_up.row(6.0), made_up.row(5.5, 1024)))
+    page = made_up.words(render(records.read([path])))
+    assert "put to use" not in page and "without the base's at 256 on the same text it cannot be told" in page

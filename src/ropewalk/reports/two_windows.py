@@ -101,14 +101,14 @@ def _new_window(
     longer = over([ratio(near, far) if near and far else None for near, far in zip(inside, outside, strict=True)])
     if longer and not unfilled:
         brief = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
-        verdict.sentences.append(_reading(longer, next(filter(None, inside)), window, brief))
+        verdict.sentences.append(_reading(longer, change, next(filter(None, inside)), window, brief))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
-def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
-    """Whether the longer context helps: the same model, the same documents, more of them in sight. near: its row of the shorter window.
+def _reading(longer: Ratio, change: Ratio | None, near: Perplexity, long: int, figures: str) -> str:
+    """Whether the longer context helps: the same model, the same documents, more of them in sight. change: against the base in its own window. near: its row of the shorter window.
 
-    The base in its window would be the wrong yardstick: training alone can bring a model below that.
+    The base in its window is no yardstick by itself: training alone can bring a model below that, and a model that was wrecked may fall, far above it.
     """
     moved = f"From {near.window} to {long} tokens its perplexity"
     if longer.too_few:
@@ -121,5 +121,9 @@ def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
         direction = "falls" if longer.high < 1 else "does not change beyond chance"
         return f"{moved} {direction}{figures}, which by the stride tells nothing of context beyond {near.window}."
     if longer.high < 1:
+        if change is None:
+            return f"{moved} falls{figures}; without the base's at {near.window} on the same text it cannot be told whether the longer context is of use."
+        if change.is_rise:
+            return f"{moved} falls{figures}, but stays above the base's at {near.window}, so nothing was gained by the longer window."
         return f"{moved} falls, so context beyond {near.slide.least} tokens is put to use{figures}."
     return f"{moved} does not change beyond chance{figures}."
