@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ropewalk.records import Perplexity
-from ropewalk.records.variant import Variant
+from ropewalk.records.variant import Variant, befores
 from ropewalk.reports import damage
 from ropewalk.reports.comparable import ByWindow, Group
 from ropewalk.reports.paired import Ratio, over, ratio
@@ -34,7 +34,7 @@ def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
 def _before(group: Group, target: Variant) -> tuple[Perplexity | None, str, bool]:
     """The model at the new window as it was before its training; where that was not measured, the base there. What that is called, and whether it is the base."""
     rows = group.variants()
-    extended = [variant for variant in rows if variant.is_before(target)]
+    extended = befores(target, rows)
     bases = [v for v in rows if not v.extended and not v.steps]
     before = next((v for v in (*extended, *bases) if target.window in rows[v]), None)
     if before is None:

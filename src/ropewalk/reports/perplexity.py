@@ -73,10 +73,17 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
     shown = [m for m in group.measurements if m.model_variant in keep or not m.model_variant.extended]
     base = [m for m in shown if not m.model_variant.extended and not m.model_variant.steps]
     apart = [
-        ([m for m in shown if m.model_variant.role == "untrained"], "Before training: "),
-        ([m for m in shown if m.model_variant.steps], "Trained: "),  # a control too
+        [m for m in shown if m.model_variant.role == "untrained"],
+        [m for m in shown if m.model_variant.steps],  # a control too
     ]
-    return [(base + extended, state) for extended, state in apart if extended] or [(base, "")]
+    return [(base + extended, f"{_state(extended)}: ") for extended in apart if extended] or [(base, "")]
+
+
+def _state(extended: Sequence[Measurement[Perplexity]]) -> str:
+    """That these are trained, or before which training."""
+    states = (m.model_variant for m in extended)
+    words = dict.fromkeys("trained" if v.steps else v.recipe.before for v in states)
+    return joined(list(words)).capitalize()
 
 
 def _caption(group: Group) -> str:

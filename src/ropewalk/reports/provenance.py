@@ -116,8 +116,8 @@ def _label_and_state(run: Run) -> tuple[str, str]:
     goal = trained_variant(run.model, recipe_of(run))
     windows = f"window {goal.original_window} → {goal.window}" if goal.extended else f"window {goal.window}"
     return (
-        f"training, {goal.method_and_factor}",
-        f"training of {goal.base or goal.name} to {goal.method_and_factor}; {windows}",
+        f"training, {goal.method_and_factor}{goal.recipe.after}",
+        f"training of {goal.base or goal.name} to {goal.method_and_factor}{goal.recipe.after}; {windows}",
     )
 
 

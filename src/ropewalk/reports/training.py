@@ -16,7 +16,7 @@ from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing, is_same_place, is_training, place
-from ropewalk.records.variant import Variant, told_apart, trained_variant
+from ropewalk.records.variant import Variant, made_variant, told_apart, trained_variant
 from ropewalk.reports.content import Cell, Line, Section, Table
 from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import counted
@@ -100,7 +100,7 @@ class Training:
 
     @property
     def title(self) -> str:
-        return f"{self.variant.method_and_factor} to {self.variant.window}"
+        return self.variant.training_title
 
 
 @once
@@ -312,7 +312,8 @@ def _mean_share(shares: list[float | None]) -> Cell:
 def _names(runs: list[Training]) -> list[tuple[Training, str]]:
     """Each training with a name that no other has."""
     settings = differing([run.variant.recipe for run in runs])
-    names = told_apart({at: run.title for at, run in enumerate(runs)}, lambda at: runs[at].variant, settings)
+    made = [made_variant(run.run, run.variant.recipe) for run in runs]
+    names = told_apart({at: run.title for at, run in enumerate(runs)}, made.__getitem__, settings)
     return [(run, names[place]) for place, run in enumerate(runs)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ropewalk.evals.intervals import perplexity_over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant
+from ropewalk.records.variant import Variant, befores
 from ropewalk.reports.comparable import Group
 from ropewalk.reports.content import Tile, Verdict
 from ropewalk.reports.paired import Ratio, over, ratio
@@ -45,8 +45,10 @@ def tell(verdict: Verdict, group: Group, near: Group, base: Variant | None, seed
         )
     else:
         stretched = rows.get(base, {}).get(target.window) if base else None
-        untrained = next((rows[v].get(target.window) for v in rows if v.is_before(target)), None)
-        _new_window(verdict, inside, outside, before, stretched, untrained)
+        untrained = next((row for v in befores(target, rows) if (row := rows[v].get(target.window))), None)
+        others = {"the base, extrapolating,": stretched, target.recipe.before: untrained}
+        told = [f"{name} {number_format.perplexity(row.perplexity)}" for name, row in others.items() if row]
+        _new_window(verdict, inside, outside, before, told)
 
 
 def _original_window(verdict: Verdict, before: Perplexity, inside: OfSeeds) -> None:
@@ -69,18 +71,13 @@ def _new_window(
     inside: OfSeeds,
     outside: OfSeeds,
     before: Perplexity | None,
-    stretched: Perplexity | None,
-    untrained: Perplexity | None,
+    parts: list[str],
 ) -> None:
+    """before: the base in its own window. parts: what other states have at the new one."""
     figures = [row.perplexity for row in outside if row]
     window = next(row.window for row in outside if row)
     mean, _, _ = perplexity_over_seeds([(row.perplexity, *row.bounds) for row in outside if row])
     value, around = number_format.perplexity(mean), spread(figures, number_format.perplexity, len(outside))
-    parts = []
-    if stretched:
-        parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
-    if untrained:
-        parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
     change = over([ratio(before, row) if row and before else None for row in outside])
     parts = [around, *parts] if around else parts
     in_brackets = "; ".join(parts)

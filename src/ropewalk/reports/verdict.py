@@ -12,7 +12,7 @@ from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.evals.intervals import leaves_open, over_seeds
 from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, seeds_of_rows
+from ropewalk.records.variant import Variant, befores, seeds_of_rows
 from ropewalk.reports import (
     benchmarks,
     comparable,
@@ -101,7 +101,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         two_windows.tell(verdict, group, near or group, base, seeds)
     _beside(verdict, gain.sentence(clean, seeds))
     _passkey(verdict, clean, base, seeds)
-    untrained = [v for v in variants if target and v.is_before(target)]
+    untrained = befores(target, variants) if target else []
     _beside(verdict, retrieval.sentence(clean, seeds, untrained))
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
