@@ -11,8 +11,9 @@ from ropewalk import records
 from ropewalk.records import Recorder
 from ropewalk.reports import perplexity, render, report
 from ropewalk.reports.files import write_tables
+from ropewalk.reports.losses import section
 from ropewalk.reports.rows import clean
-from ropewalk.reports.training import section, trainings
+from ropewalk.reports.training import trainings
 
 PLACES = "what became of the short window is not known, for {} measured at 256 tokens, and other windows do not tell (ropewalk perplexity {})."
 TRAINED = "runs/hemp-linear-1024/checkpoints/step-000009 --data … --windows 256"

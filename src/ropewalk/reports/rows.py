@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -40,7 +40,7 @@ from ropewalk.records.recipe import ablated, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, trained_variant
 from ropewalk.records.whole import missing
 from ropewalk.reports.same_names import Text, apart
-from ropewalk.reports.same_states import same_states
+from ropewalk.reports.same_states import as_begun, is_look, known_by, same_states, saved_since
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -147,11 +147,11 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), whole)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
-    looks = frozenset(m.run.id for m in measurements if _is_look(m, records.commands))
-    saved, measurements = _saved_since(measurements, looks), _as_begun(measurements)
+    looks = frozenset(m.run.id for m in measurements if is_look(m, records.commands))
+    saved, measurements = saved_since(measurements, looks), as_begun(measurements)
     same, told = same_states(measurements, _asked)
     same |= saved
-    runs |= {m.run.id: _known_by(m.run, same) for m in measurements}
+    runs |= {m.run.id: known_by(m.run, same) for m in measurements}
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands, looks=looks)  # fmt: skip
     unfinished = {ablated(records.runs[run]).get("name"): what for run, what in lacks.items()}
@@ -162,39 +162,6 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     page.measurements = _of_one_test(page)
     page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)
     return page
-
-
-def _is_look(m: Measurement[Row], commands: dict[str, list[str]]) -> bool:
-    """Whether a figure is of a model in training, by its watch, and no measurement by itself. commands: of each run."""
-    trained_by = m.trained_by
-    return trained_by is not None and m.run.id != trained_by.id and m.run.command in commands.get(trained_by.id, ())
-
-
-def _as_begun(measurements: Sequence[Measurement[Row]]) -> list[Measurement[Row]]:
-    """With the state before a training that extended nothing as the model that it began from, where that was measured by itself: one state, by the digest on record of the training and by window and scaling."""
-
-    def key(m: Measurement[Row], fingerprint: str) -> tuple:
-        return fingerprint, m.run.model.scaling, m.run.model.window
-
-    def start(m: Measurement[Row]) -> str:
-        return m.recipe.start if m.trained_by and not m.run.model.steps else ""
-
-    own = {key(m, m.run.model.fingerprint): m for m in reversed(measurements) if m.run.model.fingerprint}
-    begun = ((m, own.get(key(m, start(m))) if start(m) else None) for m in measurements)
-    return [
-        Measurement(m.row, dataclasses.replace(m.run, model=one.run.model), one.trained_by) if one else m
-        for m, one in begun
-    ]
-
-
-def _saved_since(measurements: Iterable[Measurement[Row]], watched: frozenset[str]) -> dict[str, str]:
-    """Fingerprint of a model that a watch looked at, before its weights were rounded and saved → the one by which it was measured since."""
-    looks, saved = dict[tuple[str, int], str](), dict[tuple[str, int], str]()
-    for m in measurements:
-        if m.trained_by is not None and m.run.id != m.trained_by.id and m.run.model.fingerprint:
-            by_step = looks if m.run.id in watched else saved
-            by_step[m.trained_by.id, m.run.model.steps] = m.run.model.fingerprint
-    return {fingerprint: saved[key] for key, fingerprint in looks.items() if key in saved}
 
 
 def _is_of_paper(variant: Variant) -> bool:
@@ -281,12 +248,6 @@ def _asked(row: Row) -> tuple | None:
     """What a row is a figure of, with how much was measured; None of what cannot be measured twice."""
     settings = _SETTINGS.get(type(row))
     return settings and (type(row), *(getattr(row, name) for name in settings), *_extent(row))
-
-
-def _known_by(run: Run, same: dict[str, str]) -> Run:
-    """The run of a state that is taken for another, by that one's fingerprint."""
-    known = same.get(run.model.fingerprint)
-    return dataclasses.replace(run, model=dataclasses.replace(run.model, fingerprint=known)) if known else run
 
 
 def _extent(row: Row) -> list[Any]:
