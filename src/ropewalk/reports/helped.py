@@ -23,7 +23,8 @@ def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
     figures = f", {change}" if change else ""
     new = f"at {target.window} tokens{name}, {_word(change, 'the same before training and after')}{figures}"
     if before and before_is_base:  # most of such a change may be the extension's, which costs no training
-        new += f"; what training added to that is not known: measure the model extended and not trained (ropewalk extend), at {target.window}"
+        which = "that it began from" if target.recipe.earlier else "extended and not trained (ropewalk extend)"
+        new += f"; what training added to that is not known: measure the model {which}, at {target.window}"
     pair = damage.short_pair(near, target)
     at = pair[0].window if pair else target.original_window
     there = _change(pair and pair[0], [short.get(seed, {}) for seed in seeds], at)

@@ -160,13 +160,21 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
-    """The variant the page is about: trained, and left so, by PI, measured in the most ways, then the longest window, the most steps."""
+    """The variant the page is about: trained, and left so, and no further, by PI, measured in the most ways, then the longest window, the most steps."""
     kinds: dict[Variant, set[str]] = {}
     for m in clean.measurements:
         kinds.setdefault(m.model_variant, set()).add(m.row.kind)
     return max(
         extended,
-        key=lambda v: (v.role == "trained", not v.is_worse, v.method == "linear", len(kinds[v]), v.window, v.steps),
+        key=lambda v: (
+            v.role == "trained",
+            not v.is_worse,
+            not any(v.is_before(other) for other in extended),
+            v.method == "linear",
+            len(kinds[v]),
+            v.window,
+            v.steps,
+        ),
         default=None,
     )
 
