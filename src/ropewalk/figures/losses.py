@@ -25,7 +25,7 @@ from ropewalk.figures.style import (
     styled,
 )
 from ropewalk.records import Measurement, Step
-from ropewalk.records.variant import Variant, told_apart, trained_variant
+from ropewalk.records.variant import Variant, made_variant, told_apart
 
 
 def smoothed_over(steps: int) -> int:
@@ -40,7 +40,7 @@ def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None =
     runs: dict[str, list[Measurement[Step]]] = {}
     for m in measurements:
         runs.setdefault(m.run.id, []).append(m)
-    variants = {run: trained_variant(steps[0].run.model, steps[0].recipe) for run, steps in runs.items()}
+    variants = {run: made_variant(steps[0].run, steps[0].recipe) for run, steps in runs.items()}
     names = _of_trainings(variants)
     last = {run: max(steps, key=lambda m: m.row.step).row.loss for run, steps in runs.items()}
     crowd = crowded_out(last, variants.__getitem__)
@@ -74,7 +74,7 @@ def _of_trainings(variants: dict[str, Variant]) -> dict[str, str]:
         for runs in alike.values()
         for part in ([runs] if len({variants[run].recipe.seed for run in runs}) == len(runs) else [[r] for r in runs])
     ]
-    titles = {runs[0]: f"{variants[runs[0]].method_and_factor} to {variants[runs[0]].window}" for runs in rows}
+    titles = {runs[0]: variants[runs[0]].training_title for runs in rows}
     names = told_apart(titles, variants.__getitem__)
     return {run: names[runs[0]] + f", {len(runs)} seeds" * (len(runs) > 1) for runs in rows for run in runs}
 
