@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -36,11 +35,11 @@ def size_in_words(size: float, digits: int = 1) -> str:
 
 def apart(*values: float, words: Callable[[float, int], str] = _decimals) -> list[str]:
     """Numbers that a sentence compares, with one decimal, or as many as show that they differ."""
-    return next(
-        told
-        for digits in itertools.count(1)
-        if len({*(told := [words(value, digits) for value in values])}) == len({*values})
-    )
+    for digits in range(1, 20):
+        told = [words(value, digits) for value in values]
+        if len({*told}) == len({*values}):
+            break
+    return told
 
 
 def sizes_apart(*sizes: float) -> list[str]:
