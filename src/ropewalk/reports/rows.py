@@ -40,7 +40,7 @@ from ropewalk.records.recipe import ablated, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, trained_variant
 from ropewalk.records.whole import missing
 from ropewalk.reports.same_names import Text, apart
-from ropewalk.reports.same_states import same_states
+from ropewalk.reports.same_states import same_controls, same_states
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -148,9 +148,9 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
     same, told = same_states(measurements, _asked)
     same |= _saved_since(measurements, records.commands)
-    runs = {key: _known_by(run, same) for key, run in runs.items()}
+    runs, of_controls = same_controls({key: _known_by(run, same) for key, run in runs.items()})
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
-    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands)  # fmt: skip
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told + of_controls, commands=records.commands)  # fmt: skip
     unfinished = {ablated(records.runs[run]).get("name"): what for run, what in lacks.items()}
     page.unfinished = [
         f"{n} {what}, and is left out: rows of ablate are compared whole." for n, what in unfinished.items()
