@@ -28,7 +28,7 @@ import summaries
 import trained_states
 import tuning
 import ways
-from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, rows_in
+from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, refuse_copies, rows_in
 from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
 
 from ropewalk.errors import UserError
@@ -258,6 +258,17 @@ def choice() -> str:
     return f"{chosen.lines(methods)}\n\n{picture}"
 
 
+def _refuse_unmarked(path: Path) -> None:
+    """
+    Raises:
+        UserError: a page is not there, or lacks a mark.
+    """
+    if not path.is_file() or any(path.read_text(encoding="utf-8").count(mark) != 1 for mark in MARKS):
+        raise UserError(
+            f"what the lab found is written between two marks of {path}, which is not there or has not each of them once; git checkout {path} restores it"
+        )
+
+
 def _redraw(path: Path, text: str) -> None:
     before, rest = path.read_text(encoding="utf-8").split(MARKS[0])
     path.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
@@ -267,6 +278,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.parse_args()
     try:
+        refuse_copies(RECORDS)
+        _refuse_unmarked(PAGE)
+        _refuse_unmarked(README)
         cases, drawn = evidence(), page()  # before anything is written
     except UserError as error:
         parser.error(str(error))

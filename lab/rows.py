@@ -239,8 +239,30 @@ def whole_records(path: Path) -> Records:
     """
     records = read([path])
     if records.left_out != LeftOut() or not path.read_bytes().endswith(b"\n"):
-        raise UserError(f"nothing is drawn from half of a file, but a line of {path} is cut or no record; {_WAY_OUT}")
+        why = next(iter(records.left_out.reasons.values()), "it is cut or no record")
+        raise UserError(
+            f"nothing is drawn from half of a file or an altered one, but of {path} a line cannot be used: {why}; {_WAY_OUT}"
+        )
     return records
+
+
+def refuse_copies(directory: Path) -> None:
+    """Of all record files below a directory.
+
+    Raises:
+        UserError: there is none; a run is in two of them: one is a copy, in which the same figures would count again; a file cannot be read.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(directory.rglob("*.jsonl")):
+        for run in whole_records(path).runs:
+            if found.setdefault(run, path) != path:
+                raise UserError(
+                    f"a row of the lab is drawn once, but {found[run]} and {path} hold the same run; delete the copy"
+                )
+    if not found:
+        raise UserError(
+            f"the lab's page is drawn from its records, but {directory} holds none; restore it, or run `make lab`"
+        )
 
 
 def base_of(rows: Iterable[Row]) -> Row | None:

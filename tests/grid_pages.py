@@ -52,7 +52,7 @@ def keys(share: float, depths: int = 32, trials: int = 10) -> list[records.Passk
 
 
 def passkeys(share: float) -> list:
-    return [*keys(share), records.PasskeySummary(1024, round(32 * share) * 32, 32, 10, share)]
+    return [*keys(share), records.PasskeySummary(1024, round(32 * share) * 32, 32, 10, round(32 * share) / 32)]
 
 
 def with_keys(state, share: float):

@@ -39,7 +39,9 @@ def disk(place: Path, options: str) -> Iterator[Path]:
 
 
 def row(name: str = "d", **changes: object) -> records.Perplexity:
-    return made_up.row(2.0, data=name, per_document=[{"name": name, "tokens": 3, "nll": 2.0}], **changes)
+    return made_up.row(
+        2.0, data=name, documents=1, tokens=3, per_document=[{"name": name, "tokens": 3, "nll": 6.0}], **changes
+    )
 
 
 def written_as(name: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 import made_up
 from ropewalk import records
+from ropewalk.records import Recorder
 from ropewalk.reports import passkey, perplexity
 from ropewalk.reports.rows import clean
 
@@ -41,3 +44,39 @@ def test_k_max_by_steps_has_the_interval_of_the_state(page):
         (e.cells[1].value, e.cells[1].low, e.cells[1].high) for e in own
     ]
     assert all(c.low <= c.value <= c.high for c in line.cells)
+
+
+def test_the_old_window_stands_by_steps_beside_the_new_one(tmp_path):
+    """As `train --watch perplexity,passkey` leaves them; the old window is what --watch-stop goes by."""
+    seen = {0: (2.0, 128, 2.5, 512), 4: (2.1, 256, 2.2, 768), 8: (2.4, 64, 2.1, 1024)}
+    for step, (old, old_reach, new, new_reach) in seen.items():
+        recorder = Recorder(tmp_path / "watch.jsonl", made_up.run(made_up.extended(4, step), f"step {step}"))
+        for window, nll, reach in ((256, old, old_reach), (1024, new, new_reach)):
+            recorder.add(made_up.row(nll, window))
+            made_up.passkey(recorder, window, reach)
+    page = clean(records.read([tmp_path / "watch.jsonl"]), paper=False)
+    sections = perplexity.section(page), passkey.section(page)
+    found = {title: [c.value for c in table.lines[0].cells] for part in sections for title, table in tables(part).items()}  # fmt: skip
+    by_steps = {title: values for title, values in found.items() if title.endswith("by fine-tuning steps")}
+    assert by_steps.pop("Perplexity by fine-tuning steps") == pytest.approx([math.exp(each[2]) for each in seen.values()])  # fmt: skip
+    assert by_steps.pop("Perplexity in the old window by fine-tuning steps") == pytest.approx([math.exp(each[0]) for each in seen.values()])  # fmt: skip
+    assert by_steps.pop("k_max by fine-tuning steps") == [512, 768, 1024]
+    assert by_steps.pop("k_max in the old window by fine-tuning steps") == [128, 256, 64]
+    shares = {m.row.window: [] for m in page.of(records.PasskeySummary)}
+    for m in page.of(records.PasskeySummary):
+        shares[m.row.window].append(m.row.accuracy)
+    assert by_steps == {
+        "Passkeys found by fine-tuning steps": shares[1024],
+        "Passkeys found in the old window by fine-tuning steps": shares[256],
+    }
+    for part, name in zip(sections, ("perplexity", "k_max"), strict=True):
+        drawn = [picture.drawing.axes[0].lines[0].get_ydata() for picture in part.pictures if "by fine-tuning steps" in picture.caption]  # fmt: skip
+        expected = {
+            "perplexity": (
+                [math.exp(each[2]) for each in seen.values()],
+                [math.exp(each[0]) for each in seen.values()],
+            ),
+            "k_max": ([0.5, 0.75, 1.0], [0.5, 1.0, 0.25]),
+        }[name]
+        for line, values in zip(drawn, expected, strict=True):
+            assert list(line) == pytest.approx(values)

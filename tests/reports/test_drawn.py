@@ -117,7 +117,9 @@ def test_seeds_share_a_passkey_map(tmp_path):
     """Seventeen stood in a row."""
     states = [trained("yarn", f"y{seed}", 2.1, seed=seed) for seed in range(3)]
     for seed, state in enumerate(states):
-        state[2].extend([records.Passkey(1024, 512, 5, 5 - seed), records.PasskeySummary(1024, 512, 1, 5, 1.0)])
+        state[2].extend(
+            [records.Passkey(1024, 512, 5, 5 - seed), records.PasskeySummary(1024, 512, 1, 5, 1 - seed / 5)]
+        )
     (drawn,) = passkey.section(rows_of(tmp_path / "r.jsonl", *states)).pictures
     assert drawn.title == "YaRN ×4, 20 steps, 3 seeds"
     assert drawn.caption.startswith("15 trials of all seeds a cell") and "k_max, the mean of the seeds" in drawn.caption

@@ -52,7 +52,10 @@ def test_damaged_and_foreign_lines_are_counted_and_said(tmp_path):
     assert "2 lines of the record files could not be read (cut short or edited) and were left out." in page
     assert "Rows of unknown kind, not shown: “telepathy” (1)." in page
     assert "1 row without the header of a run, so of unknown origin, was left out." in page
-    assert "1 row of kind “perplexity” with a field missing or of the wrong type was left out." in page
+    assert (
+        "1 row of kind “perplexity” with a field missing, of the wrong type or at odds with others was left out."
+        in page
+    )
     assert "The first: r.jsonl, line 7: Expected `int`, got `str` - at `$.window`." in page
 
 

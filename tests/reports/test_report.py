@@ -331,7 +331,7 @@ def test_a_close_up_goes_with_its_figure_and_names_the_state(tmp_path):
 )  # fmt: skip
 def test_an_interval_of_longppl_is_given_as_one_of_perplexity_is(tmp_path, capsys, low, high, documents, shown):
     """docs/evaluation.md: of 3 documents on, here those that have key tokens, and if its upper end is less than 4 times the lower."""
-    losses = {"name": "a", "tokens": 100, "nll": 1.0, "short_nll": 2.0, "key_nll": 1.0, "text": ""}
+    losses = {"name": "a", "tokens": 1000, "nll": 1000.0, "short_nll": 1250.0, "key_nll": 1.0, "text": ""}
     read = [{**losses, "key_tokens": int(at < documents)} for at in range(9)]
     row = dataclasses.replace(made_up.gain(1024, 0.25, 0.2, 0.3), longppl_low=low, longppl_high=high, per_document=read)
     page = made_up.words(render(records.read([made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, row))])))

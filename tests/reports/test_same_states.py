@@ -7,7 +7,9 @@ import dataclasses
 import pytest
 
 import made_up
+from grid_pages import recorded
 from ropewalk import records
+from ropewalk.records.variant import labels
 from ropewalk.reports.rows import clean
 
 
@@ -45,3 +47,25 @@ def test_what_is_equal_to_every_digit_is_one_state_and_the_page_says_so(tmp_path
 def test_what_differs_anywhere_or_shares_no_documents_is_two(tmp_path, others):
     page = _states(tmp_path, *others)
     assert len(page.variants) == 2 and not page.same_states
+
+
+def test_the_controls_of_several_factors_are_one_of_as_many_seeds(tmp_path):
+    """Trained at the old window, whatever the factor of their rows: of one seed the same weights on a CPU, and on a GPU others by rounding."""
+
+    def control(factor: int, seed: int, weights: str, **differs):
+        row = {"name": f"hemp/control-x{factor}-1M-1e-4-s{seed}", "method": "control", "factor": float(factor), "tokens": 2**20, "seed": seed, "data": "books"} | differs  # fmt: skip
+        state = dataclasses.replace(made_up.BASE, name=row["name"], steps=20, fingerprint=weights * 16)
+        return state, {"row": row}, [made_up.row(2.0 + seed / 10, window) for window in (256, 256 * factor)]
+
+    def page(*states):
+        return clean(recorded(tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl", *states))
+
+    one = page(control(2, 0, "a"), control(2, 1, "b"), control(4, 0, "a"), control(4, 1, "c"))
+    assert [v.label for v in one.variants if v.steps] == ["control, 20 steps"] * 2
+    (label,) = {name for v, name in labels(one.variants).items() if v.steps}
+    assert label == "control, 20 steps, 2 seeds"
+    assert one.same_states == [
+        "hemp/control-x4-1M-1e-4-s1 is taken for hemp/control-x2-1M-1e-4-s1: the same training of the same seed, though rounding left other weights."
+    ]
+    two = page(control(2, 0, "a"), control(4, 0, "b", data="mathematics"))
+    assert len([v for v in two.variants if v.steps]) == 2 and not two.same_states

@@ -15,7 +15,10 @@ from ropewalk.reports.paired import ratio
 def _cut(nll: float, window: int, tokens: int, documents: int = 3) -> records.Perplexity:
     """A row of texts of which only so many tokens were scored."""
     row = made_up.row(nll, window, documents=documents, tokens=tokens, texts="same")
-    each = [one | {"text": f"t{i}", "nll": one["nll"] * (1 + (i - 1) / 50)} for i, one in enumerate(row.per_document)]
+    each = [
+        one | {"text": f"t{i}", "nll": one["nll"] * (1 + (i - (documents - 1) / 2) / 50)}
+        for i, one in enumerate(row.per_document)
+    ]
     return dataclasses.replace(row, per_document=each)
 
 

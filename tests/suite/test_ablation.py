@@ -16,6 +16,7 @@ from scipy.stats import binomtest
 
 import ropewalk
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.cli import main
 from ropewalk.data import tokenising
 from ropewalk.data.select import name_of
 from ropewalk.data.text_size import TextSize
@@ -67,7 +68,7 @@ def test_a_row_of_fewer_tokens_than_a_step_reads_no_more_than_it_was_asked_for(t
     )
     asked = Grid(settings, Checkpoint.open("hemp"))
     # windows of 512: four of them in the one step of the small row; steps of 2^18 tokens, and four of them, in the large one.
-    assert [asked.steps(row, 512) for row in asked.rows] == [(4, 1), (512, 4)]
+    assert [asked.steps(row) for row in asked.rows] == [(4, 1), (512, 4)]
 
 
 def test_an_untrained_row_after_a_trained_one_has_the_bases_weights(tmp_path):
@@ -203,6 +204,8 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
     (dict(methods=["YRAN"]), "got YRAN; did you mean yarn?"),
     (dict(methods=["yarn:slope=3"]), "parameters stand behind a method as in"),
     (dict(tokens=[1024], data=None), "need documents to train on"),
+    (dict(methods=["control", "direct"]), "^control and direct are trainings, and at --tokens 0 there is no row of them; give --tokens"),
+    (dict(methods=["linear"], tokens=[0, 500]), "of linear-x2-500-1e-4-s0 512 tokens, and asked for are 500; give --tokens 512 or more"),
     (dict(keep=0.5), "keep 0.5 is about scored documents"),
     (dict(weigh=True), "weigh is about scored documents"),
     (dict(also=["nowhere.txt"]), "nowhere.txt"),
@@ -211,6 +214,39 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
 def test_what_cannot_be_is_refused_before_anything_is_loaded(tmp_path, options, sentence):
     with pytest.raises(UserError, match=sentence):
         ablate(tmp_path, **options)
+
+
+def test_methods_without_a_row_and_budgets_that_no_windows_fill_are_said(tmp_path, caplog):
+    def said(**options):
+        caplog.clear()
+        return [each.name for each in ablate(tmp_path, dry_run=True, chip="H100", **options)], caplog.text
+
+    names, words = said(methods=["none", "direct", "linear"])
+    assert names == ["none", "linear-x2-0"] and "direct is a training, and at --tokens 0 there is no row of it" in words
+    names, words = said(methods=["direct", "control"], tokens=[0, 1024])
+    assert len(names) == 2 and "no row" not in words and "is trained on" not in words
+    # 700 tokens fill one window of 512; the control's of 256 they fill to a tenth.
+    names, words = said(methods=["linear", "control"], tokens=[700])
+    assert "linear-x2-700-1e-4-s0 is trained on 512 tokens: 1 step of 1 window of 512" in words
+    assert len(names) == 2 and words.count("is trained on") == 1
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path, capsys):
+    """Row by row and in the words of the run, which makes the others."""
+    options = dict(methods=["abf:rope_theta=1", "linear", "longrope"], dry_run=True, chip="H100")
+    first, *others = ablate(tmp_path, **options)
+    assert first.reason.startswith("rope-theta is a finite number above 1") and not first.seconds
+    assert [each.reason for each in others] == ["to do", "to do"] and all(each.seconds for each in others)
+    (made,) = ablate(tmp_path / "run", methods=["abf:rope_theta=1"], measure=["passkey"])
+    assert made.reason == first.reason
+    (below,) = ablate(tmp_path, methods=["abf:rope_theta=5000"], dry_run=True, chip="H100")  # hemp's is 10000
+    assert "above the model's own 10000, got 5000" in below.reason
+    words = ["hemp", "--out", str(tmp_path / "dry"), "--test", str(TEXTS["test"][0]), "--dry-run", "--chip", "H100"]
+    with pytest.raises(SystemExit) as ended:
+        main(["ablate", *words, "--methods", "abf:rope_theta=1", "linear"])
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert "2 rows, 1 to do" in said.out and "1 row could not be made: rope-theta is" in said.err
 
 
 def test_cope_is_the_published_taper_of_the_pairs_that_complete_no_turn():

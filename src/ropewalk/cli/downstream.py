@@ -58,13 +58,16 @@ def ablate(options: Any) -> None:
         if outcome.reason:
             say(
                 f"{outcome.model}/{outcome.name}: {outcome.reason}"
-                + (f", {outcome.seconds:.0f} s" if options.dry_run else "")
+                + (f", {outcome.seconds:.0f} s" if options.dry_run and outcome.seconds else "")
             )
     to_do = [outcome for outcome in outcomes if outcome.reason]
     if options.dry_run:
         minutes = sum(outcome.seconds for outcome in to_do) / 60
         where = "on this machine" if options.chip is None else f"of one {options.chip}"
-        say(f"{counted(len(outcomes), 'row')}, {len(to_do)} to do: about {minutes:.1f} minutes {where}")
+        refused = [outcome for outcome in to_do if not outcome.seconds]
+        say(f"{counted(len(outcomes), 'row')}, {len(to_do) - len(refused)} to do: about {minutes:.1f} minutes {where}")
+        if refused:
+            raise UserError(f"{counted(len(refused), 'row')} could not be made: {refused[0].reason}")
     elif outcomes and all(outcome.reason and outcome.seconds for outcome in outcomes):  # tried, each of them
         raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:

@@ -49,7 +49,7 @@ def perplexity_by_steps(
     colours: Colours | None = None,
     beside_paper: bool = True,
 ) -> Figure:
-    """Perplexity in the new window by fine-tuning steps; relative to the base in its own window where that is known.
+    """Perplexity in one window by fine-tuning steps; relative to the base in its own window where that is known.
 
     `curves` holds (variant, steps → perplexity). With a base, the paper's table 3 stands beside it, relative to its own base, if asked for.
     """
@@ -122,11 +122,16 @@ def _paper_by_steps(axes: Axes) -> list[float]:
 
 @styled
 def k_max_by_steps(
-    curves: Sequence[tuple[Variant, dict[int, int]]], *, colours: Colours | None = None, beside_paper: bool = True
+    curves: Sequence[tuple[Variant, dict[int, int]]],
+    *,
+    old: bool = False,
+    colours: Colours | None = None,
+    beside_paper: bool = True,
 ) -> Figure:
-    """k_max as a part of the window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B) if asked for."""
+    """k_max as a part of the new or the old window by fine-tuning steps, beside the paper's direct fine-tuning and PI (table 4, 7B) if asked for."""
     figure, axes = new(height=2.7)
-    shares = [(variant, {step: k / variant.window for step, k in points.items()}) for variant, points in curves]
+    windows = {variant: variant.original_window if old else variant.window for variant, _ in curves}
+    shares = [(variant, {step: k / windows[variant] for step, k in points.items()}) for variant, points in curves]
     _by_steps(axes, shares, {variant: -points[max(points)] for variant, points in shares}, colours)
     longest = max(step for _, points in curves for step in points)
     if beside_paper and is_comparable(curves):

@@ -26,8 +26,10 @@ from ropewalk.errors import STRANGE_DATA, UserError, refuse_irregular
 from ropewalk.records.files import FIRST, SCHEMA, first_lines
 from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
+from ropewalk.records.retrieval import Passkey, PasskeySummary
 from ropewalk.records.rows import Run
 from ropewalk.records.tables import Rows
+from ropewalk.records.totals import check, check_test
 from ropewalk.rope.scaling import SCALINGS, InvFreq, Rope, Scaling
 
 R = TypeVar("R")
@@ -136,7 +138,26 @@ def read(paths: Iterable[str | Path]) -> Records:
     commands: dict[str, list[str]] = {}
     for run in headers.values():
         commands.setdefault(run.id, []).append(run.command)
-    return Records(runs, measurements, left_out, commands)
+    return Records(runs, _whole_tests(measurements, left_out), left_out, commands)
+
+
+def _whole_tests(measurements: list[Measurement[Row]], left_out: LeftOut) -> list[Measurement[Row]]:
+    """Without the passkey tests that lack a depth or whose depths add up to something else: they are counted, and left out whole, since k_max is of all depths."""
+    tests: dict[tuple[str, int], list[Measurement[Any]]] = {}
+    for m in measurements:
+        if isinstance(m.row, Passkey | PasskeySummary):
+            tests.setdefault((m.run.id, m.row.window), []).append(m)
+    wrong = set[int]()
+    for (run, window), test in tests.items():
+        depths = [m.row for m in test if isinstance(m.row, Passkey)]
+        try:
+            for m in test:
+                if isinstance(m.row, PasskeySummary):
+                    check_test(m.row, depths)
+        except ValueError as error:
+            left_out.refuse(PasskeySummary.kind, f"run {run}, window {window}", error)
+            wrong.update(map(id, test))
+    return [m for m in measurements if id(m) not in wrong]
 
 
 def _below(path: Path, left_out: LeftOut) -> list[Path]:
@@ -213,7 +234,8 @@ def _measurement(line: _Line, runs: dict[str, Run], left_out: LeftOut) -> Measur
         left_out.headless += 1
     else:
         try:
-            return Measurement(_row(KINDS[kind], line.text), runs[line.head.run])
+            check(row := _row(KINDS[kind], line.text))
+            return Measurement(row, runs[line.head.run])
         except STRANGE_DATA as error:
             left_out.refuse(kind, line.place, error)
     return None

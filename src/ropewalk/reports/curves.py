@@ -1,6 +1,6 @@
 """Figures of a training's checkpoints as curves by steps, and what they are called.
 
-in   a figure of each variant in its own window
+in   figures of each variant by window
 out  a curve for each training of which more than one checkpoint was measured; a name for each
 """
 
@@ -14,10 +14,16 @@ from ropewalk.records.variant import Variant, befores, labels
 T = TypeVar("T")
 
 
+def at_window(rows: dict[Variant, dict[int, T]], old: bool) -> dict[Variant, T]:
+    """What each extended variant has in its own window, or in the old one: that of pretraining."""
+    own = {v: v.original_window if old else v.window for v in rows if v.extended}
+    return {v: rows[v][window] for v, window in own.items() if window in rows[v]}
+
+
 def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T]]]:
     """(variant, steps → value) of each training of which more than one checkpoint was measured; the variant is the last one's.
 
-    values: of each extended variant in its own window, fewer steps first.
+    values: of each extended variant in one window, fewer steps first.
     """
     trainings: dict[tuple, list[Variant]] = {}
     for variant in values:

@@ -13,7 +13,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 from ropewalk.reports.beside_paper import paper_label
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
-from ropewalk.reports.curves import curve_names, curves_by_steps
+from ropewalk.reports.curves import at_window, curve_names, curves_by_steps
 from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import counted
 
@@ -150,65 +150,49 @@ def _asked(rows: Summaries) -> str:
     return f" The prompts end {' or '.join(words[side] for side in (False, True) if side in sides)}."
 
 
-def step_curves(rows: Summaries) -> list[tuple[Variant, dict[int, int]]]:
-    """(last variant, steps → k_max in its window); see `curves.curves_by_steps`."""
-    return curves_by_steps(
-        {
-            variant: by_window[variant.window].k_max
-            for variant, by_window in rows.items()
-            if variant.extended and variant.window in by_window
-        }
-    )
-
-
-def _with_bounds(rows: Summaries, depths: Depths) -> dict[Variant, tuple]:
-    """k_max of each extended variant in its window, how it is written, and its interval, as cells take them."""
-    tried: dict[Variant, list[Passkey]] = {}
-    for m in depths:
-        if m.row.window == m.model_variant.window:
-            tried.setdefault(m.model_variant, []).append(m.row)
-    return {
-        v: (by_window[v.window].k_max, number_format.count, *(k_max_interval(tried[v]) if v in tried else ()))
-        for v, by_window in rows.items()
-        if v.extended and v.window in by_window
-    }
-
-
 def _by_steps(part: Section, clean: Clean, rows: Summaries) -> None:
-    curves = step_curves(rows)
-    if curves:
-        caption = "k_max as a part of the window by fine-tuning steps."
-        if clean.paper and compare.is_comparable(curves):
-            caption += " Grey: the paper's 7B, PI and direct fine-tuning."
-        part.draw(
-            compare.k_max_by_steps(curves, colours=clean.colours, beside_paper=clean.paper),
-            caption,
-            "By fine-tuning steps",
-        )
-        steps = sorted({step for _, points in curves for step in points})
-        names = curve_names(curves)
-        lines = [
-            Line(
-                names[variant],
-                [
-                    Cell.of(*points[s], within=(0, variant.window), of_seed=s > 0) if s in points else Cell("")
-                    for s in steps
-                ],
-                colour=style.colour(variant, clean.colours),
-            )
-            for variant, points in curves_by_steps(_with_bounds(rows, clean.of(Passkey)))
-        ]
-        part.tables.append(
-            Table(
-                clean.titled("k_max by fine-tuning steps", [variant for variant, _ in curves]),
-                [str(s) for s in steps],
-                seeds_together(lines),
-                first="steps",
-                note="Small figures: 95 % intervals, from what the trials at each depth leave open.",
-            )
-        )
+    is_drawn = _of_window(part, clean, at_window(rows, old=False), old=False)
     if any(variant.extended for variant in rows):
-        part.tables.append(_table_4(under=bool(curves)))
+        part.tables.append(_table_4(under=is_drawn))
+    _of_window(part, clean, at_window(rows, old=True), old=True)
+
+
+def _of_window(part: Section, clean: Clean, rows: dict[Variant, PasskeySummary], *, old: bool) -> bool:
+    """A figure of k_max and tables of it and of the passkeys found, in the new window or the old one; whether there is anything by steps."""
+    curves = curves_by_steps({variant: row.k_max for variant, row in rows.items()})
+    if not curves:
+        return False
+    where, beside_paper = " in the old window" * old, clean.paper and not old
+    caption = f"k_max as a part of the {'old ' * old}window by fine-tuning steps."
+    if beside_paper and compare.is_comparable(curves):
+        caption += " Grey: the paper's 7B, PI and direct fine-tuning."
+    drawing = compare.k_max_by_steps(curves, old=old, colours=clean.colours, beside_paper=beside_paper)
+    part.draw(drawing, caption, f"By fine-tuning steps{where}")
+    tried: dict[tuple[Variant, int], list[Passkey]] = {}
+    for m in clean.of(Passkey):
+        tried.setdefault((m.model_variant, m.row.window), []).append(m.row)
+    reach, found = dict[Variant, Cell](), dict[Variant, Cell]()
+    for v, row in rows.items():
+        bounds = k_max_interval(tried[v, row.window]) if (v, row.window) in tried else ()
+        reach[v] = Cell.of(row.k_max, number_format.count, *bounds, within=(0, row.window), of_seed=v.steps > 0)
+        found[v] = Cell.of(row.accuracy, number_format.share, row.low, row.high, within=(0, 1), of_seed=v.steps > 0)
+    of_k_max = "Small figures: 95 % intervals, from what the trials at each depth leave open."
+    part.tables += [
+        _step_table(clean, f"Passkeys found{where}", found, "Small figures: 95 % intervals."),
+        _step_table(clean, f"k_max{where}", reach, of_k_max),
+    ]
+    return True
+
+
+def _step_table(clean: Clean, what: str, cells: dict[Variant, Cell], note: str) -> Table:
+    curves = curves_by_steps(cells)
+    names, steps = curve_names(curves), sorted({step for _, points in curves for step in points})
+    lines = [
+        Line(names[v], [points.get(s, Cell("")) for s in steps], colour=style.colour(v, clean.colours))
+        for v, points in curves
+    ]
+    title = clean.titled(f"{what} by fine-tuning steps", [variant for variant, _ in curves])
+    return Table(title, [str(s) for s in steps], seeds_together(lines), first="steps", note=note)
 
 
 def _table_4(under: bool) -> Table:

@@ -12,7 +12,7 @@ from ropewalk.records.variant import Variant, labels, last_steps
 from ropewalk.reports.beside_paper import change_between, lines_of_paper, paper_table, table_3
 from ropewalk.reports.comparable import Group, groups
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
-from ropewalk.reports.curves import curve_names, curves_by_steps
+from ropewalk.reports.curves import at_window, curve_names, curves_by_steps
 from ropewalk.reports.paired import both_read, has_same_documents, ratio
 from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined
@@ -37,6 +37,7 @@ def section(clean: Clean) -> Section | None:
     for group in comparable:
         _by_window(part, clean, group, heading=group.heading if len(comparable) > 1 else "")
     curved = [group for group in comparable if step_curves(group)]
+    watched = [group for group in comparable if step_curves(group, old=True)]
     # Table 3 is of PG-19: it stands once, beside the text that is most like it.
     beside = next(
         (group for group in curved if paper_table(group.data) is paper.TABLE_1), curved[0] if curved else None
@@ -45,6 +46,8 @@ def section(clean: Clean) -> Section | None:
         _by_steps(part, clean, group, text="" if len(curved) == 1 else group.heading)
         if group is beside:
             part.tables.append(table_3())
+    for group in watched:
+        _by_steps(part, clean, group, text="" if len(watched) == 1 else group.heading, old=True)
     return part
 
 
@@ -204,38 +207,42 @@ def _not_counted(group: Group) -> Iterator[str]:
         )
 
 
-def step_curves(group: Group) -> list[tuple[Variant, dict[int, float]]]:
-    """(last variant, steps → perplexity in its window); see `curves.curves_by_steps`."""
-    return [(variant, {step: row.perplexity for step, row in points.items()}) for variant, points in _step_rows(group)]
+def step_curves(group: Group, *, old: bool = False) -> list[tuple[Variant, dict[int, float]]]:
+    """(last variant, steps → perplexity in its window, or the old one); see `curves.curves_by_steps`."""
+    return [
+        (variant, {step: row.perplexity for step, row in points.items()}) for variant, points in _step_rows(group, old)
+    ]
 
 
-def _step_rows(group: Group) -> list[tuple[Variant, dict[int, Perplexity]]]:
-    own = {v: rows[v.window] for v, rows in group.variants().items() if v.extended and v.window in rows}
-    return curves_by_steps({variant: row for variant, row in own.items() if number_format.is_finite(row.perplexity)})
+def _step_rows(group: Group, old: bool) -> list[tuple[Variant, dict[int, Perplexity]]]:
+    rows = at_window(group.variants(), old)
+    return curves_by_steps({variant: row for variant, row in rows.items() if number_format.is_finite(row.perplexity)})
 
 
-def _level(group: Group) -> float | None:
+def _level(group: Group, old: bool) -> float | None:
     """The base's perplexity in its own window, if each point of the curves by steps is of the same documents."""
-    base = group.base_row()
-    points = [rows[v.window] for v, rows in group.variants().items() if v.extended and v.window in rows]
+    base, points = group.base_row(), at_window(group.variants(), old).values()
     return group.base_level() if base and all(has_same_documents(base, row) for row in points) else None
 
 
-def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
-    """A figure and a table of one text's trainings; `text` names it where there is another."""
-    curves, level = step_curves(group), _level(group)
+def _by_steps(part: Section, clean: Clean, group: Group, text: str, *, old: bool = False) -> None:
+    """A figure and a table of one text's trainings, in the new window or the old one; `text` names it where there is another."""
+    curves, level, which = step_curves(group, old=old), _level(group, old), "old" if old else "new"
     caption = (
-        "Perplexity in the new window by fine-tuning steps" + "; 1 is the base in its own window" * bool(level) + "."
+        f"Perplexity in the {which} window by fine-tuning steps"
+        + "; 1 is the base in its own window" * bool(level)
+        + "."
     )
-    if clean.paper and compare.is_comparable(curves):
+    beside_paper = clean.paper and not old
+    if beside_paper and compare.is_comparable(curves):
         caption += " Grey: the paper's 7B."
-    title = "By fine-tuning steps" + (f": {text}" if text else "")
-    drawing = compare.perplexity_by_steps(curves, base=level, colours=clean.colours, beside_paper=clean.paper)
+    title = f"By fine-tuning steps{' in the old window' * old}" + (f": {text}" if text else "")
+    drawing = compare.perplexity_by_steps(curves, base=level, colours=clean.colours, beside_paper=beside_paper)
     part.draw(drawing, caption, title)
     steps = sorted({step for _, points in curves for step in points})
     names = curve_names(curves)
     lines = []
-    for variant, points in _step_rows(group):
+    for variant, points in _step_rows(group, old):
         figures = [
             Cell.of(
                 points[s].perplexity,
@@ -252,7 +259,7 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
         lines.append(Line(names[variant], figures, colour=style.colour(variant, clean.colours)))
     part.tables.append(
         Table(
-            f"Perplexity by fine-tuning steps, {group.heading}",
+            f"Perplexity{' in the old window' * old} by fine-tuning steps, {group.heading}",
             [str(s) for s in steps],
             seeds_together(lines),
             first="steps",

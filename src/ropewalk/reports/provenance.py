@@ -216,7 +216,7 @@ def _lines_left_out(left_out: LeftOut) -> Iterable[str]:
         yield f"{number_format.counted(left_out.headless, 'row')} without the header of a run, so of unknown origin, {_was(left_out.headless)} left out."
     for kind, number in sorted(left_out.malformed.items()):
         yield (
-            f"{number_format.counted(number, 'row')} of kind “{kind}” with a field missing or of the wrong type {_was(number)} left out. "
+            f"{number_format.counted(number, 'row')} of kind “{kind}” with a field missing, of the wrong type or at odds with others {_was(number)} left out. "
             f"The first: {left_out.reasons[kind]}."
         )
     if left_out.unknown:

@@ -40,7 +40,7 @@ from ropewalk.records.recipe import ablated, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, trained_variant
 from ropewalk.records.whole import missing
 from ropewalk.reports.same_names import Text, apart
-from ropewalk.reports.same_states import as_begun, is_look, known_by, same_states, saved_since
+from ropewalk.reports.same_states import as_begun, is_look, known_by, same_controls, same_states, saved_since
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -151,9 +151,9 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     saved, measurements = saved_since(measurements, looks), as_begun(measurements)
     same, told = same_states(measurements, _asked)
     same |= saved
-    runs |= {m.run.id: known_by(m.run, same) for m in measurements}
+    runs, of_controls = same_controls(runs | {m.run.id: known_by(m.run, same) for m in measurements})
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
-    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands, looks=looks)  # fmt: skip
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told + of_controls, commands=records.commands, looks=looks)  # fmt: skip
     unfinished = {ablated(records.runs[run]).get("name"): what for run, what in lacks.items()}
     page.unfinished = [
         f"{n} {what}, and is left out: rows of ablate are compared whole." for n, what in unfinished.items()

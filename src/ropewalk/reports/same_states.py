@@ -1,7 +1,7 @@
-"""One model that has two fingerprints on record: they cover the tokenizer's files too, which versions of a library write differently; and a model in training has one before it is saved.
+"""One model that is on record as two: by fingerprints that cover the tokenizer's files too, which versions of a library write differently; by that of a model in training, before it is saved; by the factor of a control.
 
-in   measurements, texts of one name set apart
-out  of each state that is another one to every digit, what fingerprint it is known by instead, and in a sentence why
+in   measurements, texts of one name set apart; headers
+out  what a state is known by instead, and in a sentence why
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ropewalk.records import Measurement, Perplexity, Row, Run
+from ropewalk.records.recipe import CONTROL, recipe_of
 from ropewalk.records.variant import Variant
 from ropewalk.sentences import counted
 
@@ -88,3 +89,21 @@ def known_by(run: Run, same: dict[str, str]) -> Run:
     """The run of a state that is taken for another, by that one's fingerprint."""
     known = same.get(run.model.fingerprint)
     return replace(run, model=replace(run.model, fingerprint=known)) if known else run
+
+
+def same_controls(runs: dict[str, Run]) -> tuple[dict[str, Run], list[str]]:
+    """Headers in which the controls of a grid's factors are one state, since a factor is nothing to a training in the old window; and what the page says where their weights differ."""
+    first, known, told = dict[tuple, Run](), dict(runs), dict[str, None]()
+    for key, run in sorted(runs.items(), key=lambda item: item[1].started):
+        recipe, model = recipe_of(run), run.model
+        if recipe.word != CONTROL or not model.fingerprint:
+            continue
+        one = first.setdefault((recipe, model.scaling, model.window, model.steps), run).model
+        if model.name == one.name:
+            continue
+        known[key] = replace(run, model=replace(model, name=one.name, fingerprint=one.fingerprint))
+        if one.fingerprint != model.fingerprint:
+            told[
+                f"{model.name} is taken for {one.name}: the same training of the same seed, though rounding left other weights."
+            ] = None
+    return known, list(told)

@@ -26,12 +26,14 @@ from ropewalk.checkpoint.processes import one_at_a_time
 from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
+from ropewalk.errors import UserError
 from ropewalk.evals.intervals import few_trials, share_interval
 from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.progress import is_first_process
 from ropewalk.records import Rows
 from ropewalk.records.format import duration, share
+from ropewalk.rope.scaling import LongRope
 from ropewalk.sentences import counted
 from ropewalk.settings import run_file
 from ropewalk.settings.ablate import AblateSettings
@@ -42,11 +44,12 @@ from ropewalk.suite.digests import warn_of_trained_texts
 from ropewalk.suite.grid import Grid
 from ropewalk.suite.kept import STATE
 from ropewalk.suite.measurements import benchmark_tasks
-from ropewalk.suite.row import NONE, Row, refuse_other_files
+from ropewalk.suite.row import NONE, Row, refuse_other_files, without_rows
 from ropewalk.suite.row_files import is_whole, lack, refuse_other_rows
 from ropewalk.suite.row_run import WORK, Bench, say
 from ropewalk.suite.stages import Outcome, Stage, attempt
 from ropewalk.training.batch import estimates_of
+from ropewalk.training.setup import trained_checkpoint
 
 _logger = logging.getLogger(__name__)
 _BUSY = "another process runs it"
@@ -82,16 +85,26 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
             _logger.warning(f"{path} {lacking}: it is made again")
         for window in grid.windows(row):
             grid.stride(window)
+        if (rounded := grid.rounded(row)) and is_first_process():
+            _logger.warning(rounded)
     if is_first_process():
+        if lacking := without_rows(settings):
+            _logger.warning(lacking)
         for option in ("test", "validation", "also"):
             warn_of_trained_texts(option, getattr(settings, option), settings.data)
         _warn_of_few_trials(settings)
     if settings.dry_run:
         to_do = [row for row in grid.rows if not is_whole(grid, row, out)]
-        first = next((row for row in to_do if row.tokens), None)
+        # What is refused is so by its rotation, whatever the budget.
+        twins = {row: replace(row, tokens=0, rate=0.0, seed=0) for row in to_do}
+        reasons = {twin: _refusal(grid, twin) for twin in dict.fromkeys(twins.values())}
+        refused = {row: reasons[twin] for row, twin in twins.items() if reasons[twin]}
+        first = next((row for row in to_do if row.tokens and row not in refused), None)
         beside = {first: _tokenising(grid, first)} if first else {}
         return Rows(
-            Outcome(row.name, grid.model_name, "to do" * (row in to_do), grid.seconds(row) + beside.get(row, 0.0))
+            Outcome(row.name, grid.model_name, refused[row])
+            if row in refused
+            else Outcome(row.name, grid.model_name, "to do" * (row in to_do), grid.seconds(row) + beside.get(row, 0.0))
             for row in grid.rows
         )
     mesh = meshes.start(device=device_for(settings.device))
@@ -106,6 +119,17 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
         pass
     return Rows(outcomes[row] for row in grid.rows)
+
+
+def _refusal(grid: Grid, row: Row) -> str:
+    """Why a row could not be made, as far as its rotation says before anything is trained, in the words of its run; nothing of one whose factors are searched."""
+    if row.method == LongRope.method:
+        return ""
+    try:
+        trained_checkpoint(grid.recipe(row, Path(grid.settings.out), Path))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _tokenising(grid: Grid, row: Row) -> float:

@@ -19,11 +19,13 @@ import numpy as np
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.select import name_of
 from ropewalk.data.sliding import check
+from ropewalk.errors import UserError
 from ropewalk.planner.named import shape_of
 from ropewalk.records.recipe import CONTROL, steps_of
 from ropewalk.records.whole import windows_of
 from ropewalk.rope.scaling import Abf, LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
+from ropewalk.sentences import counted
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
 from ropewalk.settings.mixture import sources_of
@@ -32,6 +34,8 @@ from ropewalk.suite.digests import TEXTS, digests_of, words_of
 from ropewalk.suite.row import DIRECT, NONE, Row, rows_of
 from ropewalk.suite.speed import H100, Speed, of_chip, of_this_machine
 
+#: A share of the asked tokens by which whole windows and steps may be off without a word.
+_ROUNDED = 0.1
 #: The other methods that `extend` has no word for, or no default: what they are of a model.
 _DERIVED: dict[str, Callable[[Rope], dict[str, Any]]] = {
     "abf": lambda rope: {"method": "abf", "rope_theta": Abf.usual(rope)},
@@ -106,8 +110,8 @@ class Grid:
         elif row.method == LongRope.method:
             scaling["factors"] = searched()
         scaling |= dict(row.parameters)
-        window = self.window if row.method in (NONE, CONTROL) else self.new_window(row)
-        batch, steps = self.steps(row, window)
+        window = self.own_window(row)
+        batch, steps = self.steps(row)
         return TrainSettings(
             model=self.source,
             data=asked.data or asked.test,
@@ -128,10 +132,33 @@ class Grid:
             **scaling,
         )
 
-    def steps(self, row: Row, window: int) -> tuple[int, int]:
+    def own_window(self, row: Row) -> int:
+        """That of a row's model, tokens: the old one of the base and the control, else the new one."""
+        return self.window if row.method in (NONE, CONTROL) else self.new_window(row)
+
+    def read_at_once(self, row: Row) -> int:
+        """Tokens that training reads at a time: a window."""
+        return self.window if self.settings.mode == "pose" else self.own_window(row)
+
+    def steps(self, row: Row) -> tuple[int, int]:
         """(windows a step, steps)."""
-        tokens = self.window if self.settings.mode == "pose" else window
-        return steps_of(row.tokens, self.settings.step_tokens, tokens)
+        return steps_of(row.tokens, self.settings.step_tokens, self.read_at_once(row))
+
+    def rounded(self, row: Row) -> str:
+        """How many tokens a row is trained on, where whole windows and steps are a tenth more or less than was asked for; else nothing.
+
+        Raises:
+            UserError: not one window was asked for.
+        """
+        (batch, steps), window = self.steps(row), self.read_at_once(row)
+        if 0 < row.tokens < window:
+            raise UserError(
+                f"a step of training reads a window at least, of {row.name} {window} tokens, and asked for are {row.tokens}; give --tokens {window} or more"
+            )
+        tokens = batch * steps * window
+        if not row.tokens or abs(tokens / row.tokens - 1) <= _ROUNDED:
+            return ""
+        return f"{row.name} is trained on {tokens} tokens: {counted(steps, 'step')} of {counted(batch, 'window')} of {window}"
 
     @cached_property
     def digests(self) -> dict[str, str]:

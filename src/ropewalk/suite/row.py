@@ -18,6 +18,7 @@ from ropewalk.checkpoint import guard
 from ropewalk.errors import STRANGE_DATA, UserError, nearest
 from ropewalk.records.recipe import CONTROL
 from ropewalk.rope.scaling import EXTENDING
+from ropewalk.sentences import joined
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.scaling import ALIASES, SPELLINGS, parameter_names
 
@@ -57,18 +58,29 @@ def rows_of(settings: AblateSettings) -> list[Row]:
     """The rows of a command, each once, in order.
 
     Raises:
-        UserError: a method that does not exist.
+        UserError: a method that does not exist; no row at all.
     """
     methods = [_method(word) for word in settings.methods]
     product = itertools.product(settings.seeds, settings.tokens, settings.learning_rates, settings.factors, methods)
     rows = [_row(method, settings, factor, tokens, rate, seed) for seed, tokens, rate, factor, method in product]
+    if not any(rows):
+        raise UserError(without_rows(settings) or "a grid has a row at least; leave no method, factor or budget out")
     return list(dict.fromkeys(row for row in rows if row is not None))
+
+
+def without_rows(settings: AblateSettings) -> str:
+    """Which methods have no row at all, and why; nothing where each has one."""
+    words = [name for name, _ in map(_method, settings.methods) if name in (DIRECT, CONTROL)]
+    if not words or any(settings.tokens):
+        return ""
+    are, them = ("is a training", "it") if len(words) == 1 else ("are trainings", "them")
+    return f"{joined(words)} {are}, and at --tokens 0 there is no row of {them}; give --tokens above 0 and --data, or leave {them} out"
 
 
 def _row(
     method: tuple[str, Any], settings: AblateSettings, factor: float, tokens: int, rate: float, seed: int
 ) -> Row | None:
-    """None where a method has no such row: direct fine-tuning and its control are nothing untrained."""
+    """None where a method has no such row: direct fine-tuning and its control are nothing untrained (`without_rows`)."""
     word, parameters = method
     if word == NONE:
         return Row(word, parameters, max(settings.factors))
