@@ -80,13 +80,19 @@ def _weight(codes: Tensor, scales: Tensor, shape: list[int], dtype: torch.dtype)
 
 
 def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """As `distributed.load.load` by one process, which holds the whole model in its host's memory on the way.
+    """As `distributed.load.load` by one process.
+
+    Weights that become float32 are loaded as they are stored, which are pages of the files and take no memory of their own; each does so as it is rounded.
 
     Raises:
         UserError: what `load_model` raises; no linear layers, or no bitsandbytes for this device.
     """
-    model: Any = load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa")
-    every, count = sum(p.numel() for p in model.parameters()), quantise(model, device)
+    stored = _stored(checkpoint) if dtype == torch.float32 else dtype
+    model: Any = load_model(checkpoint, dtype=stored, device="cpu", attention="sdpa")
+    every, count = sum(p.numel() for p in model.parameters()), quantise(model, device, dtype)
+    for module in model.modules():
+        for weight in () if isinstance(module, Linear4bit) else module.parameters(recurse=False):
+            weight.data = weight.data.to(dtype if weight.dtype == stored else weight.dtype)
     model = model.to(device)
     verify_positions(model, checkpoint.positions)
     names = sorted({name.rpartition(".")[2] for name in _quantised(model)})
@@ -97,8 +103,11 @@ def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) ->
     return model
 
 
-def quantise(model: Any, device: torch.device) -> int:
-    """Put every linear layer of the decoder layers on the device in four bits, one after the other. How many weights they have."""
+def quantise(model: Any, device: torch.device, dtype: torch.dtype | None = None) -> int:
+    """Put every linear layer of the decoder layers on the device in four bits, one after the other. How many weights they have.
+
+    dtype: of their arithmetic; each one's own if not given.
+    """
     linears = [
         (layer.get_submodule(path), last)
         for layer in decoder_layers(model)
@@ -114,7 +123,7 @@ def quantise(model: Any, device: torch.device) -> int:
     for parent, last in linears:
         linear = getattr(parent, last)
         count += linear.weight.numel()
-        setattr(parent, last, Linear4bit(linear, device))
+        setattr(parent, last, Linear4bit(linear.to(dtype), device))
     return count
 
 
@@ -133,13 +142,17 @@ def uncounted(model: nn.Module) -> int:
     return sum(packed(model)) - held
 
 
+def _stored(source: Checkpoint) -> torch.dtype:
+    """In which a checkpoint's weights lose nothing."""
+    return next((dtype for word, dtype in _HALVES.items() if source.dtypes <= {word}), torch.float32)
+
+
 def restored(model: nn.Module, weights: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
     """A model's state with the frozen weights of `source`, which it was loaded from, where it holds them in fewer bits: in four, or in the arithmetic's two bytes.
 
     They are read again, into the host's memory, while a checkpoint is written; to keep them there all the time would be as much.
     """
-    codes, stored = _quantised(model), source.dtypes
-    dtype = next((dtype for word, dtype in _HALVES.items() if stored <= {word}), torch.float32)
+    codes, dtype = _quantised(model), _stored(source)
     frozen = {name: each.dtype for name, each in model.named_parameters() if not each.requires_grad}
     rounded = [name for name, held in frozen.items() if held.is_floating_point and held not in (dtype, torch.float32)]
     names = [f"{name}.weight" for name in codes] + [n for n in rounded if n.rpartition(".")[0] not in codes]
