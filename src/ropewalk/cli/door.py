@@ -16,6 +16,7 @@ from ropewalk.checkpoint.files import is_adapter, read_config, refuse_unwritable
 from ropewalk.checkpoint.headers import weight_files
 from ropewalk.checkpoint.hub import locate
 from ropewalk.cli.commands import Command
+from ropewalk.cli.shortage import refuse_few_addresses
 from ropewalk.cli.terminal import agreed
 from ropewalk.errors import UserError
 from ropewalk.progress import is_first_process
@@ -51,6 +52,7 @@ def check(name: str, command: Command, options: Any) -> Any:
     settings = command.settings(**arguments(command.settings, options))
     ask_at_start(settings)
     refuse_lacking(f"ropewalk {name}", command.needs)
+    refuse_few_addresses(name, command)
     if not command.loads or not is_first_process():
         return settings  # quick by itself; or another process says it
     _look_at_out(settings)
