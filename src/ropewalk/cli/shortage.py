@@ -40,23 +40,19 @@ def refuse_few_addresses(name: str, command: Command) -> None:
 
 def out_of_memory(error: Exception, options: Any = None) -> str:
     """The sentence for an error of memory. options: of the command in which it was raised; None before they are read."""
-    return (
-        f"what is asked for takes more memory than there is ({shortage(error)}); {', or '.join(_ways(error, options))}"
-    )
-
-
-def _ways(error: Exception, options: Any) -> list[str]:
     on_gpu = is_of_gpu(error)
+    ways = _ways(options, on_gpu=on_gpu) if hasattr(options, "device") else []
+    limited = not on_gpu and address_space_left() < math.inf
+    ways = ways or ["a smaller model"] * (not limited)
+    out = [f"what takes less: {', or '.join(ways)}"] * bool(ways) + ["raise the limit (ulimit -v)"] * limited
+    return f"what is asked for takes more memory than there is ({shortage(error)}); {'; or '.join(out)}"
 
-    def asked(option: str) -> Any:  # 0 where there is no such option
-        return getattr(options, option, 0)
 
+def _ways(options: Any, *, on_gpu: bool) -> list[str]:
+    """Options by which a command that computes takes less."""
     if hasattr(options, "micro_batch"):  # training, outside of its steps, which have a sentence of their own
-        ways = ["--micro-batch 1"] * (asked("micro_batch") != 1) + ["--mode lora"] * (asked("mode") == "full")
+        ways = ["--micro-batch 1"] * (options.micro_batch != 1) + ["--mode lora"] * (options.mode == "full")
     else:
-        ways = [way for option, way in _SMALLER.items() if hasattr(options, option) and hasattr(options, "device")]
-    wide = asked("dtype") not in (0, *_NARROW) and not (on_gpu and asked("dtype") in (None, "auto"))
-    ways += ["--dtype bfloat16"] * wide + ["--device cpu"] * (on_gpu and hasattr(options, "device"))
-    if not on_gpu and address_space_left() < math.inf:
-        ways.append("raise the limit (ulimit -v)")
-    return ways or ["a smaller model", "a machine with more memory"]
+        ways = [way for option, way in _SMALLER.items() if hasattr(options, option)]
+    wide = hasattr(options, "dtype") and options.dtype not in (_NARROW + ("auto", None) * on_gpu)
+    return ways + ["--dtype bfloat16"] * wide + ["--device cpu"] * on_gpu
