@@ -30,6 +30,7 @@ ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator:
         ("extend hemp --window 4096 --out {out}", 800_000, 1024),  # span for ever in OpenBLAS, deaf to SIGTERM
         ("train hemp --data {data} --window 1024 --batch-size 1 --out {out}", 950_000, 1024),  # ended raw
         ("doctor hemp", 700_000, 1024),
+        ("perplexity hemp --data {data}", 60_000, 1024),  # reading the options imports NumPy
         ("theory hemp --window 4096", 150_000, 256),  # "OpenBLAS error: Memory allocation still failed"
     ],
 )

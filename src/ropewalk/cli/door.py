@@ -48,11 +48,11 @@ def check(name: str, command: Command, options: Any) -> Any:
     Raises:
         UserError: the first thing that cannot be.
     """
+    refuse_few_addresses(name, command)
     _ask(options)
     settings = command.settings(**arguments(command.settings, options))
     ask_at_start(settings)
     refuse_lacking(f"ropewalk {name}", command.needs)
-    refuse_few_addresses(name, command)
     if not command.loads or not is_first_process():
         return settings  # quick by itself; or another process says it
     _look_at_out(settings)
