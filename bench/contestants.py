@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import flash_4
 from ropewalk.errors import UserError
 from ropewalk.model.loss import IGNORED, NextTokenLoss
 from ropewalk.planner.choice import Room
@@ -265,7 +265,7 @@ def ours(*, compiled: bool = True, most: str = "auto", fastest: bool = True, hos
         size = bench.model.config.head_dim
         stack = contextlib.ExitStack()
         print(
-            stack.enter_context(kernels.fastest(bench.device, size))
+            stack.enter_context(flash_4.fastest(bench.device, size))
             if fastest and bench.fastest
             else "as PyTorch picks"
         )

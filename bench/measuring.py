@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import transformers
 
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import flash_4
 from ropewalk.data.sliding import sliding
 from ropewalk.evals import compile
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
@@ -153,11 +153,11 @@ def _with(*contexts: Any) -> Iterator[None]:
 @contextmanager
 def without_flash_4() -> Iterator[None]:
     """As if FlashAttention-4 were not installed."""
-    sizes, kernels.FLASH_4_SIZES = kernels.FLASH_4_SIZES, ()
+    sizes, flash_4.SIZES = flash_4.SIZES, ()
     try:
         yield
     finally:
-        kernels.FLASH_4_SIZES = sizes
+        flash_4.SIZES = sizes
 
 
 def profile(call: Callable[[], Any], *, shown: bool = True) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from bench.card import card_of
 from bench.contestants import CONTESTANTS, SHAPES, Bench, Turn
 from ropewalk import records
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import flash_4
 from ropewalk.planner.chip_names import named
 from ropewalk.planner.chips import Chip, Mfu, mfu
 from ropewalk.training import throughput
@@ -62,7 +62,7 @@ def trust_fastest(device: torch.device, tokens: int) -> bool:
     rate, expected = attention(device, tokens)
     print(f"attention at {tokens}, as PyTorch picks: {rate / 1e12:.0f} TFLOP/s", flush=True)
     try:
-        with kernels.fastest(device, 128) as name:
+        with flash_4.fastest(device, 128) as name:
             rate, results = attention(device, tokens)
     except Exception:  # noqa: BLE001 - a kernel that fails is reported and not used
         traceback.print_exc()

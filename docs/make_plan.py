@@ -4,7 +4,7 @@ python docs/make_plan.py                              after any change of the pl
 python docs/make_plan.py --add runs/train.json        what `python -m bench.train --json runs/train.json` measured
     --flash-4 1.18      if its "ropewalk" ran with FlashAttention-4: the ratio of the two attention rates it printed
 
-Points are in docs/points.json; a measured point is added there and nowhere else. tests/planner/test_plan.py holds the page to this.
+Points are in docs/points.json; a measured point is added there and nowhere else. tests/planner/test_points.py holds the page to this.
 """
 
 from __future__ import annotations

@@ -9,6 +9,10 @@ from pathlib import Path
 import made_up
 from ropewalk import records
 from ropewalk.reports import render
+from ropewalk.reports.comparable import groups
+from ropewalk.reports.contests import contest
+from ropewalk.reports.methods import Contest
+from ropewalk.reports.rows import clean
 
 
 def trained(method: str, name: str, nll: float, windows: tuple[int, ...] = (256, 1024), **differs):
@@ -39,3 +43,25 @@ def table(page: str, caption: str) -> dict[str, list[str]]:
     return {
         made_up.words(label).strip(): [made_up.words(c).strip() for c in cells.split("</td>")] for label, cells in lines
     }
+
+
+def keys(share: float, depths: int = 32, trials: int = 10) -> list[records.Passkey]:
+    """A passkey test at 1024 tokens of which this share is right, the nearest keys."""
+    reach = round(share * depths)
+    return [records.Passkey(1024, 32 * (d + 1), trials, trials if d < reach else 0) for d in range(depths)]
+
+
+def passkeys(share: float) -> list:
+    return [*keys(share), records.PasskeySummary(1024, round(32 * share) * 32, 32, 10, share)]
+
+
+def with_keys(state, share: float):
+    return (*state[:2], [*state[2], *passkeys(share)])
+
+
+def contest_of(path: Path) -> Contest:
+    page = clean(records.read([path]))
+    (group,) = groups(page)
+    compared = contest(page, group.lineage)
+    assert compared is not None
+    return compared

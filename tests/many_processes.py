@@ -25,7 +25,7 @@ from ropewalk.errors import UserError
 from ropewalk.model import fit
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.verify import verify_rope
-from ropewalk.training import TrainSettings, batch, checkpoints, loop, lora, run, setup, step, train
+from ropewalk.training import TrainSettings, batch, checkpoints, lora, run, setup, standing, step, train
 from ropewalk.training.log import Log
 from ropewalk.training.setup import starting_model
 from ropewalk.training.snapshots import Snapshots
@@ -94,7 +94,7 @@ ALONE = {
     "data": (1, batch, "check_ids"),
     "tokenizer": (1, setup, "load_tokenizer"),
     "positions": (1, step, "verify_positions"),
-    "resumed": (1, loop, "refuse_other_run"),
+    "resumed": (1, standing, "refuse_other_run"),
     "log": (0, Log, "step"),
     "state": (0, state, "_make"),
     "checkpoint": (0, Snapshots, "save"),

@@ -1,8 +1,8 @@
-"""Numbers and lists in sentences."""
+"""Numbers, sizes and lists in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_UP, Decimal
 
 
@@ -22,3 +22,26 @@ def joined(words: Iterable[object]) -> str:
     """256; 256 and 512; 256, 512 and 1024."""
     *first, last = map(str, words)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def _decimals(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}"
+
+
+def size_in_words(size: float, digits: int = 1) -> str:
+    """Bytes in GiB, or in MiB where they are less than one."""
+    return f"{size / 2**30:.{digits}f} GiB" if size >= 2**30 else f"{size / 2**20:.{digits}f} MiB"
+
+
+def apart(*values: float, words: Callable[[float, int], str] = _decimals) -> list[str]:
+    """Numbers that a sentence compares, with one decimal, or as many as show that they differ."""
+    for digits in range(1, 20):
+        told = [words(value, digits) for value in values]
+        if len({*told}) == len({*values}):
+            break
+    return told
+
+
+def sizes_apart(*sizes: float) -> list[str]:
+    """The same of bytes."""
+    return apart(*sizes, words=size_in_words)

@@ -8,7 +8,7 @@ import unittest.mock
 import pytest
 import torch
 
-from ropewalk.attention_ops import block_attention, kernels
+from ropewalk.attention_ops import block_attention, choosing, kernels
 from ropewalk.attention_ops import blocks as attention_blocks
 
 
@@ -30,7 +30,7 @@ def test_attention_in_blocks_is_masked_attention(
     kernel: str, heads: int, key_heads: int, size: int, device: int, devices: int, at_once: int, monkeypatch
 ) -> None:
     """Every kernel, grouped heads, each device's share of the queries against all keys, and few heads at a time."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: kernel)
     monkeypatch.setattr(block_attention, "HEADS_AT_ONCE", at_once)
     tokens = 36
     borders = [[0, 7, 19], [0, 18]]
@@ -72,7 +72,7 @@ def test_a_rectangle_and_its_triangle_are_one_call_where_the_mask_is_aligned_so(
     kernel: str, calls: int, monkeypatch
 ) -> None:
     """The second of two devices, whose stretches 9 to 18 and 18 to 27 begin and end in the middle of documents."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: kernel)
     blocks = attention_blocks.causal_blocks([[0, 12], [0, 18]], 1, 2, 36)
     counts = {}
     for name in ("forward", "backward"):
@@ -129,7 +129,7 @@ def test_gradients_of_keys_need_no_zeros_to_add_to() -> None:
 @pytest.mark.parametrize("kernel", ["cpu", "plain"])
 def test_no_gradient_comes_from_memory_that_nobody_filled(kernel: str, device: int, devices: int, monkeypatch) -> None:
     """PyTorch fills it with NaN here. Keys of later devices get zeros, and a sum in float32 is rounded once to the model's dtype."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: kernel)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     generator = torch.Generator().manual_seed(0)
     blocks = attention_blocks.causal_blocks([[0, 7, 19], [0, 18]], device, devices, 36)

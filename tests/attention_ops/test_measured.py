@@ -12,7 +12,7 @@ import transformers
 from transformers import AttentionInterface
 
 from ropewalk import testing
-from ropewalk.attention_ops import kernels, sliding
+from ropewalk.attention_ops import choosing, sliding
 from ropewalk.attention_ops import transformers as names
 from ropewalk.attention_ops.prefix import SharedPrefix
 from ropewalk.attention_ops.transformers import BLOCKS, as_usual, attend_as_measured, attend_in_blocks, observed
@@ -117,7 +117,7 @@ def test_what_is_generated_is_the_same(name: str, padded: int, ids, slid) -> Non
 def test_compiled_layers_say_the_same(name: str, shapes: Any, ids, monkeypatch) -> None:
     torch._dynamo.reset()
     monkeypatch.setitem(AttentionInterface._global_mapping, BLOCKS, inspect.unwrap(names._attend_in_blocks))
-    for module, function in ((sliding, "attend"), (sliding, "told_reach"), (kernels, "in_autocast")):
+    for module, function in ((sliding, "attend"), (sliding, "told_reach"), (choosing, "in_autocast")):
         monkeypatch.setattr(module, function, inspect.unwrap(getattr(module, function)))  # dynamo fails on type checks
     expected, model = pair(name)
     with torch.inference_mode(), compile.compiled(model, shapes=shapes, backend="aot_eager"):

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk import testing
-from ropewalk.attention_ops import kernels, sliding
+from ropewalk.attention_ops import choosing, sliding
 from ropewalk.attention_ops.blocks import causal_blocks, padded
 from ropewalk.attention_ops.transformers import BLOCKS, attend_in_blocks, attends_in_blocks, is_replaceable
 from ropewalk.checkpoint.layers import read_layers
@@ -42,7 +42,7 @@ def visible(tokens: int, reach: int) -> torch.Tensor:
 def test_attention_within_a_reach_is_masked_attention(
     kernel: str, heads: int, key_heads: int, tokens: int, reach: int, at_once: int, monkeypatch
 ) -> None:
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: kernel)
     monkeypatch.setattr("ropewalk.attention_ops.block_attention.HEADS_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(tokens)
     shapes = [(2, tokens, h, 16) for h in (heads, key_heads, key_heads)]
@@ -115,7 +115,7 @@ def test_a_family_trains_as_under_its_mask_and_as_planned(name: str, tokens: int
 @pytest.mark.parametrize("same", [True, False])
 def test_documents_are_sequences_for_themselves(kernel: str, same: bool, monkeypatch) -> None:
     """Rows with documents shorter and longer than the reach, against a dense mask in float64."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: kernel)
     tokens, reach, borders = 40, 8, [[0, 3, 20, 21], [0, 3, 20, 21] if same else [0, 8, 30]]
     number = torch.tensor([[sum(place >= first for first in row) for place in range(tokens)] for row in borders])
     mask = visible(tokens, reach) & (number[:, :, None] == number[:, None])

@@ -10,11 +10,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 
 from command_lines import said
 from ropewalk import cli
+from ropewalk.model import carry
+from ropewalk.training import disk
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(trained, tmp_path, capsys, monkeypatch) -> None:
@@ -174,7 +177,10 @@ def test_a_dry_run_asks_the_disk_as_the_run_does(trained, tmp_path, capsys, monk
     words += ["--steps", "2", "--save-every", "1", "--out", str(tmp_path / "deep/o"), "--quiet"]
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, 2**16) if place.exists() else None)
-    rehearsed, run = said(capsys, *words, "--dry-run"), said(capsys, *words)
+    with mock.patch("ropewalk.training.disk.model_bytes", wraps=disk.model_bytes) as reckoned:
+        rehearsed = said(capsys, *words, "--dry-run")
+    assert reckoned.call_count == 1  # for the sentence and the refusal
+    run = said(capsys, *words)
     assert (rehearsed[0], run[0]) == (2, 2) and "; 0.1 MiB are free there" in rehearsed[1]
     refusals = [printed.partition("what this run will write")[2] for _, printed in (rehearsed, run)]
     assert refusals[0] == refusals[1] and "has 0.1 MiB free; make room, or choose another --out" in refusals[0]
@@ -195,5 +201,6 @@ def test_a_dry_run_of_extend_asks_the_disk_which_links_take_nothing_of(trained, 
         subprocess.run(["umount", disk], check=True)
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, 2**18))  # as little as there was, for links
-    status, printed = said(capsys, *words, "--dry-run")
-    assert status == 0 and "as links" in printed
+    with mock.patch("ropewalk.model.carry.to_be_written", wraps=carry.to_be_written) as reckoned:
+        status, printed = said(capsys, *words, "--dry-run")
+    assert status == 0 and "as links" in printed and reckoned.call_count == 1

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from torch.profiler import ProfilerActivity, profile
 
 from ropewalk import testing
-from ropewalk.attention_ops import collectives, kernels
+from ropewalk.attention_ops import choosing, collectives
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh, start
@@ -167,7 +167,7 @@ def _process(rank: int, port: int, out: Path) -> None:
         found["/".join((layout, family, kind))] = pass_through(start(device="cpu", **LAYOUTS[layout]), family, kind)
     sharded, split = start(device="cpu"), start(device="cpu", cp=2)
     found["kept"] = pass_through(split, "llama", "documents", keep=frozenset({0, 3, 5}))
-    with unittest.mock.patch.object(kernels, "choose", lambda q, varied: "plain"):
+    with unittest.mock.patch.object(choosing, "choose", lambda q, varied: "plain"):
         found["fused"] = {kind: pass_through(split, "llama", kind) for kind in ("plain", "documents")}
     found["exchanged"] = {str(t): ranks.everyones(exchanged(rank, t)) for t in (torch.float32, torch.bfloat16)}
     training(sharded, range(3), save=out / "of two")
@@ -328,8 +328,8 @@ def test_the_documents_of_a_window_do_not_see_each_other() -> None:
 
 def test_documents_reach_the_kernel_in_autocasts_dtype(monkeypatch) -> None:
     # In float32 no fused kernel of a GPU takes them, and all scores of 32768 tokens are 4 GiB a head.
-    seen, choose = [], kernels.choose
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: seen.append(q.dtype) or choose(q, varied))
+    seen, choose = [], choosing.choose
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: seen.append(q.dtype) or choose(q, varied))
     mesh = start(device="cpu")
     root = mesh.shard(NextTokenLoss(testing.tiny("llama", window=256).train()))
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import flash_4
 from ropewalk.errors import UserError
 from ropewalk.evals import compile
 from ropewalk.model.layers import decoder_layers
@@ -131,10 +131,10 @@ def test_work_counts_two_operations_a_weight_and_token():
 
 def test_graphs_traced_with_another_attention_are_kept_apart(monkeypatch):
     """What a layer was traced to names the kernel; PyTorch's caches must not give it to a run with another."""
-    monkeypatch.setattr(kernels, "_has_flash_4", lambda device, size: True)
-    monkeypatch.setattr(kernels, "_flash_4", contextlib.nullcontext)
-    monkeypatch.setattr(kernels, "_flash_4_problem", lambda device, size: "")
+    monkeypatch.setattr(flash_4, "_is_here", lambda device, size: True)
+    monkeypatch.setattr(flash_4, "_switched_on", contextlib.nullcontext)
+    monkeypatch.setattr(flash_4, "_problem", lambda device, size: "")
     with torch.compiler.config.patch(cache_key_tag="mine"):
-        with kernels.fastest(torch.device("cpu"), 64) as name:
+        with flash_4.fastest(torch.device("cpu"), 64) as name:
             assert torch.compiler.config.cache_key_tag == f"mine {name}"
         assert torch.compiler.config.cache_key_tag == "mine"

@@ -15,8 +15,9 @@ import ropewalk
 from ropewalk import cli, testing
 from ropewalk.data import chat_template
 from ropewalk.errors import UserError
+from ropewalk.evals import answering, time_needed
 from ropewalk.evals import conversation as talk
-from ropewalk.evals import time_needed
+from ropewalk.evals.answering import Heard
 from ropewalk.evals.loaded import open_model
 from ropewalk.progress import PROGRESS
 from ropewalk.settings.downstream import Decoding
@@ -68,14 +69,14 @@ def test_a_second_question_reads_on_from_the_cache_and_says_the_same(family, tem
 )  # slides; keeps a state; names no eos_token_id
 def test_without_a_template_a_second_question_goes_on_whatever_the_layers_keep(family, monkeypatch):
     model, tokenizer, asked = testing.tiny(family, window=256), _tokenizer(), []
-    write = talk.write_one
-    monkeypatch.setattr(talk, "write_one", lambda m, ids, **how: asked.append(list(ids)) or write(m, ids, **how))
+    write = answering.write_one
+    monkeypatch.setattr(answering, "write_one", lambda m, ids, **how: asked.append(list(ids)) or write(m, ids, **how))
     replies = ropewalk.chat(model, tokenizer=tokenizer, question=["Where did it stand?", "When?"], max_new_tokens=9)
     assert [reply.text for reply in replies] == [_by_transformers(model, tokenizer, ids, 9) for ids in asked]
 
 
 def test_the_reading_of_a_long_prompt_shows_how_far_it_is_and_ends_before_the_first_word(model, monkeypatch, caplog):
-    monkeypatch.setattr(talk, "_LONG", 20)
+    monkeypatch.setattr(answering, "_LONG", 20)
     caplog.set_level(PROGRESS, "ropewalk")
     events, asked = [], {"tokenizer": _tokenizer(), "max_new_tokens": 3}
     reply = ropewalk.generate(model, text="rope" * 8, **asked, hear=lambda piece: events.append(len(caplog.records)))
@@ -91,7 +92,7 @@ def test_the_reading_of_a_long_prompt_shows_how_far_it_is_and_ends_before_the_fi
 
 def test_a_log_says_at_the_start_how_long_the_reading_of_a_long_prompt_takes(model, monkeypatch, caplog):
     """One layer of 32k tokens takes minutes on a CPU: its end is too late for the first line."""
-    monkeypatch.setattr(talk, "_LONG", 20)
+    monkeypatch.setattr(answering, "_LONG", 20)
     monkeypatch.setattr(time_needed, "seconds_of", lambda flops, *_, **__: flops)  # the more is read, the longer
     caplog.set_level(logging.INFO, "ropewalk")
     ropewalk.chat(model, tokenizer=_tokenizer(), question=["rope" * 8, "b" * 30], max_new_tokens=3)
@@ -158,7 +159,7 @@ def test_every_token_that_ends_a_turn_ends_the_answer(model):
 
 def test_the_indentation_of_a_line_and_characters_of_several_tokens_are_kept():
     heard: list[str] = []
-    stream = talk._Heard(testing.byte_tokenizer(), heard.append)
+    stream = Heard(testing.byte_tokenizer(), heard.append)
     text = "def f():\n    return 'é𝄞'\n"
     stream.put(torch.tensor([[256, 1]]))
     for token in testing.byte_tokenizer()(text, add_special_tokens=False).input_ids:

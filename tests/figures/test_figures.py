@@ -15,7 +15,7 @@ import pytest
 
 import made_up
 from ropewalk import records
-from ropewalk.figures import compare, style
+from ropewalk.figures import compare, losses, style
 from ropewalk.figures import measured as measured_figures
 from ropewalk.records import Measurement, Passkey, Perplexity, Step
 from ropewalk.records.recipe import Recipe
@@ -124,7 +124,7 @@ def test_the_map_holds_the_share_of_successes_at_every_depth(rows):
 
 def test_the_running_mean_of_a_straight_line_is_the_line(rows):
     steps = [Measurement(dataclasses.replace(m.row, loss=3 - 0.01 * m.row.step), m.run) for m in rows.of(Step)]
-    x, y = lines(measured_figures.loss(steps))["running mean"]
+    x, y = lines(losses.loss(steps))["running mean"]
     inner = slice(20, -20)  # near the ends the mean is one-sided
     np.testing.assert_allclose(np.asarray(y)[inner], 3 - 0.01 * np.asarray(x)[inner], atol=1e-12)
 
@@ -180,17 +180,13 @@ def test_the_same_rows_give_the_same_svg_and_no_date(rows):
 
 def test_settings_are_put_back(rows):
     before = dict(matplotlib.rcParams)
-    style.svg(measured_figures.loss(rows.of(Step)), "f", "t")
+    style.svg(losses.loss(rows.of(Step)), "f", "t")
     assert dict(matplotlib.rcParams) == before
 
 
 @pytest.mark.parametrize(("ending", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")])
 def test_a_figure_is_saved_in_the_format_of_its_name(rows, tmp_path, ending, start):
-    assert (
-        measured_figures.save(measured_figures.loss(rows.of(Step)), tmp_path / f"loss.{ending}")
-        .read_bytes()
-        .startswith(start)
-    )
+    assert measured_figures.save(losses.loss(rows.of(Step)), tmp_path / f"loss.{ending}").read_bytes().startswith(start)
 
 
 def test_neither_torch_nor_pyplot_is_imported():

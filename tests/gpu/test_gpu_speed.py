@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from ropewalk.attention_ops import block_attention, collectives, kernels
+from ropewalk.attention_ops import block_attention, choosing, collectives, flash_4, kernels
 from ropewalk.attention_ops import blocks as blocks_
 from ropewalk.attention_ops.sliding import sliding_attention
 from ropewalk.attention_ops.transformers import attend_in_blocks
@@ -92,7 +92,7 @@ def test_what_is_kept_errs_no_more_than_transformers(compiled: bool, share: floa
 def test_each_kernel_is_plain_attention(kernel: str, size: int) -> None:
     assert kernels.agrees(kernel, cuda(), size)
     q = torch.empty(1, 1, 1, size, device=cuda())
-    assert not kernels.lower_right(kernel, q) or kernels.aligns(kernel, cuda(), size)
+    assert not choosing.lower_right(kernel, q) or kernels.aligns(kernel, cuda(), size)
 
 
 @pytest.fixture(params=["cudnn", "flash", "FlashAttention-4"])
@@ -101,7 +101,7 @@ def kernel(request) -> Iterator[str]:
     if request.param != "FlashAttention-4":
         yield request.param
         return
-    with kernels.fastest(cuda(), 128) as name:
+    with flash_4.fastest(cuda(), 128) as name:
         if name != request.param:
             pytest.skip("FlashAttention-4 is not used here")
         yield "flash"
@@ -115,13 +115,13 @@ def test_blocks_on_a_gpu_are_masked_attention(
     """A rectangle and its triangle are one call of "flash", with its mask at the bottom right, and two of cuDNN."""
     if kernel == "cudnn" and borders[0][-1] % 2:
         pytest.skip("cuDNN is not chosen for documents of any length")
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: kernel)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: kernel)
     tokens = 1024
     blocks = blocks_.causal_blocks(borders, device, devices, tokens)
     rectangles = int((blocks[:, 5] == 0).sum())
     assert rectangles or devices == 1
     q = torch.empty(1, 1, 1, 128, device=cuda())
-    assert len(blocks_.calls_of(blocks, lower_right=kernels.lower_right(kernel, q))) == len(blocks) - (
+    assert len(blocks_.calls_of(blocks, lower_right=choosing.lower_right(kernel, q))) == len(blocks) - (
         rectangles if kernel == "flash" else 0
     )
     queries = sum(last - first for first, last in blocks_.stretches(device, devices, tokens))
@@ -162,7 +162,7 @@ def test_attention_within_a_reach_on_a_gpu_is_masked_attention(
     name: str, dtype: torch.dtype, tokens: int, reach: int, monkeypatch
 ) -> None:
     """Each kernel by itself; the model's own layout of heads, of which keys have fewer."""
-    monkeypatch.setattr(kernels, "choose", lambda q, varied: name)
+    monkeypatch.setattr(choosing, "choose", lambda q, varied: name)
     generator = torch.Generator(cuda()).manual_seed(0)
     shapes = ((2, tokens, 8, 96), (2, tokens, 4, 96), (2, tokens, 4, 96))
     leaves = [torch.randn(s, generator=generator, device=cuda()).to(dtype).requires_grad_() for s in shapes]
@@ -281,7 +281,7 @@ def test_a_layer_that_does_not_fit_is_tried_with_less() -> None:
 
 def test_the_fastest_attention_gives_pytorch_back() -> None:
     before = torch.backends.cuda.cudnn_sdp_enabled()
-    with kernels.fastest(cuda(), 128) as name:
+    with flash_4.fastest(cuda(), 128) as name:
         assert name in ("FlashAttention-4", "as PyTorch picks")
     assert torch.backends.cuda.cudnn_sdp_enabled() == before
 

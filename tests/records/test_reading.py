@@ -208,14 +208,31 @@ def test_a_directory_is_read_as_all_record_files_below_it(tmp_path):
         records.read([nothing])
 
 
-def test_files_of_a_directory_that_are_zeros_or_text_are_named_and_other_json_is_not(tmp_path, caplog):
+def test_files_of_a_directory_that_are_zeros_or_text_are_named_and_other_json_is_not(tmp_path):
     whole = made_up.record_rows(tmp_path / "whole.jsonl", (made_up.BASE, made_up.row(2.0)))
-    lefts = (bytes(9000), b"my notes\n", whole.read_bytes()[30:], b'{"key": 1}\n', b"", whole.read_bytes()[:4])
+    lefts = (bytes(9000), b"my notes\n", whole.read_bytes()[30:300], b'{"key": 1}\n', b"", whole.read_bytes()[:4])
     for name, left in zip("abcdef", lefts, strict=True):
         (tmp_path / f"{name}.jsonl").write_bytes(left)
-    assert len(records.read([tmp_path]).measurements) == 1
-    (said,) = caplog.messages
-    assert [name for name in "abcdef" if f"{name}.jsonl" in said] == ["a", "b", "c"]
+    read = records.read([tmp_path])
+    assert len(read.measurements) == 1
+    strange = [said for said in read.left_out.files if said.startswith("No record stands at the beginning of ")]
+    assert [name for name in "abcdef" if f"{name}.jsonl" in "".join(strange)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("head", ["cut", "cut before a brace", "zeros", "text"])
+def test_a_file_whose_beginning_is_damaged_is_read_alike_by_its_name_and_in_its_directory(tmp_path, head):
+    """Of two runs the first has lost its header: its row is of unknown origin, the other's counts."""
+    rows = [(made_up.BASE, made_up.row(2.0)), (made_up.extended(4), made_up.row(2.5))]
+    path = made_up.record_rows(tmp_path / "r.jsonl", *rows)
+    first, rest = path.read_bytes().split(b"\n", 1)
+    beginnings = {"cut": first[40:], "cut before a brace": first[first.index(b"{", 1) :], "zeros": bytes(99), "text": b"my notes"}  # fmt: skip
+    path.write_bytes(beginnings[head] + b"\n" + rest)
+    by_name, of_directory = records.read([path]), records.read([tmp_path])
+    assert by_name.left_out == of_directory.left_out
+    assert by_name.left_out.files == [f"The beginning of {path} is no record, so that what it held is missing."]
+    assert (by_name.left_out.damaged, by_name.left_out.headless) == (1, 1)
+    for read in (by_name, of_directory):
+        assert [m.run.model for m in read.measurements] == [made_up.extended(4)]
 
 
 def test_a_model_without_records_beside_others_is_said_and_left_aside(tmp_path, caplog):

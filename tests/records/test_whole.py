@@ -68,3 +68,12 @@ def test_rows_of_unknown_kinds_are_of_those_that_the_header_counts():
         run.settings["row"]["rows"] = len(records.measurements) + 1
     lacks = [missing(records.runs.values(), records.measurements, unknown) for unknown in (0, 1)]
     assert lacks[0] and not lacks[1]
+
+
+def test_a_row_that_has_lost_the_header_of_its_training_is_not_whole(tmp_path):
+    """Of a row of before headers said how many rows there are: its steps are then of unknown origin, and nothing says how many there were."""
+    head, *lines = (LAB / "c/smollm2-135m/yarn-x4-20M-3e-4-s1.jsonl").read_text().splitlines()
+    (tmp_path / "row.jsonl").write_text("\n".join([head[40:], *lines]) + "\n")
+    records = read([tmp_path])
+    assert records.left_out.headless == 40
+    assert set(missing(records.runs.values(), records.measurements).values()) == {"lacks the header of its training"}

@@ -241,3 +241,24 @@ def test_a_run_that_looked_at_its_model_has_measured_it(out: Path, caplog, name:
     text = read(card(out))
     assert ("measured" in caplog.text) == (name == "other.jsonl")
     assert ("7.39" in text) == (name == "watch.jsonl") and "20.09" not in text
+
+
+def test_a_card_of_a_further_training_tells_of_the_model_that_it_began_from(out: Path, tmp_path: Path) -> None:
+    """Also where that was measured in more ways: the card is of the last."""
+    own = Checkpoint.open(out).fingerprint
+    first = measured(out, "first", steps=4, fingerprint="a" * 16)
+    settings = {"out": str(out), "learning_rate": 1e-5, "batch_size": 1, "steps": 9, "model_fingerprint": "a" * 16}
+    header = made_up.run(measured(out, "first", steps=0, steps_before=4), "ropewalk train first", settings=settings)
+    made_up.steps(records.Recorder(tmp_path / "r.jsonl", header), 9)
+    further = measured(out, steps_before=4, fingerprint=own), made_up.row(2.1, 256)
+    path = made_up.record_rows(tmp_path / "r.jsonl", further, (unextended(out), made_up.row(3.0, 64)))
+    assert "measure the model that it began from, at 256" not in read(card(out, records=[path], out=tmp_path / "a.md"))
+    made_up.record_rows(path, (unextended(out), made_up.row(5.0, 256)))
+    assert "measure the model that it began from, at 256" in read(card(out, records=[path], out=tmp_path / "b.md"))
+    keys = records.PasskeySummary(256, 256, 8, 10, 1.0)
+    made_up.record_rows(
+        path, (first, made_up.row(2.3, 256), keys), (measured(out, "stranger", steps=4), made_up.row(2.0, 256))
+    )
+    text = read(card(out, records=[path], out=tmp_path / "c.md"))
+    assert "and trained for 9 steps" in text and "against itself after 4 steps at this window, better" in text
+    assert "PI ×4, 4 steps " in text and "stranger" not in text

@@ -12,7 +12,7 @@ from grid_pages import recorded, trained
 from ropewalk import records
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import labels, variant_of
-from ropewalk.reports import ablation, comparable, gain, passkey, provenance, training, verdict, words
+from ropewalk.reports import ablation, comparable, gain, losses, passkey, provenance, verdict, words
 from ropewalk.reports.drawn import to_draw
 from ropewalk.reports.rows import Clean, clean
 
@@ -138,5 +138,5 @@ def test_seeds_of_a_training_share_a_name_in_its_figure(tmp_path):
         (*trained("yarn", f"y{seed}", 2.1, seed=seed)[:2], [records.Step(s, 3.0, 1e-4, 0.5, 2**20, 9.0, 9.0) for s in (1, 2)])
         for seed in range(2)
     ]  # fmt: skip
-    (picture,) = training.section(rows_of(tmp_path / "r.jsonl", *states, trained("linear", "p", 2.2))).pictures
+    (picture,) = losses.section(rows_of(tmp_path / "r.jsonl", *states, trained("linear", "p", 2.2))).pictures
     assert len(re.findall(r">YaRN ×4 to 1024, 2 seeds<|running mean", str(picture.svg))) <= 1

@@ -7,25 +7,15 @@ import dataclasses
 import functools
 import math
 import re
-import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-from matplotlib import cbook
-from PIL import ImageFont
 
 import made_up
-from grid_pages import page_of, table, trained
+from grid_pages import page_of, passkeys, table, trained, with_keys
 from ropewalk import records
-from ropewalk.errors import UserError
 from ropewalk.reports import render, report
-from ropewalk.reports.comparable import groups
-from ropewalk.reports.contests import contest
-from ropewalk.reports.methods import RULE, Contest
-from ropewalk.reports.rows import clean
 
 LAB = Path(__file__).resolve().parents[2] / "lab/records/a/hemp"
 
@@ -78,56 +68,6 @@ def test_a_figure_that_one_seed_alone_has_leaves_the_seeds_together(tmp_path):
     with (tmp_path / "tables/ablation-1.csv").open(encoding="utf-8", newline="") as file:
         (line,) = [row for row in csv.DictReader(file) if row["method"].startswith("PI")]
     assert [line["benchmarks seeds"], line["perplexity at the window seeds"]] == ["1", "3"]
-
-
-def test_the_ablation_tells_of_the_columns_that_it_has_and_stays_narrow_in_latex(tmp_path):
-    states = [trained("linear", "l", 2.1), trained("yarn", "y", 2.2)]
-    bare = page_of(tmp_path / "bare.jsonl", *states).split("<caption>1M training tokens")[1].split("<h2")[0]
-    assert "control" not in bare and "Benchmarks" not in bare and "k_max" not in bare
-    for _, _, rows in states:
-        rows += [records.Passkey(1024, k, 10, 10 * (k <= 512), 50 * (k <= 512)) for k in range(128, 1025, 128)]
-        rows += [records.PasskeySummary(1024, 512, 8, 10, 0.5, 1.0), made_up.gain(1024, 0.25, 0.2, 0.3)]
-    path = tmp_path / "r.jsonl"
-    page = page_of(path, *states)
-    shares = [cell.partition(" ")[0] for cell in table(page, "1M training tokens")["PI ×4, 20 steps"]]
-    assert "50" in shares, "that decides a contest"
-    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
-    latex = (tmp_path / "tables/ablation-1.tex").read_text(encoding="utf-8")
-    assert r"\begin{tabular}[t]{@{}l@{}}PI $\times$4\\ 20 steps\end{tabular}" in latex
-
-
-def test_latex_tables_are_no_larger_than_a_page_in_type_of_eight_points(tmp_path):
-    """By the widths of Computer Modern's own glyphs; 345 points are the text of an article at 10 pt."""
-    methods = ("linear", "ntk", "yarn")
-    states = [trained(m, f"{m}{n}", 2.1 + n / 10, seed=n, learning_rate=1e-4) for m in methods for n in range(12)]
-    for place, (_, _, rows) in enumerate(states):
-        right = 10 - place % 3
-        rows += [records.Passkey(1024, k, 10, right, 5 * right) for k in range(128, 1025, 128)]
-        rows += [
-            records.PasskeySummary(1024, 1024, 8, 10, 0.5, 1.0),
-            made_up.gain(1024, -0.25 - place / 100, -0.3, -0.1),
-        ]
-    path = tmp_path / "r.jsonl"
-    page_of(path, *states)
-    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
-    latex = "".join(file.read_text(encoding="utf-8") for file in sorted((tmp_path / "tables").glob("*.tex")))
-    floats = re.findall(
-        r"\\label\{(.+)\}\n\\footnotesize\\setlength\{\\tabcolsep\}\{4pt\}\n.*\n(.*\n)*?\\end\{table\*\}", latex
-    )
-    assert len(floats) == latex.count("\\caption") > latex.count(" of Table~") > 0
-    assert all(rf"\label{{{name}}}" in latex for name in re.findall(r"\\ref\{(.+?)\}", latex))
-    font = ImageFont.truetype(cbook._get_data_path("fonts/ttf/cmr10.ttf"), 1000)
-
-    def points(line: str) -> float:  # type of 8 pt is cut wider, by 1/16; a minus is as wide as a plus
-        return font.getlength(re.sub(r"\$.+?\$", "+", line).replace("\\", "")) * 8 / 1000 * 17 / 16
-
-    for tabular in re.findall(r"toprule\n([\s\S]*?)\\bottomrule", latex):
-        rows = [row for row in tabular.split("\n") if row.endswith(r"\\")]
-        cells = [[re.sub(r"\\(begin|end)\{tabular\}(\[t\]\{@\{\}[lr]@\{\}\})?|\\textbf|[{}]", "", cell).strip() for cell in row.removesuffix(r"\\").split(" & ")] for row in rows]  # fmt: skip
-        lines = [[cell.split(r"\\ ") for cell in row] for row in cells]
-        widths = [max(points(line) for cell in column for line in cell) for column in zip(*lines, strict=True)]
-        assert sum(widths) + 8 * len(widths) <= 345, rows[0]
-        assert 9.5 * sum(max(map(len, row)) for row in lines) <= 550 - 100, "and its caption"
 
 
 def test_rows_of_two_bases_are_named_by_their_bases_where_they_stand_together(tmp_path):
@@ -187,79 +127,6 @@ def test_checkpoints_of_one_train_are_one_row_and_those_of_another_are_not(tmp_p
     assert {"PI ×4 to 1024 (books) cpu", "PI ×4 to 1024 (code) cpu"} <= table(page, "What each training").keys()
 
 
-def keys(share: float, depths: int = 32, trials: int = 10) -> list[records.Passkey]:
-    """A passkey test at 1024 tokens of which this share is right, the nearest keys."""
-    reach = round(share * depths)
-    return [records.Passkey(1024, 32 * (d + 1), trials, trials if d < reach else 0) for d in range(depths)]
-
-
-def passkeys(share: float) -> list:
-    return [*keys(share), records.PasskeySummary(1024, round(32 * share) * 32, 32, 10, share)]
-
-
-def with_keys(state, share: float):
-    return (*state[:2], [*state[2], *passkeys(share)])
-
-
-@pytest.mark.parametrize(
-    ("yarn", "linear", "told"),
-    [
-        # (share of the keys, nll) of YaRN and of PI
-        (
-            (1.0, 2.3),
-            (0.3, 2.1),
-            r"YaRN ×4 wins by k_max: 1024 [^;]* against 320 [^;]*\. Yet PI ×4 reads better at 256 tokens \(8.17 against 9.97\) and at 1024 \(8.17 against 9.97\)\. Rule:",
-        ),
-        (
-            (1.0, 2.1),
-            (1.0, 2.3),
-            r"YaRN ×4 wins by perplexity: −18.1 % [^;]*paired over 5 documents\); 8.17 .* against 9.97 .* of PI ×4\. Rule",
-        ),
-        ((1.0, 2.1), (1.0, 2.1), "No winner among 2 methods at 1024 tokens .*do not tell apart"),
-        ((None, 2.1), (None, 2.3), "YaRN ×4 wins by perplexity"),
-        ((1.0, 2.3), (None, 2.1), "PI ×4 wins by perplexity"),  # keys were asked of one alone
-    ],
-)
-def test_the_winner_is_named_by_passkeys_then_perplexity_or_nobody_is(tmp_path, yarn, linear, told):
-    states = [
-        with_keys(trained(method, method, nll), share) if share is not None else trained(method, method, nll)
-        for method, (share, nll) in (("yarn", yarn), ("linear", linear))
-    ]
-    page = made_up.words(page_of(tmp_path / "r.jsonl", *states))
-    assert re.search(told, page)
-    heading = page.split("ropewalk report")[0]
-    won = told.split(":")[0]  # by what it won stands in the heading too
-    assert ("no winner at 1024 tokens" if "No winner" in told else f"{won} at 1024 tokens") in heading
-    assert heading.strip().startswith("A longer window for hemp:")
-
-
-def test_a_measure_that_decides_among_those_an_earlier_one_left_is_named_with_it(tmp_path):
-    """ "Of 9 methods ABF wins by perplexity" stood before five that read better: passkeys had set those behind."""
-    shares = {"ntk": (1.0, 2.0), "yarn": (1.0, 2.2), "linear": (0.3, 1.8), "plain": (0.3, 1.9)}
-    few = [*((trained(name, name, nll), share) for name, (share, nll) in shares.items())]
-    page = page_of(tmp_path / "r.jsonl", *(with_keys(state, share) for state, share in few))
-    text = made_up.words(page).replace("\u202f", " ")
-    label = re.search(r"hemp: (NTK ×4|ABF ×4)", text)[1]
-    heading = f"{label} wins by perplexity among those level by k_max at 1024 tokens of held-out"
-    assert f"hemp: {heading}" in text
-    assert (
-        f"Of 4 methods at 1024 tokens of held-out after 1M training tokens, {label} wins by k_max, level with YaRN ×4, and of these 2 by perplexity: "
-        in text
-    )
-    ours, theirs, best = (f"{math.exp(nll):.2f}" for nll in (2.0, 2.2, 1.8))
-    assert re.search(rf"; {ours} [^,]*, against {theirs} .*? of YaRN ×4\. Yet PI ×4 reads better .*?{best}", text)
-    three = [with_keys(state, 1.0 if place < 3 else share) for place, (state, share) in enumerate(few)]
-    text = made_up.words(page_of(tmp_path / "three.jsonl", *three, with_keys(trained("cope", "c", 2.3), 1.0)))
-    assert "PI ×4 wins by k_max, level with 3 others, and of these 4 by perplexity" in text
-
-
-def test_a_method_whose_seeds_scatter_over_another_wins_nothing(tmp_path):
-    """Each seed by itself is paired with an interval of no width: it is the spread of seeds that leaves it open."""
-    seeds = [trained("yarn", f"y{seed}", nll, seed=seed) for seed, nll in enumerate((2.0, 2.1, 2.3))]
-    page = made_up.words(page_of(tmp_path / "r.jsonl", *seeds, trained("linear", "l", 2.2)))
-    assert "No winner among 2 methods" in page
-
-
 def test_trained_to_holds_to_and_the_short_window_in_a_sentence(tmp_path):
     state, settings, rows = with_keys(trained("yarn", "y", 2.1, windows=(256,)), 1.0)
     rows += [made_up.row(2.05, 512), made_up.row(2.3, 1024)]
@@ -306,224 +173,7 @@ def test_a_table_of_one_text_has_no_context_gain_of_another(tmp_path):
     assert "context gain" in heads["held-out"] and "context gain" not in heads["mathematics"]
 
 
-def test_tables_and_figures_are_written_for_a_paper(tmp_path):
-    path = tmp_path / "r.jsonl"
-    page_of(path, trained("yarn", "y_1|&", 2.1), trained("yarn", "z%$", 2.2))
-    out, tables, figures = tmp_path / "page.html", tmp_path / "tables", tmp_path / "figures"
-    report([path], out, tables=tables, figures=figures)
-    rows = list(csv.DictReader((tables / "perplexity-1.csv").open(encoding="utf-8", newline="")))
-    first = next(row for row in rows if row["state"] == "YaRN ×4, 20 steps (hemp/y_1|&)")
-    own = made_up.row(2.1)
-    at = [float(first[name]) for name in ("256 L", "256 L low", "256 L high")]
-    assert at == [own.perplexity, own.low, own.high]
-    latex = (tables / "perplexity-1.tex").read_text(encoding="utf-8")
-    assert r"hemp/y\_1|\&" in latex and r"hemp/z\%\$" in latex and "×" not in latex and "−" not in latex
-    caption = re.search(
-        r"\\begin\{table\*\}\n\\centering\n\\caption\{(.+)\}\n\\label\{tab:[A-Za-z0-9.-]+-tables-[0-9a-f]{6}-perplexity-1\}\n\\footnotesize.+\n\\resizebox\{.*\\linewidth.*\}\{!\}\{%\n\\begin\{tabular\}\{lr+\}",
-        latex,
-    )[1]
-    assert r"256\\ (L)" in latex and r"1024\\ (4 L)" in latex, "beneath, so that columns stay narrow"
-    assert "256 (L)" in (tables / "perplexity-1.md").read_text(encoding="utf-8")
-    assert r"In brackets: 95 \% interval" in caption and latex.endswith("\\end{tabular}}\n\\end{table*}\n")
-    index = (tables / "index.md").read_text(encoding="utf-8") + (figures / "index.md").read_text(encoding="utf-8")
-    for place in (*tables.glob("*.tex"), *figures.glob("*.pdf")):
-        assert re.search(rf"^- `{place.stem}`: \w", index, re.MULTILINE)
-    assert r"hemp/y_1\|&" in (tables / "perplexity-1.md").read_text(encoding="utf-8")
-    starts = {path.suffix: path.read_bytes()[:5] for path in figures.glob("perplexity-1.*")}
-    assert starts == {".svg": b"<?xml", ".pdf": b"%PDF-", ".png": b"\x89PNG\r"}
-    with pytest.raises(UserError, match="overwrite"):
-        report([path], tmp_path / "second.html", tables=tables)
-    report([path], out, tables=tables, figures=figures, overwrite=True)
-
-
 LABEL = re.compile(r"\\label\{tab:[A-Za-z0-9.-]*tables-([0-9a-f]{6})-")
-
-
-def test_labels_of_directories_of_one_name_differ_by_what_was_measured_and_stay(tmp_path, monkeypatch):
-    """Two reports of `--tables tables` collided in one paper."""
-
-    def label(place: str, method: str, nll: float) -> str:
-        (tmp_path / place).mkdir()
-        monkeypatch.chdir(tmp_path / place)
-        path = made_up.record_rows(Path("r.jsonl"), (made_up.BASE, made_up.row(2.0)))
-        made_up.record_rows(path, (made_up.extended(method=method), made_up.row(nll, 1024)))
-        report([path], "page.html", tables="tables")
-        assert (
-            f"(tab:tables-{LABEL.search(Path('tables/perplexity-1.tex').read_text())[1]}-perplexity-1)"
-            in Path("tables/index.md").read_text()
-        )
-        return LABEL.search(Path("tables/perplexity-1.tex").read_text())[1]
-
-    assert label("a", "linear", 2.1) == label("again", "linear", 2.2) != label("b", "yarn", 2.1)
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX on this machine")
-def test_latex_takes_the_tables_of_two_reports(tmp_path, monkeypatch):
-    """Their labels differ, whatever the directories are called."""
-    monkeypatch.chdir(tmp_path)
-    written, inputs = made_up.write(tmp_path / "r.jsonl"), ""
-    for place, label in (("a_1%#é/tables", "a-1--e9-tables"), ("b/tables", "b-tables")):
-        report([written], f"{place[0]}.html", tables=place)
-        names = sorted(path.stem for path in Path(place).glob("*.tex"))
-        label += f"-{LABEL.search(Path(place, f'{names[0]}.tex').read_text(encoding='utf-8'))[1]}"
-        shutil.copytree(place, place[0] + "-copy")  # LaTeX reads no file with % in its path
-        inputs += "\n".join(
-            rf"\input{{{place[0]}-copy/{name}}} Table~\ref{{tab:{label}-{name}}}.\clearpage" for name in names
-        )
-    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
-    (tmp_path / "paper.tex").write_text(f"{preamble}\n{inputs}\n\\end{{document}}\n", encoding="utf-8")
-    for _ in range(2):  # references need a second run
-        done = subprocess.run(
-            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"], cwd=tmp_path, capture_output=True
-        )
-        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
-    log = (tmp_path / "paper.log").read_text(encoding="utf-8", errors="replace")
-    assert len(names) >= 8 and "undefined" not in log and "multiply defined" not in log
-    assert not re.findall(r"Overfull \\hbox.*|Float too large.*", log)  # no table is larger than the page
-
-
-@pytest.mark.parametrize(
-    ("out", "tables", "figures"), [("d/page.html", "d", None), ("page.html", "d", "d"), ("page.html", "d", "d/figures")]
-)
-def test_a_directory_of_tables_swallows_nothing(tmp_path, out, tables, figures):
-    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0)))
-    with pytest.raises(UserError, match="directories of their own"):
-        report([path], tmp_path / out, tables=tmp_path / tables, figures=figures and tmp_path / figures)
-    assert [item.name for item in tmp_path.iterdir()] == ["r.jsonl"]
-
-
-def test_seeds_that_were_asked_the_same_prompts_are_not_as_many_prompts_more(tmp_path):
-    """All of the keys by one seed and half by the other: that says next to nothing of a third, however many prompts they were asked."""
-    yarn = [with_keys(trained("yarn", f"y{n}", 2.1, seed=n), share) for n, share in enumerate((1.0, 0.5))]
-    linear = [with_keys(trained("linear", f"l{n}", 2.2, seed=n), 0.0) for n in range(2)]
-    page = page_of(tmp_path / "r.jsonl", *yarn, *linear)
-    text = made_up.words(page)
-    (both,) = [each for each in contest_of(tmp_path / "r.jsonl").contenders if each.label.startswith("YaRN")]
-    assert both.figures["passkeys found"] == (0.75, 0.0, 1.0)
-    assert "YaRN ×4 wins by perplexity" in text and RULE in text
-    assert "In a line of several seeds: their mean, its interval" in text
-    report([tmp_path / "r.jsonl"], tmp_path / "page.html", tables=tmp_path / "tables")
-    with (tmp_path / "tables/passkey-1.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    (seeds,) = [row for row in rows if next(iter(row.values())).startswith("YaRN")]
-    names = ("k_max low", "k_max high", "k_max least", "k_max largest", "k_max seeds")
-    assert [float(seeds[name]) for name in names] == [0, 1024, 512, 1024, 2]
-
-
-def test_a_winner_that_training_made_worse_is_said_so_and_the_second_is_by_the_same_rule(tmp_path):
-    """Before training YaRN found all and PI nothing; afterwards YaRN finds a quarter, and PI and NTK nothing, NTK at the lower perplexity."""
-    before = [
-        (made_up.extended(4, 0, method, name=f"hemp/{method}-0"), {"row": {"name": f"hemp/{method}-0", "method": method}},
-         [made_up.row(nll), made_up.row(nll, 1024), *passkeys(share)])
-        for method, nll, share in (("yarn", 2.1, 1.0), ("linear", 2.4, 0.0))
-    ]  # fmt: skip
-    after = [
-        with_keys(trained(method, method[0], nll), share)
-        for method, nll, share in (("yarn", 2.2, 0.25), ("linear", 2.3, 0.0), ("ntk", 2.15, 0.0))
-    ]
-    text = made_up.words(page_of(tmp_path / "r.jsonl", *before, *after))
-    assert "YaRN ×4 wins by k_max at 1024 tokens after 1M training tokens, worse than before its training" in text
-    assert re.search(r"Training made YaRN ×4 worse at 1024 tokens: k_max 256 .*?, before it 1024 ", text)
-    assert re.search(r"wins by k_max: 256 [^,]*, against 0 .*? of NTK", text)
-
-
-def contest_of(path: Path) -> Contest:
-    page = clean(records.read([path]))
-    (group,) = groups(page)
-    compared = contest(page, group.lineage)
-    assert compared is not None
-    return compared
-
-
-def _on(text: str, shift: float):
-    """PI and YaRN, trained on a text: YaRN is ahead by 0.1 nats."""
-    return [
-        trained(method, f"{method}-{text}", nll + shift, data=text) for method, nll in (("linear", 2.2), ("yarn", 2.1))
-    ]
-
-
-def test_methods_are_compared_among_those_of_one_training_text(tmp_path):
-    """Two methods by two texts were four methods, none of which won."""
-    page = page_of(tmp_path / "r.jsonl", *_on("a/books", 0.0), *_on("b/code", 0.05))
-    said = made_up.words(page)
-    assert "Of 2 methods at 1024 tokens of held-out after 1M training tokens of a/books, YaRN ×4 wins" in said
-    assert "With 1M training tokens of b/code: YaRN ×4 wins by perplexity at 1024 tokens." in said
-    assert "States were trained on different texts (a/books, b/code)" in said
-    assert len(re.findall(r"<caption>Against the winner, YaRN ×4", page)) == 1
-    for text in ("a/books", "b/code"):
-        assert len(table(page, f"1M training tokens of {text}")) == 2
-
-
-def test_rows_of_two_machines_whose_texts_have_one_name_never_meet(tmp_path, caplog):
-    """The base of the one was dropped for that of the other, and damage was computed across texts."""
-    path, digests = tmp_path / "r.jsonl", {}
-    for machine, level in (("first", 2.0), ("second", 3.0)):
-        digests = {"model": "m", "test": f"{machine} test", "data": f"{machine} data"}
-        named = {"test": "data/b.jsonl", "data": "data/a.jsonl", "digests": digests}
-        base = (
-            dataclasses.replace(made_up.BASE, name="hemp/none"),
-            {"row": {"name": "hemp/none", "method": "none", **named}},
-        )
-        for state, settings, rows in (
-            (*base, [made_up.row(level)]),
-            trained("linear", f"pi-{machine}", level + 0.2, seed=len(machine), **named),
-            trained("yarn", f"yarn-{machine}", level + 0.1, seed=len(machine), **named),
-        ):
-            recorder = records.Recorder(
-                path, made_up.run(state, f"ropewalk ablate {state.name} {machine}", settings=settings)
-            )
-            for row in rows:
-                recorder.add(dataclasses.replace(row, data="data/b.jsonl"))
-    page = report([path], tmp_path / "page.html").read_text()
-    for letter, level in (("A", 2.0), ("B", 3.0)):
-        lines = table(page, rf"Perplexity, data/b.jsonl\[{letter}\]")
-        assert lines["base"][0].startswith(f"{math.exp(level):.2f}")
-        nats = [cells[1] for label, cells in table(page, rf"1M training tokens; data/b.jsonl\[{letter}\]").items()]
-        assert nats == ["+0.200 +0.200 to +0.200", "+0.100 +0.100 to +0.100"]
-    warned = "different texts are called data/b.jsonl (data/b.jsonl[A], data/b.jsonl[B])"
-    assert warned in made_up.words(page) and warned in caplog.text and "digest first" not in page
-
-
-def test_a_text_that_has_two_names_is_one_text(tmp_path):
-    """The rows of two grids of one user, whose paths were relative and then absolute, and of a training that named its data a third way."""
-    path, digests = tmp_path / "r.jsonl", {"model": "m", "test": "tttt", "data": "dddd"}
-    for place, methods in (("x/", ["linear"]), ("", ["yarn", "ntk"])):
-        named = {"test": f"{place}test", "data": f"{place}train", "digests": digests}
-        for shift, method in enumerate(methods):
-            state, settings, rows = trained(method, f"{method}-s0", 2.2 - shift / 10, **named)
-            recorder = records.Recorder(path, made_up.run(state, f"ropewalk ablate {place}", settings=settings))
-            for row in rows:
-                recorder.add(dataclasses.replace(row, data=f"{place}test"))
-    base = {"row": {"name": "hemp/none", "method": "none", "test": "test", "digests": {"test": "tttt"}}}
-    recorder = records.Recorder(
-        path, made_up.run(dataclasses.replace(made_up.BASE, name="hemp/none"), "x", settings=base)
-    )
-    recorder.add(made_up.row(2.0, data="test"))
-    state = made_up.extended(4, 20, "linear", name="runs/long")
-    settings = {"out": "runs/long", "learning_rate": 1e-4, "batch_size": 1, "data": ["/home/me/x/train/"], "digests": {"data": "dddd"}}  # fmt: skip
-    made_up.steps(records.Recorder(path, made_up.run(state, "ropewalk train", settings=settings)), 20)
-    page = report([path], tmp_path / "page.html").read_text()
-    words = made_up.words(page)
-    assert "not all states were measured" not in words.lower() and "different texts" not in words and "[A]" not in page
-    assert "Of 3 methods at 1024 tokens of test" in words
-    assert page.count("<caption>Perplexity, test, ") == 1 and "x/test" not in words and "x/train" not in words
-
-
-@pytest.mark.parametrize(
-    "one, two, names",
-    [
-        (["r12"], ["r12"], {"books"}),  # the same documents were read
-        (["r1", "r12"], ["r1"], {"books", "my/books"}),  # of a directory, and of one file that lies in it
-        (["r12"], ["r8"], {"books", "my/books"}),
-    ],
-)
-def test_texts_without_digests_are_one_if_the_same_was_read(tmp_path, one, two, names):
-    path = tmp_path / "r.jsonl"
-    for name, readings in (("my/books", one), ("books", two)):
-        for window, reading in zip((256, 1024), readings, strict=False):
-            row = dataclasses.replace(made_up.row(2.0, window, data=name), texts=reading)
-            made_up.record_rows(path, (made_up.extended(name=name), row))
-    assert {m.row.data for m in clean(records.read([path])).measurements} == names
 
 
 def test_what_was_measured_once_is_no_mean_of_seeds(tmp_path):
@@ -534,26 +184,6 @@ def test_what_was_measured_once_is_no_mean_of_seeds(tmp_path):
     cells = table(page, "Perplexity by fine-tuning steps")["PI ×4, window 1024, 3 seeds mean"]
     assert "seeds" in cells[1] and cells[0].startswith(f"{math.exp(2.5):.2f}")
     assert "seeds" not in cells[0] and "11.00 to 13.00" in cells[0]  # its own, over documents
-
-
-def test_files_of_tables_hold_numbers_with_units_and_no_markup(tmp_path):
-    path, state = tmp_path / "r.jsonl", made_up.extended(name="hemp")
-    settings = {"out": "first", "learning_rate": 1e-4, "batch_size": 1, "steps": 40, "data": ["a"]}
-    made_up.steps(records.Recorder(path, made_up.run(state, "train", settings=settings)), 20)
-    again = settings | {"out": "again", "data": ["<b>"]}
-    made_up.steps(records.Recorder(path, made_up.run(state, "train again", settings=again)), 20)
-    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
-    text = (tmp_path / "tables/training-1.md").read_text()
-    assert "&lt;b>" in text and "<" not in text
-    with (tmp_path / "tables/training-1.csv").open(newline="") as file:
-        head, line, *_ = csv.reader(file)
-    row = dict(zip(head, line, strict=True))
-    assert float(row["time, s"]) == pytest.approx(80) and float(row["peak memory, bytes"]) == 3 * 2**30
-    assert [float(row[name]) for name in ("steps", "tokens", "tokens/s")] == [20, 20 * 8192, 2048]
-    assert float(row["loss first step, nats a token"]) > float(row["loss last tenth, nats a token"])
-    with (tmp_path / "tables/cost-1.csv").open(newline="") as file:
-        head, line, *_ = csv.reader(file)
-    assert float(line[head.index("device time, s")]) == pytest.approx(160)
 
 
 def test_three_documents_have_their_paired_change_where_their_interval_says_nothing(tmp_path):
@@ -588,27 +218,6 @@ def test_two_documents_have_an_interval_in_no_cell_and_three_in_each(tmp_path):
     assert [("too few documents" in cell, "7.03" in cell) for cell in cells(3)] == [(False, True), *[(True, False)] * 3]
 
 
-def test_who_is_ahead_by_another_measure_stands_in_the_winners_sentence(tmp_path):
-    """The page named ABF by passkeys and the README YaRN by its loss at the old window, on the same records, and neither said of the other."""
-    abf, yarn = (
-        with_keys(trained(name, name, nll, windows=(256,)), share)
-        for name, nll, share in (("ntk", 2.2, 1.0), ("yarn", 2.1, 0.5))
-    )
-    abf[2].append(made_up.row(2.3, 1024))
-    yarn[2].append(made_up.row(2.25, 1024))
-    path = tmp_path / "r.jsonl"
-    text = made_up.words(page_of(path, abf, yarn))
-    ahead = "YaRN ×4 reads better at 256 tokens (8.17 against 9.03) and at 1024 (9.49 against 9.97)"
-    sentence = re.search(r"Of 2 methods.*?Rule: [^.]*\.", text)[0]
-    assert re.search(rf"NTK[^;]* wins by k_max: 1024 [^;]*\. Yet {re.escape(ahead)}\. Rule: k_max, then", sentence)
-    for (state, settings, _), seconds in ((abf, 20.0), (yarn, 10.0)):
-        recorder = records.Recorder(path, made_up.run(state, f"ablate {state.name}", settings=settings))
-        for step in range(1, 21):
-            recorder.add(records.Step(step, 3.0, 1e-4, 0.5, 2**20 // 20, 100.0, seconds))
-    text = made_up.words(render(records.read([path])))
-    assert f"{ahead}. Rule" in text and "faster" not in text  # methods do the same arithmetic: the machine was busier
-
-
 def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
     """It began with one seed's figures."""
     seeds = [trained("yarn", f"y{seed}", 2.0 + seed / 10, windows=(256,), seed=seed) for seed in (2, 0, 1)]
@@ -631,33 +240,6 @@ def test_a_verdict_of_several_seeds_is_of_all_of_them(tmp_path):
     )
 
 
-def test_the_winners_interval_over_seeds_is_that_of_the_table_and_of_losses(tmp_path):
-    """It began at 0.00, where the table's began at 1.00; documents do not scatter, so that Student's of two seeds is all of it."""
-    nats = np.array([2.0, 2.3])
-    seeds = [trained("ntk", f"n{seed}", nll, seed=seed) for seed, nll in enumerate(nats)]
-    page = page_of(tmp_path / "r.jsonl", *seeds, trained("yarn", "y", 4.9))
-    reach = 12.7062 * nats.std(ddof=1) / np.sqrt(2)
-    mean, low, high = np.exp(nats.mean()), max(np.exp(nats.mean() - reach), 1), np.exp(nats.mean() + reach)
-    interval = f"{low:.2f} to {high:.2f}"
-    text = made_up.words(page).replace("\u202f", " ")
-    assert f"; {mean:.2f} (2 seeds, 95 % interval {interval})" in text
-    assert table(page, "Perplexity, ")["NTK ×4, 20 steps, 2 seeds mean"][0].startswith(f"{mean:.2f} {interval}")
-    assert "YaRN ×4 was trained with one seed: by how much another would differ is not known" in text
-    assert "NTK ×4 and" not in text.split("Not known")[1]
-
-
-def test_what_training_made_worse_by_perplexity_has_the_paired_difference(tmp_path):
-    """Two intervals that overlap stood beside "worse", which rests on the difference of pairs."""
-    nats, before = np.array([2.30, 2.31]), 2.1
-    untrained = (made_up.extended(4, 0, "yarn", name="hemp/yarn-0"), {"row": {"name": "hemp/yarn-0", "method": "yarn"}}, [made_up.row(before, 1024)])  # fmt: skip
-    other = (made_up.extended(4, 0, "linear", name="hemp/l-0"), {"row": {"name": "hemp/l-0", "method": "linear"}}, [made_up.row(2.9, 1024)])  # fmt: skip
-    seeds = [trained("yarn", f"y{seed}", nll, seed=seed) for seed, nll in enumerate(nats)]
-    text = made_up.words(page_of(tmp_path / "r.jsonl", untrained, other, *seeds, trained("linear", "l", 2.9)))
-    change, reach = nats.mean() - before, 12.7062 * nats.std(ddof=1) / np.sqrt(2)
-    figures = f"perplexity {np.exp(nats.mean()):.2f}, before it {np.exp(before):.2f}: {change:+.3f} (95 % interval {change - reach:+.3f} to {change + reach:+.3f}) nats a token"
-    assert f"Training made YaRN ×4 worse at 1024 tokens: {figures}." in text.replace("\u202f", " ")
-
-
 def test_two_trainings_of_one_method_that_ended_at_other_steps_are_no_seeds_of_each_other(tmp_path):
     """5M tokens at one rate and 100M at another were "1 of 2 seeds" of one line, which lost the steps that told them apart."""
     once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024)])  # fmt: skip
@@ -671,15 +253,3 @@ def test_two_trainings_of_one_method_that_ended_at_other_steps_are_no_seeds_of_e
     assert lines.keys() == {"PI ×4, window 1024 (1M tokens)", "PI ×4, window 1024 (4M tokens)"}
     by_steps = [made_up.words(figure) for figure in page.split("<figure") if "fine-tuning steps" in figure]
     assert any("PI ×4 (1M tokens)" in figure and "PI ×4 (4M tokens)" in figure for figure in by_steps)
-
-
-def test_a_csv_has_the_changes_that_the_page_shows_small(tmp_path):
-    """exp of the difference of two losses: 2.0 nats of the base, 2.3 and 2.1 of the extended model."""
-    path, untrained, trained_one = tmp_path / "r.jsonl", made_up.extended(), made_up.extended(steps=20)
-    states = ((made_up.BASE, made_up.row(2.0)), (untrained, made_up.row(2.3)), (trained_one, made_up.row(2.1)))
-    report([made_up.record_rows(path, *states)], tmp_path / "page.html", tables=tmp_path / "tables")
-    with (tmp_path / "tables/perplexity-1.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["note"] != "paper"]
-    changes = [row["256 L beside"] for row in rows if float(row["256 L"] or 0) in (math.exp(2.3), math.exp(2.1))]
-    assert changes == [f"{100 * (math.exp(more) - 1):+.1f}\u202f%" for more in (0.3, 0.1)]
-    assert [name for name in rows[0] if "beside" in name] == ["256 L beside"]

@@ -19,8 +19,8 @@ from ropewalk.errors import UserError
 from ropewalk.records import Recorder
 from ropewalk.records.sources import read_names, with_letter, write_names
 from ropewalk.reports import render, report
+from ropewalk.reports.beside_paper import paper_table
 from ropewalk.reports.comparable import short_data
-from ropewalk.reports.perplexity import paper_table
 
 
 @pytest.fixture(scope="module")

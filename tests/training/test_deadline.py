@@ -50,14 +50,14 @@ def test_a_run_ends_within_its_minutes_and_goes_on_to_what_it_would_have_been(ba
 def test_what_comes_after_the_steps_is_kept_back(base, tmp_path, monkeypatch):
     """A watch of two seconds and a save of one: the steps end before they would make it late."""
     from ropewalk.suite import watch
-    from ropewalk.training import loop
+    from ropewalk.training import saving
 
     def slow_save(*arguments, **options):
         time.sleep(1)
         return write(*arguments, **options)
 
-    write = loop.write_checkpoint
-    monkeypatch.setattr(loop, "write_checkpoint", slow_save)
+    write = saving.write_checkpoint
+    monkeypatch.setattr(saving, "write_checkpoint", slow_save)
     monkeypatch.setattr(watch.Watch, "__call__", lambda self, run: time.sleep(1.5))
     options = {"watch": ["passkey"], "watch_every": 10**6, "save_every": 1, "steps": 1000}
     begin = time.monotonic()

@@ -94,10 +94,10 @@ def test_advice_on_a_full_disk_is_what_would_take_less(tmp_path, monkeypatch, op
     """A model takes 7 MiB and a state 11."""
     base, size = testing.tiny_directory(tmp_path / "base", window=64), 2**20
     there = {name: options.pop(name, 0) for name in ("done", "there")}
-    monkeypatch.setattr(disk, "model_bytes", lambda source: 7 * size)
     monkeypatch.setattr(disk, "free", lambda out: room * size)
     with pytest.raises(UserError) as refused:
-        disk.ask(tmp_path, settings(tmp_path, **options), Checkpoint.open(base), 11 * size, **there)
+        planned = disk.writes(settings(tmp_path, **options), 7 * size, 11 * size, **there)
+        disk.ask(tmp_path, settings(tmp_path, **options), Checkpoint.open(base), planned, **there)
     advice = str(refused.value).partition(" free; ")[2]
     assert [way for way in ("save less often", "keep fewer states") if way in advice] == ways
     assert advice.endswith("make room, or choose another --out")
@@ -136,7 +136,8 @@ def test_no_states_are_spoken_of_where_none_are_written(tmp_path, monkeypatch) -
     base = testing.tiny_directory(tmp_path / "base", window=64)
     monkeypatch.setattr(disk, "free", lambda out: 0)
     with pytest.raises(UserError, match=r"\(1 model of [\d.]+ MiB\), and the disk"):
-        disk.ask(tmp_path, settings(tmp_path, save_every=0), Checkpoint.open(base), 2**20, done=0, there=0)
+        asked = settings(tmp_path, save_every=0)
+        disk.ask(tmp_path, asked, Checkpoint.open(base), disk.writes(asked, 2**20, 2**20), done=0, there=0)
 
 
 @pytest.mark.parametrize("options", [dict(mode="lora", save_every=0), dict(save_every=1)])

@@ -1,6 +1,6 @@
 """Attention beyond what one call of a kernel does: in blocks, beside a prefix, from a few positions; over documents and devices.
 
-kernels.py         PyTorch's fused attention with its log-sum-exp, one block at a time
+kernels.py         PyTorch's fused attention with its log-sum-exp, one block at a time; choosing.py, which kernel; flash_4.py, FlashAttention-4 in its place
 blocks.py          who attends to what over documents and devices, as blocks
 block_attention.py their attention, as one operator
 sliding.py         causal attention within a reach, for layers that slide

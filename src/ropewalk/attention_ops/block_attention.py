@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ropewalk.attention_ops import collectives, kernels
+from ropewalk.attention_ops import choosing, collectives, kernels
 from ropewalk.attention_ops.blocks import by_keys, calls_of
 from ropewalk.settings.budget import HEADS_AT_ONCE
 
@@ -73,8 +73,8 @@ def attention(
     keys, values = collectives.gather_sequence(k, v, group)
     out = torch.empty_like(q)
     lse = q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32)
-    kernel = kernels.choose(q, varied)
-    calls = calls_of(blocks, lower_right=kernels.lower_right(kernel, q))
+    kernel = choosing.choose(q, varied)
+    calls = calls_of(blocks, lower_right=choosing.lower_right(kernel, q))
     for heads, key_heads in head_groups(q, keys):
         given = q[:, heads], keys[:, key_heads], values[:, key_heads]
         if heads.stop - heads.start < q.shape[1]:
@@ -133,8 +133,8 @@ def _attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     keys, values = collectives.gather_sequence(k, v, group)
-    kernel = kernels.choose(q, varied)
-    calls = calls_of(blocks, lower_right=kernels.lower_right(kernel, q))
+    kernel = choosing.choose(q, varied)
+    calls = calls_of(blocks, lower_right=choosing.lower_right(kernel, q))
     order, gaps = by_keys(calls, *keys.shape[::2])
     # Where several calls add to one query or key, in float32, so that the sum is rounded once.
     several = len({(call[0], call[1]) for call, _ in order}) < len(order)

@@ -73,7 +73,7 @@ def padded(blocks: Int[Tensor, "n 6"]) -> Int[Tensor, "m 6"]:
 
 
 def calls_of(blocks: Int[Tensor, "n 6"], *, lower_right: bool) -> list[list[int]]:
-    """The blocks that are not empty, one call of the kernel each; lower_right: see `kernels.lower_right`.
+    """The blocks that are not empty, one call of the kernel each; lower_right: see `choosing.lower_right`.
 
     >>> blocks = torch.tensor([[-1, 2, 4, 0, 6, 0], [-1, 2, 4, 6, 8, 1], [0, 0, 0, 0, 0, 0]])
     >>> calls_of(blocks, lower_right=False), calls_of(blocks, lower_right=True)

@@ -20,7 +20,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import choosing
 from ropewalk.attention_ops.held import attending, attention_modules
 from ropewalk.attention_ops.last_positions import to_the_end
 
@@ -120,5 +120,5 @@ def attend(
 def _attend_from_one(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """From one token a row. Heads that share keys are laid beside each other as queries, since all of them see all keys; none is repeated."""
     folded = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])
-    out, _ = kernels.attend(folded, keys, values, causal=False, scale=scale)
+    out, _ = choosing.attend(folded, keys, values, causal=False, scale=scale)
     return out.reshape(*query.shape[:3], values.shape[-1])

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, LinearAttentionCacheLayerMixin
 
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import choosing
 from ropewalk.attention_ops.held import attending
 
 NAME = "ropewalk_prefix"
@@ -140,9 +140,9 @@ def attend(
     query = query[:, :, -(prefix.count or tokens) :]
     batch, heads, count, size = query.shape
     scale = size**-0.5 if scaling is None else scaling
-    prompt_out, prompt_lse = kernels.attend(query, key, value, causal=True, scale=scale)
+    prompt_out, prompt_lse = choosing.attend(query, key, value, causal=True, scale=scale)
     folded = query.transpose(0, 1).reshape(1, heads, batch * count, size)
-    prefix_out, prefix_lse = kernels.attend(folded, prefix.keys, prefix.values, causal=False, scale=scale)
+    prefix_out, prefix_lse = choosing.attend(folded, prefix.keys, prefix.values, causal=False, scale=scale)
     prefix_out = prefix_out.reshape(heads, batch, count, size).transpose(0, 1)
     prefix_lse = prefix_lse.reshape(heads, batch, count).transpose(0, 1)
     # In the model's dtype and not in float32 as in block_attention.py: here nothing is added up over more than two parts, and it is half the memory.

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ropewalk.attention_ops import kernels
+from ropewalk.attention_ops import choosing, kernels
 from ropewalk.attention_ops.block_attention import head_groups, merge, put, rows_at, unfilled, unfilled_gradients
 
 
@@ -44,7 +44,7 @@ def attend(
     """Attention of the last positions of a sequence, or of all. blocks: its documents, as `sliding_attention` has them."""
     queries = q.shape[2]
     seen = min(k.shape[2], queries + reach - 1)
-    q, k, v = kernels.in_autocast(pad(q, (0, 0, seen - queries, 0)), k[:, :, -seen:], v[:, :, -seen:])
+    q, k, v = choosing.in_autocast(pad(q, (0, 0, seen - queries, 0)), k[:, :, -seen:], v[:, :, -seen:])
     out, _ = sliding_attention(q, k, v, reach, q.shape[-1] ** -0.5 if scaling is None else scaling, blocks)
     return out[:, :, -queries:]
 
@@ -126,7 +126,7 @@ def sliding_attention(
     float32. blocks: documents, each a sequence for itself, as one device has them in `blocks.causal_blocks`.
     """
     out, lse = unfilled(q)
-    kernel = kernels.choose(q, varied=blocks is not None)
+    kernel = choosing.choose(q, varied=blocks is not None)
     for rows, tokens in _sequences(q, blocks):
         for heads, key_heads in head_groups(q, k):
             given = q[rows, heads, tokens], k[rows, key_heads, tokens], v[rows, key_heads, tokens]
@@ -176,7 +176,7 @@ def _sliding_attention_backward(
     blocks: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     sums = unfilled_gradients(grad, q, k, v)
-    kernel = kernels.choose(q, varied=blocks is not None)
+    kernel = choosing.choose(q, varied=blocks is not None)
     for rows, tokens in _sequences(q, blocks):
         for heads, key_heads in head_groups(q, k):
             # Upstream, queries, keys, values, output and log-sum-exp; gradients of queries, keys and values.

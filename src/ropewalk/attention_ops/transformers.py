@@ -30,7 +30,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ropewalk.attention_ops import blocks, cached_rows, kernels, last_positions, prefix, sliding
+from ropewalk.attention_ops import blocks, cached_rows, choosing, kernels, last_positions, prefix, sliding
 from ropewalk.attention_ops.block_attention import attention
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.checkpoint.layers import is_masked, layers_of, not_shared, slides_alone
@@ -56,7 +56,7 @@ def _attend_in_blocks(
 ) -> tuple[Tensor, None]:
     """Attention over documents and devices, or within a reach. Without either it is transformers' own SDPA attention, masks and all."""
     reach, places = sliding.told_reach(attention_mask), None if attend is None else attend.blocks
-    if attention_mask is None and places is None and kernels.wants_repeated(query, key):
+    if attention_mask is None and places is None and choosing.wants_repeated(query, key):
         key, value = kernels.repeat(key, query), kernels.repeat(value, query)
     if attend is not None and reach is None:
         if attention_mask is not None and attention_mask.numel() > 1:
@@ -82,7 +82,7 @@ def _attend_in_blocks(
         out = sliding.attend(query, key, value, reach, scaling, places)
     else:
         assert attend is not None and places is not None
-        query, key, value = kernels.in_autocast(query, key, value)
+        query, key, value = choosing.in_autocast(query, key, value)
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
         out, _ = attention(query, key, value, places, attend.group, attend.varied, scale)
     return out.transpose(1, 2).contiguous(), None

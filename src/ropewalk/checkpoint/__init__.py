@@ -6,7 +6,7 @@ families.py     one row a family (family.py): what its config.json need not say;
 layers.py       which layers rotate, which slide and how far they reach
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
-headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them
+headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them; quantisation.py, whether they are quantised
 digests.py      hashes of large files, computed once
 rope_config.py  a config.json → a `RopeConfig`; write_rope.py, back; named_scaling.py, the scaling it names; ropewalk_block.py, the block of our own
 longer.py       the scaling by which a window is a longer one, of a method or of `auto`

@@ -9,8 +9,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ropewalk.checkpoint.file_limit import size_in_words
 from ropewalk.errors import UserError
+from ropewalk.sentences import sizes_apart
 
 #: Files of a model that are copied.
 _SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "*.py")
@@ -29,9 +29,8 @@ def nearest(out: Path) -> Path:
 def refuse_without_room(out: str | Path, size: int) -> None:
     """Raises UserError where a disk has no room for so many bytes at `out`."""
     if size > (room := free(Path(out))):
-        raise UserError(
-            f"{out} takes {size_in_words(size)}, and its disk has {size_in_words(room)} free; make room, or choose another --out"
-        )
+        takes, has = sizes_apart(size, room)
+        raise UserError(f"{out} takes {takes}, and its disk has {has} free; make room, or choose another --out")
 
 
 def beside_weights(path: Path) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.cli.terminal import say, tell
-from ropewalk.sentences import counted, joined
+from ropewalk.sentences import counted, joined, size_in_words
 from ropewalk.settings.command import arguments
 from ropewalk.settings.downstream import EvaluateSettings
 from ropewalk.settings.extend import ExtendSettings
@@ -25,22 +25,17 @@ _SHOWN = 200
 
 def extend(options: Any) -> None:
     """The model as it would be, after every check that the command makes before it writes."""
-    from ropewalk.checkpoint.file_limit import size_in_words
     from ropewalk.checkpoint.rope_config import RopeConfig
     from ropewalk.model.extend import prepared
     from ropewalk.records.evidence import evidence, of_choice
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
-    extended = prepared(settings)
-    # Only now, since what a config refuses is said before torch is imported.
-    from ropewalk.model.carry import to_be_written
-
+    extended, written = prepared(settings)
     before, info = (extended.weights_of or extended).info, extended.info
     if options.json:
         return say(json.dumps({"out": str(options.out), "measured": evidence(info), **info.to_dict()}, indent=2))
     if isinstance(extended.positions, RopeConfig):
         tell(of_choice(settings.method, info))
-    written = to_be_written(extended, settings.out, convert_pickle=settings.convert_pickle)
     say(
         f"extend {before.name}, {info.family}, window {before.window} → {info.window} tokens, {info.method} factor {info.factor:g}\n"
         f"into {settings.out}: config.json, README.md, tokenizer, weights ({size_in_words(written.weights)}) {written.how}\n{_NOTHING}"
@@ -152,7 +147,6 @@ def _unread(seconds: float) -> str:
 
 def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int) -> None:
     """Say what the run will write, and refuse it as the run itself does where there is no room; the states are the plan's, since no weight is loaded."""
-    from ropewalk.checkpoint import file_limit
     from ropewalk.checkpoint.disk_room import free
     from ropewalk.checkpoint.replacement import goes_on_in
     from ropewalk.training import disk
@@ -162,9 +156,9 @@ def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int)
     weights = 4 * job.trained if settings.mode == "lora" else job.shards * memory.weights  # adapters are float32
     state = int(weights + job.shards * memory.states + job.trained * job.regime.host)
     there = len(Snapshots(goes_on_in(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
-    written = disk.writes(settings, disk.model_bytes(checkpoint), state, done=done, there=there)
-    tell(f"{written}; {file_limit.size_in_words(free(Path(settings.out)))} are free there")
-    disk.ask(Path(settings.out), settings, checkpoint, state, done=done, there=there)
+    writes = disk.writes(settings, disk.model_bytes(checkpoint), state, done=done, there=there)
+    tell(f"{writes}; {size_in_words(free(Path(settings.out)))} are free there")
+    disk.ask(Path(settings.out), settings, checkpoint, writes, done=done, there=there)
 
 
 def search(options: Any) -> None:

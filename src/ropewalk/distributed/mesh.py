@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from ropewalk.attention_ops import collectives, kernels
+from ropewalk.attention_ops import collectives, flash_4
 from ropewalk.attention_ops.block_attention import INDEXED
 from ropewalk.attention_ops.blocks import Attend, causal_blocks, padded, stretches
 from ropewalk.attention_ops.transformers import (
@@ -114,7 +114,7 @@ class Mesh:
             if is_replaceable(inner):
                 attend_in_blocks(inner)
                 self._heads_width = query_width(inner) if is_plain_causal(inner, window) else 0
-            self._attention.enter_context(kernels.fastest(self.device, head_size(inner)))
+            self._attention.enter_context(flash_4.fastest(self.device, head_size(inner)))
         if self._weights is None:
             return module
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard

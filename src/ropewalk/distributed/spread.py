@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.tensor_problems import quantisation
+from ropewalk.checkpoint.quantisation import quantisation
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks, state
 from ropewalk.distributed.load import load

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ropewalk.attention_ops import kernels, last_positions
+from ropewalk.attention_ops import flash_4, last_positions
 from ropewalk.model.layers import decoder_layers, head_size
 from ropewalk.model.torch_internals import uncompiled_where_it_fails
 
@@ -49,7 +49,7 @@ def faster(model: Any, *, passes: int, window: int, shapes: Sequence[tuple[int, 
     if device.type != "cuda" or work(model, passes, window) < WORTH_COMPILING:
         yield
         return
-    with kernels.fastest(device, head_size(model)), compiled(model, shapes=shapes):
+    with flash_4.fastest(device, head_size(model)), compiled(model, shapes=shapes):
         yield
 
 

@@ -9,28 +9,20 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
-from transformers.generation.streamers import BaseStreamer
 
 from ropewalk.data.chat_template import prompt_of
 from ropewalk.data.documents import read_documents
 from ropewalk.data.encode import TokenIds, encode
 from ropewalk.errors import UserError, told
-from ropewalk.evals.by_layer import first_pass
-from ropewalk.evals.downstream.generation import Written, write_one
+from ropewalk.evals.answering import Heard, Memory
 from ropewalk.evals.likelihood import check_window, position_limit
 from ropewalk.evals.loaded import LoadedModel, open_model
-from ropewalk.evals.time_needed import announce
 from ropewalk.evals.tokenize_parts import after
 from ropewalk.settings.chat import ChatSettings, GenerateSettings, Writing
 from ropewalk.settings.command import takes
@@ -38,8 +30,6 @@ from ropewalk.settings.downstream import Decoding
 from ropewalk.settings.inputs import refuse_missing_files
 
 _logger = logging.getLogger(__name__)
-#: Tokens of a prompt from which on its reading shows how far it is: seconds on a CPU.
-_LONG = 1024
 
 
 @dataclass(frozen=True)
@@ -111,7 +101,7 @@ class Conversation:
     first: str = ""
     _messages: list[dict[str, str]] = field(default_factory=list)
     _ids: TokenIds = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    _memory: _Memory = field(default_factory=lambda: _Memory())
+    _memory: Memory = field(default_factory=Memory)
 
     @classmethod
     def about(cls, settings: ChatSettings) -> Conversation:
@@ -148,7 +138,7 @@ class Conversation:
             return self.go_on(f"\n\n{question}" if len(self._ids) else self.first + question, hear)
         first = "" if self._messages else self.first
         self._messages.append({"role": "user", "content": first + question})
-        heard = _Heard(self.loaded.tokenizer, hear)
+        heard = Heard(self.loaded.tokenizer, hear)
         try:
             return self._reply(self._from_template(), heard)
         finally:
@@ -157,7 +147,7 @@ class Conversation:
     def go_on(self, text: str, hear: Callable[[str], object] | None = None) -> Reply:
         """Continue what was said so far and a text after it, as they stand; the arguments are those of `ask`."""
         tokenizer = self.loaded.tokenizer
-        heard = _Heard(tokenizer, hear)
+        heard = Heard(tokenizer, hear)
         try:
             # The user's own words, control tokens among them.
             ids = after(tokenizer, "a", text, control=True) if len(self._ids) else encode(tokenizer, text, control=True)
@@ -180,7 +170,7 @@ class Conversation:
             ids = self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
         return np.asarray(ids, dtype=np.int64)
 
-    def _reply(self, ids: TokenIds, heard: _Heard) -> Reply:
+    def _reply(self, ids: TokenIds, heard: Heard) -> Reply:
         model, window = self.loaded.model, self.loaded.info.window
         if not len(ids):
             raise UserError("a model continues at least one token, but the prompt is empty; give it some text")
@@ -215,89 +205,6 @@ class Conversation:
         check_window(self.loaded.model, prompt + 1)
         table = position_limit(self.loaded.model)
         return self.new_tokens if table is None else min(self.new_tokens, table - prompt)
-
-
-class _Heard(BaseStreamer):
-    """What transformers' `generate` has written so far, as text, handed on as it grows.
-
-    The whole is decoded each time, and handed on where it does not end within a character: transformers' own streamer decodes each
-    line alone, where SentencePiece loses the blank before its first word (the indentation of a program).
-    """
-
-    def __init__(self, tokenizer: Any, hear: Callable[[str], object] | None) -> None:
-        self.text = ""
-        self.ids: list[int] = []
-        self._tokenizer = tokenizer
-        self._hear = hear or (lambda piece: None)
-        self._begun = False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self._begun:
-            self.ids += value.flatten().tolist()
-            self._tell(whole=False)
-        self._begun = True  # the first tokens are the prompt's
-
-    def end(self) -> None:
-        self._tell(whole=True)
-
-    def _tell(self, *, whole: bool) -> None:
-        text = self._tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        if whole or not text.endswith("\ufffd"):
-            piece, self.text = text[len(self.text) :], text
-            if piece:
-                self._hear(piece)
-
-
-class _Memory:
-    """Keys and values of the tokens that were read, from one answer to the next."""
-
-    def __init__(self) -> None:
-        self._cache: Any = None
-        self._read: TokenIds = np.zeros(0, dtype=np.int64)
-
-    def write(self, model: Any, ids: TokenIds, heard: _Heard, **how: Any) -> Written:
-        """Continue `ids`, of which what was read before is not read again; the keywords are those of `write_one`."""
-        if not model._supports_default_dynamic_cache():  # MiniMax makes its own
-            with _reading(model, len(ids), 0):
-                return write_one(model, ids, streamer=heard, **how)
-        cache, self._cache = self._kept(ids) or DynamicCache(config=model.config.get_text_config()), None
-        with _reading(model, len(ids), cache.get_seq_length()):
-            written = write_one(model, ids, streamer=heard, cache=cache, **how)
-        # Set once it is whole: an interrupted answer leaves some layers with a token more than others.
-        self._cache, self._read = cache, np.concatenate([ids, written.ids])[: cache.get_seq_length()]
-        return written
-
-    def _kept(self, ids: TokenIds) -> Any:
-        """The cache, cut back to what it has in common with `ids`; None if there is none, or a layer of it cannot be cut."""
-        if self._cache is None:
-            return None
-        length = min(len(self._read), len(ids) - 1)
-        differ = np.flatnonzero(self._read[:length] != ids[:length])
-        surplus = len(self._read) - int(differ[0] if len(differ) else length)
-        if surplus == 0:
-            return self._cache  # layers that slide or keep a state refuse to be cut, by no token too
-        if not all(type(layer) is DynamicLayer for layer in self._cache.layers):
-            return None
-        self._cache.crop(-surplus)
-        return self._cache
-
-
-def _reading(model: Any, length: int, known: int) -> AbstractContextManager[None]:
-    """Show how far the reading of a prompt is, if it is one of many tokens: it takes minutes on a CPU, and of a long prompt one layer does, so that the whole is reckoned first.
-
-    length, known: tokens of the prompt, and how many of them were read before.
-    """
-    tokens = length - known
-    if tokens >= _LONG:
-        passes = Counter({(length, 1): 1, **({(known, 0): -1} if known else {})})
-        announce(
-            "reading the prompt",
-            model,
-            f"{tokens:,} tokens",
-            passes,
-            "fewer take less, and what was read is not read again",
-        )
-    return first_pass(model, f"reading the prompt, {tokens:,} tokens, by layers", is_long=tokens >= _LONG)
 
 
 def _opened(settings: Writing) -> tuple[LoadedModel, int, Decoding]:

@@ -33,6 +33,7 @@ from ropewalk.model.logits import logits_transform
 from ropewalk.model.loss import NextTokenLoss
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import positions_of
+from ropewalk.sentences import sizes_apart
 from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES
 
 _logger = logging.getLogger(__name__)
@@ -90,9 +91,9 @@ def check_window(model: torch.nn.Module, window: int, *, answer: int = 0) -> Non
         least += getattr(config, "num_attention_heads", 1) * window**2 * (weight.element_size() + _SOFTMAX_BYTES)
     free = free_bytes(weight.device)
     if least > free:
+        takes, has = sizes_apart(least, free)
         raise UserError(
-            f"a window of {window} tokens takes {least / 2**30:.0f} GiB here and more, and {free / 2**30:.0f} GiB are free on {weight.device}; "
-            "ask for a smaller --window"
+            f"a window of {window} tokens takes {takes} here and more, and {has} are free on {weight.device}; ask for a smaller --window"
         )
     limit = position_limit(model)
     if limit is not None and window + answer > limit:

@@ -39,6 +39,7 @@ from ropewalk.readers.rules import READERS
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
 from ropewalk.readers.window_checks import warn_of_window
 from ropewalk.records import format as number_format
+from ropewalk.sentences import sizes_apart
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
 from ropewalk.settings.export import ExportSettings
@@ -244,8 +245,9 @@ def _refuse_too_large(checkpoint: Checkpoint, directory: Path, settings: ExportS
     )  # they are copied for the converter, and linked on one disk
     free = shutil.disk_usage(directory).free
     if needed > free:
+        takes, has = sizes_apart(needed, free)
         raise UserError(
-            f"{settings.out} could not be written: the GGUF file{' and a copy of the weights beside it take' if elsewhere else ' takes'} about {needed / 2**20:,.1f} MiB, and its disk has {free / 2**20:,.1f} MiB free; "
+            f"{settings.out} could not be written: the GGUF file{' and a copy of the weights beside it take' if elsewhere else ' takes'} about {takes}, and its disk has {has} free; "
             "free some space, choose another --out, or a smaller --gguf-type"
         )
 

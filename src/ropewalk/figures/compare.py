@@ -88,7 +88,7 @@ def _perplexity_axis(axes: Axes, drawn: Sequence[float], base: float | None) -> 
 
 def _looks(last: dict[Variant, float], colours: Colours | None) -> dict[Variant, dict[str, Any]]:
     """Colour, place and name of each training's curve, by the last value of each, the lower the better."""
-    names = labels(list(last), called=lambda variant: variant.method_and_factor)
+    names = labels(list(last), called=lambda variant: variant.method_and_factor + variant.recipe.after)
     crowd = crowded_out(last, lambda variant: variant)
     grey = {"color": CROWDED_OUT, "zorder": 1, "label": more(len(crowd))}
     return {

@@ -16,12 +16,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ropewalk.evals.intervals import perplexity_over_seeds
 from ropewalk.figures.axes import log_y, original_windows, window_axis
@@ -40,9 +38,9 @@ from ropewalk.figures.style import (
     new,
     styled,
 )
-from ropewalk.records import Measurement, Passkey, Perplexity, Step
+from ropewalk.records import Measurement, Passkey, Perplexity
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows, told_apart, trained_variant
+from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 
 _THIN: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.6}  # a single seed
 _ASIDE = 0.06  # of a doubling: from the first to the last of the lines that stand beside each other at a window
@@ -184,57 +182,6 @@ def _success_bar(figure: Figure, axes: Axes, shades: dict[str, Any]) -> None:
     bar.outline.set_visible(False)
 
 
-def smoothed_over(steps: int) -> int:
-    """Steps that a run's loss is averaged over where it is drawn; 1 is no average."""
-    return max(1, steps // 25)
-
-
-@styled
-def loss(measurements: Sequence[Measurement[Step]], *, colours: Colours | None = None) -> Figure:
-    """Training loss by step, one line a run: every step thin, a centred running mean over it."""
-    figure, axes = new(height=2.7)
-    runs: dict[str, list[Measurement[Step]]] = {}
-    for m in measurements:
-        runs.setdefault(m.run.id, []).append(m)
-    variants = {run: trained_variant(steps[0].run.model, steps[0].recipe) for run, steps in runs.items()}
-    names = _of_trainings(variants)
-    last = {run: max(steps, key=lambda m: m.row.step).row.loss for run, steps in runs.items()}
-    crowd = crowded_out(last, variants.__getitem__)
-    names |= dict.fromkeys(crowd, more(len(crowd)))
-    for run, steps in sorted(runs.items(), key=lambda item: item[0] not in crowd):
-        variant = variants[run]
-        rows = sorted((m.row for m in steps), key=lambda row: row.step)
-        x, y = [row.step for row in rows], _finite([row.loss for row in rows])
-        tone = CROWDED_OUT if run in crowd else colour(variant, colours)
-        span = smoothed_over(len(y))
-        axes.plot(x, y, color=tone, linewidth=0.6 if span > 1 else 1.6, alpha=0.4 if span > 1 else 1.0)
-        name = names[run] if len(runs) > 1 else "running mean"
-        if span > 1:
-            axes.plot(x, _running_mean(y, span), color=tone, label=name)
-        elif len(runs) > 1:
-            axes.plot([], [], color=tone, label=name)  # its name in the legend
-    axes.set(xlabel="optimiser step", ylabel="loss (nats a token)")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    if len(runs) > 1:
-        legend(figure, axes)
-    return figure
-
-
-def _of_trainings(variants: dict[str, Variant]) -> dict[str, str]:
-    """What each run is called in a legend: the seeds of one training share a name, which says how many they are."""
-    alike: dict[tuple, list[str]] = {}
-    for run, variant in variants.items():
-        alike.setdefault(variant.series if variant.recipe.seed is not None else (run,), []).append(run)
-    rows = [
-        part
-        for runs in alike.values()
-        for part in ([runs] if len({variants[run].recipe.seed for run in runs}) == len(runs) else [[r] for r in runs])
-    ]
-    titles = {runs[0]: f"{variants[runs[0]].method_and_factor} to {variants[runs[0]].window}" for runs in rows}
-    names = told_apart(titles, variants.__getitem__)
-    return {run: names[runs[0]] + f", {len(runs)} seeds" * (len(runs) > 1) for runs in rows for run in runs}
-
-
 def _by_variant(measurements: Sequence[Measurement[Perplexity]]) -> dict[Variant, list[Perplexity]]:
     """variant → its rows by window, in the order of a legend; of each training only the last step."""
     rows: dict[Variant, list[Perplexity]] = {}
@@ -287,7 +234,7 @@ def _precedes(base: Variant, other: Variant) -> bool:
     return roles == ("base", "extrapolation") and (base.lineage, base.name) == (other.lineage, other.name)
 
 
-def _finite(values: Sequence[float]) -> list[float]:
+def finite(values: Sequence[float]) -> list[float]:
     """What cannot be drawn becomes NaN, which matplotlib leaves out."""
     return [value if _can_be_drawn(value) else math.nan for value in values]
 
@@ -295,7 +242,7 @@ def _finite(values: Sequence[float]) -> list[float]:
 def _drawn(rows: Sequence[Perplexity], limits: tuple[float, float] | None) -> list[float]:
     """The perplexities; what lies outside the limits becomes NaN too, so that no line leaves its frame."""
     low, high = limits or (-math.inf, math.inf)
-    return [value if low <= value <= high else math.nan for value in _finite([row.perplexity for row in rows])]
+    return [value if low <= value <= high else math.nan for value in finite([row.perplexity for row in rows])]
 
 
 def _without_point(limits: tuple[float, float] | None, rows: Sequence[Perplexity]) -> list[int]:
@@ -311,18 +258,11 @@ def _can_be_drawn(value: float) -> bool:
 def _intervals(
     axes: Axes, windows: Sequence[float], values: Sequence[float], rows: Sequence[Perplexity], tone: str
 ) -> None:
-    lows, highs = (_finite([row.bounds[end] for row in rows]) for end in (0, 1))
+    lows, highs = (finite([row.bounds[end] for row in rows]) for end in (0, 1))
     below = [max(0.0, y - low) for y, low in zip(values, lows, strict=True)]  # 0 where it is not known
     above = [max(0.0, high - y) for y, high in zip(values, highs, strict=True)]
     style: dict[str, Any] = {"fmt": "none", "ecolor": tone, "elinewidth": 0.9, "capsize": 2.2, "alpha": 0.75}
     axes.errorbar(windows, values, yerr=[below, above], **style)
 
 
-def _running_mean(values: Sequence[float], span: int) -> Float[np.ndarray, " steps"]:
-    """Centred mean over `span` steps on each side, over what there is near the ends; NaN is left out."""
-    y = np.asarray(values, dtype=float)
-    parts = (y[max(0, i - span) : i + span + 1] for i in range(len(y)))
-    return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in parts])
-
-
-__all__ = ["closeup_limits", "left_out", "loss", "passkey_map", "perplexity", "save"]
+__all__ = ["closeup_limits", "left_out", "passkey_map", "perplexity", "save"]

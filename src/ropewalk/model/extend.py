@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.disk_room import refuse_without_room
@@ -35,6 +35,9 @@ from ropewalk.settings.scaling import ScalingOptions
 from ropewalk.settings.windows import perhaps_thousands
 from ropewalk.version import __version__
 
+if TYPE_CHECKING:
+    from ropewalk.model.carry import Written
+
 _logger = logging.getLogger(__name__)
 
 
@@ -48,7 +51,7 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     Raises:
         UserError: the window is not longer, the scalings cannot be composed, or a file is missing or damaged.
     """
-    extended = prepared(settings)
+    extended, _ = prepared(settings)
     checkpoint, config_dict = extended.weights_of or extended, extended.config
     from ropewalk.model.carry import carry_the_rest, carry_weights, say_of_links, write_readme
     from ropewalk.model.load import refuse_what_no_reader_loads
@@ -74,8 +77,8 @@ def extend(settings: ExtendSettings) -> ModelInfo:
     return Checkpoint.open(settings.out).info
 
 
-def prepared(settings: ExtendSettings) -> Checkpoint:
-    """The checkpoint under its longer config, looked at and proved, and the disk asked; nothing is written.
+def prepared(settings: ExtendSettings) -> tuple[Checkpoint, Written]:
+    """The checkpoint under its longer config, looked at and proved, and what the disk was asked for; nothing is written.
 
     Raises:
         UserError: as `extend`, whatever can be known before.
@@ -102,10 +105,9 @@ def prepared(settings: ExtendSettings) -> Checkpoint:
     refuse_damaged(checkpoint)
     from ropewalk.model.carry import to_be_written
 
-    refuse_without_room(
-        settings.out, to_be_written(extended, settings.out, convert_pickle=settings.convert_pickle).taken
-    )
-    return extended
+    written = to_be_written(extended, settings.out, convert_pickle=settings.convert_pickle)
+    refuse_without_room(settings.out, written.taken)
+    return extended, written
 
 
 def _warn_of_readers(config_dict: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.headers import tensors
-from ropewalk.checkpoint.tensor_problems import Problem, listed, quantisation_said, several, several_are
+from ropewalk.checkpoint.quantisation import quantisation_said
+from ropewalk.checkpoint.tensor_problems import Problem, listed, several, several_are
 from ropewalk.errors import UserError
 
 #: Buffers that older checkpoints hold and every model computes: rotary tables and causal masks. Beside transformers' own list, which it

@@ -12,22 +12,18 @@ from functools import cached_property
 
 from ropewalk.errors import UserError
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, FOUR_BITS, mlp_tiles, stream_size
+from ropewalk.settings.budget import EIGHT_BIT_MOMENTS, FOUR_BITS, copied_bytes, mlp_tiles, stream_size
 from ropewalk.settings.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Bytes a trained weight (training/optimizer.py): itself, its gradient, its optimiser states; on the host; in arithmetic.
-
-    cast: bytes of a second copy of each weight in the precision of the arithmetic, alive through the forward pass of an unsharded model.
-    """
+    """Bytes a trained weight (training/optimizer.py): itself, its gradient, its optimiser states; on the host; in arithmetic."""
 
     weight: float
     gradient: float
     states: float
     compute: int
-    cast: float = 0.0
     host: float = 0.0
 
 
@@ -39,7 +35,7 @@ def regime(precision: str, optimizer: str) -> Regime:
     """
     plain = {
         "float32": Regime(4, 4, 8, compute=4),
-        "bfloat16": Regime(4, 4, 8, compute=2, cast=2),
+        "bfloat16": Regime(4, 4, 8, compute=2),
         "bfloat16-stochastic": Regime(2, 2, 4, compute=2),
     }.get(precision)
     if plain is None or optimizer not in ("adamw", "adamw-8bit", "adamw-offload"):
@@ -55,10 +51,8 @@ def regime(precision: str, optimizer: str) -> Regime:
             raise UserError(
                 "adamw-offload keeps float32 states beside float32 weights; plan it with precision bfloat16, or take adamw"
             )
-        return Regime(
-            weight, gradient, 0, compute=plain.compute, cast=plain.cast, host=states
-        )  # both, float32 and pinned
-    return Regime(weight, gradient, states, compute=plain.compute, cast=plain.cast)
+        return Regime(weight, gradient, 0, compute=plain.compute, host=states)  # both, float32 and pinned
+    return Regime(weight, gradient, states, compute=plain.compute)
 
 
 @dataclass(frozen=True)
@@ -181,10 +175,9 @@ class Job:
         frozen, low = self.shape.parameters - self.trained, self.shape.layers * sum(self.packed)
         return low * FOUR_BITS + (frozen - low) * self.frozen
 
-    @property
-    def cast(self) -> float:
-        """Bytes of a weight's second copy in the precision of the arithmetic; weights that are frozen in it need none."""
-        return 0.0 if self.recipe.mode == "lora" and self.frozen == self.regime.compute else self.regime.cast
+    def copied(self, weights: float) -> float:
+        """Bytes of autocast's copies of so many of the trained weights; those that are frozen have the arithmetic's precision on one chip."""
+        return copied_bytes(weights, 4 if self.recipe.mode == "lora" else self.regime.weight, self.regime.compute)
 
     @property
     def unmoved(self) -> int:
@@ -206,9 +199,15 @@ class Job:
         """Weights that move: all of them, or the adapters on attention, the embedding and the norms (training/lora.py)."""
         if self.recipe.mode != "lora":
             return self.shape.parameters
+        return self.trained_of_layer * self.shape.layers + self.shape.embedding + self.shape.small + self.shape.last
+
+    @property
+    def trained_of_layer(self) -> int:
+        """Of the weights that move those that a layer multiplies by."""
+        if self.recipe.mode != "lora":
+            return self.shape.layer_weights
         d, q, kv = self.shape.width, self.shape.query_width, self.shape.kv_width
-        adapters = self.recipe.lora_rank * ((d + q) + 2 * (d + kv) + (q + d)) * self.shape.layers
-        return adapters + self.shape.embedding + self.shape.small + self.shape.last
+        return self.recipe.lora_rank * ((d + q) + 2 * (d + kv) + (q + d))
 
 
 def tensors(job: Job) -> dict[str, float]:

@@ -53,7 +53,7 @@ def room_of(job: Job, layer: Layer, chip: Chip, rates: Rates) -> Room:
     loss = int(head_bytes(job.tokens, shape.width, shape.vocabulary))
     reserved = bare.states + gradients * wait
     if job.gpus == 1:
-        reserved += shape.parameters * job.cast
+        reserved += job.copied(job.trained)
     else:
         others = shape.parameters - shape.layers * shape.layer_weights
         reserved += unsharded_bytes(shape.layer_weights, others, job.regime.compute)

@@ -163,14 +163,15 @@ def _last_gradients(job: Job) -> float:
 def _copies(job: Job) -> tuple[float, float]:
     """Bytes of weights in the precision of the arithmetic: through the forward pass, and while one layer runs backward."""
     shape, regime = job.shape, job.regime
-    layer = shape.layer_weights * regime.compute
-    if job.gpus == 1:
-        # Autocast keeps each cast weight until the forward pass is over; the embedding is looked up, not multiplied.
-        return job.cast * (shape.layers * shape.layer_weights), (layer if job.cast else 0.0)
+    if job.gpus == 1:  # the embedding is looked up, not multiplied
+        layer = job.copied(job.trained_of_layer)
+        return shape.layers * layer, layer
     # Sharded: this layer and the next, gathered, beside the embedding and the head, which stay for the whole micro batch. A layer's
     # gradient is whole before it is scattered, and is summed in float32.
     tables = shape.embedding * (1 if shape.tied else 2)
-    return 2 * layer + tables * regime.compute, unsharded_bytes(shape.layer_weights, tables, regime.compute)
+    return (2 * shape.layer_weights + tables) * regime.compute, unsharded_bytes(
+        shape.layer_weights, tables, regime.compute
+    )
 
 
 def _workspace(job: Job) -> float:

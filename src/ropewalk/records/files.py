@@ -16,8 +16,9 @@ import shlex
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -162,11 +163,16 @@ def _refuse_other_file(path: Path) -> None:
             f"a record file is a plain file, which is read again when a run goes on, but {path} is none; name another"
         )
     with disk_errors(path), open(path, "rb") as file:
-        lines = [file.readline(1 << 20) for _ in range(_LOOKED_AT)]
-    if any(lines) and not lines[0].startswith(FIRST) and not any(_is_record(line) for line in lines):
+        lines = list(first_lines(file))
+    if lines and not lines[0].startswith(FIRST) and not any(_is_record(line) for line in lines):
         raise UserError(
             f"rows are appended to a record file, but {path} holds no record; name another file, or one that is not there yet"
         )
+
+
+def first_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Those by which a file is known, as far as it has them."""
+    return filter(None, (file.readline(1 << 20) for _ in range(_LOOKED_AT)))
 
 
 def _is_record(line: bytes) -> bool:

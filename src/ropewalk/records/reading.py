@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 import msgspec
 
 from ropewalk.errors import STRANGE_DATA, UserError, refuse_irregular
-from ropewalk.records.files import FIRST, SCHEMA
+from ropewalk.records.files import FIRST, SCHEMA, first_lines
 from ropewalk.records.kinds import KINDS, Row
 from ropewalk.records.measurement import Measurement
 from ropewalk.records.rows import Run
@@ -116,7 +116,7 @@ def read(paths: Iterable[str | Path]) -> Records:
         UserError: a file is missing, a directory holds none, or a newer version of ropewalk wrote it in a format that this one does not know.
     """
     left_out, places = LeftOut(), [Path(path) for path in paths]
-    files = {place: _below(place) if place.is_dir() else [place] for place in places}
+    files = {place: _below(place, left_out) if place.is_dir() else [place] for place in places}
     bare = [place for place, below in files.items() if not below]
     for place in bare:
         if len(bare) == len(files) or not (place / "config.json").is_file():
@@ -139,21 +139,27 @@ def read(paths: Iterable[str | Path]) -> Records:
     return Records(runs, measurements, left_out, commands)
 
 
-def _below(path: Path) -> list[Path]:
+def _below(path: Path, left_out: LeftOut) -> list[Path]:
     """The record files below a directory."""
     below = [file for file in sorted(path.rglob("*.jsonl")) if file.is_file()]
     shown = [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    first = {file: _first(file) for file in shown}
-    # JSON of another kind (texts, a suite's stages) was never a record file; what is no JSON may be one that was damaged.
-    if strange := [str(file) for file, begins in first.items() if not begins.startswith(FIRST[:1]) and begins]:
-        _logger.warning("%s: no record stands at the beginning, so nothing of it is read", ", ".join(strange))
-    # One that was cut short, or is empty, is named later.
-    return [file for file in shown if FIRST.startswith(first[file])]
+    begins = {file: _begins(file) for file in shown}
+    left_out.files += [
+        f"No record stands at the beginning of {file}, so that nothing of it is read."
+        for file in shown
+        if begins[file] is None
+    ]
+    return [file for file in shown if begins[file]]
 
 
-def _first(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(len(FIRST))
+def _begins(path: Path) -> bool | None:
+    """Whether one of the first lines of a file begins as a record; one that is empty, or cut short there, is named later. JSON of another kind (texts, a suite's stages) was never a record file; None of what is no JSON, and may be one that was damaged."""
+    with path.open("rb") as file:
+        first = file.readline(len(FIRST))
+        file.seek(0)
+        if FIRST.startswith(first) or any(line.startswith(FIRST) for line in first_lines(file)):
+            return True
+    return False if first.startswith(FIRST[:1]) else None
 
 
 def _run(line: _Line, left_out: LeftOut) -> Run | None:
@@ -189,6 +195,8 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
             f"{damaged[0][:60].decode(errors='replace').strip()!r}; name a file of records, and give texts and conversations to a measurement's --data"
         )
     left_out.damaged += len(damaged)
+    if damaged and records and damaged[0] is next(filter(bytes.strip, lines)):
+        left_out.files.append(f"The beginning of {path} is no record, so that what it held is missing.")
     if damaged and damaged[-1] is lines[-1]:
         left_out.files.append(f"{path} ends within a line, so that what else it held is missing.")
     elif not (damaged or records):

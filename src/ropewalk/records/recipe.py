@@ -57,6 +57,7 @@ class Recipe:
         base: what the model that a row of `ablate` starts from is called.
         left: steps, since its extension, of the model that it left; 0 where that is its last.
         earlier: on top of what its last training was, in words; empty of the first.
+        start: the fingerprint of the model that its training began from, before any extension; empty where it is not on record.
     """
 
     word: str = ""
@@ -65,6 +66,17 @@ class Recipe:
     base: str = ""
     left: int = field(default=0, compare=False)
     earlier: str = ""
+    start: str = field(default="", compare=False)
+
+    @property
+    def after(self) -> str:
+        """What a label of its training ends with: on top of what its steps are counted; nothing of the first."""
+        return f", after {self.earlier}" if self.earlier else ""
+
+    @property
+    def before(self) -> str:
+        """What the state that its training began from is called."""
+        return f"before {'further ' * bool(self.earlier)}training"
 
     @property
     def tokens(self) -> int | None:
@@ -155,7 +167,8 @@ def recipe_of(run: Run) -> Recipe:
     if is_training(run):
         left = run.settings.get(MODEL_STEP)
         left = run.model.steps + left if left else 0
-        return Recipe(facts=_facts(run.settings), seed=run.seed, left=left, earlier=run.model.earlier)
+        start = str(run.settings.get("model_fingerprint", ""))
+        return Recipe(facts=_facts(run.settings), seed=run.seed, left=left, earlier=run.model.earlier, start=start)
     return UNKNOWN
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import CONTROL, NAMES, UNKNOWN, Recipe, place
+from ropewalk.records.rows import Run
 from ropewalk.rope.scaling import Linear, Plain, Scaling
 
 K = TypeVar("K")
@@ -80,12 +81,17 @@ class Variant:
         return self.role == "untrained" and self.recipe.word == CONTROL
 
     def is_before(self, trained: Variant) -> bool:
-        """Whether it is what another one was before its training."""
+        """Whether it is what another one was before its training: the very model that this began from and did not extend, or one that was extended alike."""
 
         def kind(variant: Variant) -> tuple:
-            return variant.scaling, variant.window, variant.recipe.word, variant.recipe.earlier
+            return variant.lineage, variant.scaling, variant.window, variant.recipe.word
 
-        return self.role == "untrained" != trained.role and kind(self) == kind(trained)
+        if trained.role == "untrained" or kind(self) != kind(trained):
+            return False
+        return self._began(trained) or (self.role == "untrained" and self.recipe.earlier == trained.recipe.earlier)
+
+    def _began(self, trained: Variant) -> bool:
+        return bool(self.fingerprint) and self.fingerprint == trained.recipe.start
 
     @property
     def method(self) -> str:
@@ -99,6 +105,11 @@ class Variant:
     @property
     def method_and_factor(self) -> str:
         return f"{self.method_label} ×{self.factor:.4g}{self.recipe.by_way}"
+
+    @property
+    def training_title(self) -> str:
+        """What its training is called: the method, to which window, and on top of what."""
+        return f"{self.method_and_factor} to {self.window}{self.recipe.after}"
 
     @property
     def method_label(self) -> str:
@@ -144,7 +155,7 @@ class Variant:
             steps = self.recipe.steps(self.original_window)
             return f"{self.method_label}{f', {number_format.steps(steps)}' if steps else ''}, interpolated"
         if self.steps == 0:
-            return f"{self.method_and_factor}, before {'further ' * bool(self.recipe.earlier)}training"
+            return f"{self.method_and_factor}, {self.recipe.before}"
         return f"{self.method_and_factor}, {number_format.steps(self.steps)}{' more' if self.recipe.earlier else ''}"
 
     @property
@@ -191,6 +202,18 @@ def trained_variant(model: ModelInfo, recipe: Recipe = UNKNOWN) -> Variant:
     """The variant that a training run works towards; its header describes the checkpoint it started from."""
     start = dataclasses.replace(variant_of(model), recipe=recipe)
     return dataclasses.replace(start, role="trained") if start.role in ("untrained", "extrapolation") else start
+
+
+def made_variant(run: Run, recipe: Recipe) -> Variant:
+    """The same, by the name of what it left, where that is on record: several trainings begin from one model."""
+    goal = trained_variant(run.model, recipe)
+    return dataclasses.replace(goal, name=str(run.settings.get("out", goal.name)))
+
+
+def befores(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
+    """What a training began from, of these: the very model first, then that of its own place, then others that were extended alike."""
+    alike = [variant for variant in variants if variant.is_before(trained)]
+    return sorted(alike, key=lambda v: (not v._began(trained), place(v.name) != place(trained.name)))
 
 
 def seeds_of_rows(variants: Sequence[Variant]) -> list[list[Variant]]:

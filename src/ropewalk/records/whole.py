@@ -53,6 +53,8 @@ def _lacks(own: list[Run], rows: list[Row], unknown: int) -> str:
     done = {each.step for each in rows if isinstance(each, Step)}
     if row.get("tokens") and len(done) < steps:
         return f"has {len(done)} of the {steps} steps of its training"
+    if row.get("tokens") and row.get("measure") and not steps:
+        return "lacks the header of its training"
     unclaimed = Counter((type(each), 0 if isinstance(each, Benchmark) else getattr(each, "window", 0)) for each in rows)
     for name, what in _asked(row, own[0]):
         if not unclaimed[what] and name not in row.get("left_out", {}):

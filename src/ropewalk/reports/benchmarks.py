@@ -12,9 +12,9 @@ from ropewalk.figures.accuracy import Change
 from ropewalk.records import Benchmark, BenchmarkComparison, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
+from ropewalk.reports.beside_paper import paper_label
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.paired import Bounded
-from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean, once
 
 ByTask = dict[str, Benchmark]

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +68,10 @@ class Subject:
             run.id in self.trained_by or _is_same(str(run.settings["out"]), run_of(self.checkpoint.path))
         )
 
-    def came_from(self, run: Run) -> bool:
-        """Whether a run measured what could be its base, or itself before it was trained."""
+    def came_from(self, run: Run, starts: Collection[str]) -> bool:
+        """Whether a run measured what could be its base, or itself before it was trained. starts: fingerprints of what its trainings began from, which may have been trained before."""
         variant, info = variant_of(run.model), self.checkpoint.info
-        alike = variant.lineage == variant_of(info).lineage and not variant.steps
+        alike = variant.lineage == variant_of(info).lineage and (not variant.steps or variant.fingerprint in starts)
         return alike and (variant.role == "base" or (variant.scaling, variant.window) == (info.scaling, info.window))
 
     def named(self, run: Run) -> Run:
@@ -182,10 +182,11 @@ def composed(subject: Subject, records: Records) -> ModelCard:
 def _about(subject: Subject, records: Records) -> Records:
     """The rows of this model, of its training and of its base; of several that could be its base, the one that its README names."""
     known, candidates = {}, {}
+    starts = {recipe_of(run).start for run in records.runs.values() if subject.trained_in(run)} - {""}
     for key, run in records.runs.items():
         if subject.trained_in(run) if is_training(run) else subject.is_it(run):
             known[key] = subject.named(run)
-        elif not is_training(run) and subject.came_from(run):
+        elif not is_training(run) and subject.came_from(run, starts):
             candidates[key] = run
     known |= _of_one_base(subject, candidates)
     rows = [dataclasses.replace(m, run=known[m.run.id]) for m in records.measurements if m.run.id in known]

@@ -16,7 +16,7 @@ from ropewalk.records import format as number_format
 from ropewalk.records.recipe import ablated
 from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant
-from ropewalk.reports.rows import Clean, is_look, once
+from ropewalk.reports.rows import Clean, once
 from ropewalk.reports.same_tokens import apart
 from ropewalk.sentences import joined
 
@@ -122,7 +122,7 @@ def groups(clean: Clean) -> list[Group]:
     alike = [part for group in by_rule.values() for each in _by_stride(group) for part in _by_tokens(each)]
 
     def rank(g: Group) -> tuple:
-        is_watch = all(is_look(m, clean.commands) for m in g.measurements)
+        is_watch = all(m.run.id in clean.looks for m in g.measurements)
         return g.convention != "ropewalk", g.is_validation, is_watch, -len(g.variants()), -len(g.measurements)
 
     return sorted(alike, key=rank)

@@ -132,9 +132,13 @@ def _by_budget(variants: Block, runs: list[Training]) -> dict[tuple[str, int], B
     texts = {text for kind, _, text, _ in by_budget if kind}
 
     def words(kind: int, value: int, text: str, earlier: str) -> str:
-        amount = ["before training", f"{number_format.tokens(value)} training tokens", number_format.steps(value)][kind]
+        amount = [
+            Recipe(earlier=earlier).before,
+            f"{number_format.tokens(value)} training tokens",
+            number_format.steps(value),
+        ][kind]
         named = f"{amount} of {text or 'a text not on record'}" if kind and len(texts) > 1 else amount
-        return f"{named} on top of {earlier}" if earlier else named
+        return f"{named}{' on top of' if kind else ', after'} {earlier}" if earlier else named
 
     return {(words(*key), key[1]): block for key, block in sorted(by_budget.items())}
 

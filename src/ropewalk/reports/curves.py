@@ -6,11 +6,10 @@ out  a curve for each training of which more than one checkpoint was measured; a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ropewalk.records.recipe import place
-from ropewalk.records.variant import Variant, labels
+from ropewalk.records.variant import Variant, befores, labels
 
 T = TypeVar("T")
 
@@ -26,23 +25,14 @@ def curves_by_steps(values: dict[Variant, T]) -> list[tuple[Variant, dict[int, T
             trainings.setdefault(variant.training, []).append(variant)
     curves = []
     for checkpoints in trainings.values():
-        before = _before(checkpoints[-1], values)
-        points = {variant.steps: values[variant] for variant in [*before, *checkpoints]}
+        before = befores(checkpoints[-1], values)[:1]
+        points = {
+            variant.steps if variant in checkpoints else 0: values[variant] for variant in [*before, *checkpoints]
+        }
         curves.append((checkpoints[-1], points))
     return [curve for curve in curves if len(curve[1]) > 1]
 
 
 def curve_names(curves: Sequence[tuple[Variant, Any]]) -> dict[Variant, str]:
     """What the trainings of `curves_by_steps` are called, without steps; only seeds of one training are called the same."""
-    return labels([v for v, _ in curves], called=lambda v: f"{v.method_and_factor}, window {v.window}")
-
-
-def _before(trained: Variant, variants: Iterable[Variant]) -> list[Variant]:
-    """What a training began from: of the untrained models that read alike the run's own, else any."""
-    rotation = (trained.lineage, trained.scaling, trained.window)
-    alike = [
-        v
-        for v in variants
-        if v.role == "untrained" and not v.is_control and (v.lineage, v.scaling, v.window) == rotation
-    ]
-    return ([v for v in alike if place(v.name) == place(trained.name)] or alike)[:1]
+    return labels([v for v, _ in curves], called=lambda v: f"{v.method_and_factor}, window {v.window}{v.recipe.after}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ropewalk.records import Perplexity
-from ropewalk.records.variant import Variant
+from ropewalk.records.variant import Variant, befores
 from ropewalk.reports import damage
 from ropewalk.reports.comparable import ByWindow, Group
 from ropewalk.reports.paired import Ratio, over, ratio
@@ -23,7 +23,8 @@ def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
     figures = f", {change}" if change else ""
     new = f"at {target.window} tokens{name}, {_word(change, 'the same before training and after')}{figures}"
     if before and before_is_base:  # most of such a change may be the extension's, which costs no training
-        new += f"; what training added to that is not known: measure the model extended and not trained (ropewalk extend), at {target.window}"
+        which = "that it began from" if target.recipe.earlier else "extended and not trained (ropewalk extend)"
+        new += f"; what training added to that is not known: measure the model {which}, at {target.window}"
     pair = damage.short_pair(near, target)
     at = pair[0].window if pair else target.original_window
     there = _change(pair and pair[0], [short.get(seed, {}) for seed in seeds], at)
@@ -34,7 +35,7 @@ def in_short(group: Group, near: Group, seeds: Sequence[Variant]) -> str:
 def _before(group: Group, target: Variant) -> tuple[Perplexity | None, str, bool]:
     """The model at the new window as it was before its training; where that was not measured, the base there. What that is called, and whether it is the base."""
     rows = group.variants()
-    extended = [variant for variant in rows if variant.is_before(target)]
+    extended = befores(target, rows)
     bases = [v for v in rows if not v.extended and not v.steps]
     before = next((v for v in (*extended, *bases) if target.window in rows[v]), None)
     if before is None:

@@ -73,6 +73,11 @@ class Ratio:
         return 0 < self.documents < Perplexity.FEWEST and not self.sampled
 
     @property
+    def is_rise(self) -> bool:
+        """Whether the later one is surely higher; without an interval, whether it is higher."""
+        return (self.low if number_format.is_finite(self.low) else self.value) > 1
+
+    @property
     def change(self) -> str:
         return _change(self.value)
 

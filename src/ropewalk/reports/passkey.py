@@ -11,9 +11,9 @@ from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
+from ropewalk.reports.beside_paper import paper_label
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.curves import curve_names, curves_by_steps
-from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import counted
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from ropewalk.evals.intervals import lacking, perplexity_over_seeds
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Perplexity, paper
 from ropewalk.records import format as number_format
-from ropewalk.records.sources import read_names
 from ropewalk.records.variant import Variant, labels, last_steps
+from ropewalk.reports.beside_paper import change_between, lines_of_paper, paper_table, table_3
 from ropewalk.reports.comparable import Group, groups
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
 from ropewalk.reports.curves import curve_names, curves_by_steps
@@ -45,7 +44,7 @@ def section(clean: Clean) -> Section | None:
     for group in curved:
         _by_steps(part, clean, group, text="" if len(curved) == 1 else group.heading)
         if group is beside:
-            part.tables.append(_table_3())
+            part.tables.append(table_3())
     return part
 
 
@@ -73,10 +72,17 @@ def _figures(group: Group) -> list[tuple[list[Measurement[Perplexity]], str]]:
     shown = [m for m in group.measurements if m.model_variant in keep or not m.model_variant.extended]
     base = [m for m in shown if not m.model_variant.extended and not m.model_variant.steps]
     apart = [
-        ([m for m in shown if m.model_variant.role == "untrained"], "Before training: "),
-        ([m for m in shown if m.model_variant.steps], "Trained: "),  # a control too
+        [m for m in shown if m.model_variant.role == "untrained"],
+        [m for m in shown if m.model_variant.steps],  # a control too
     ]
-    return [(base + extended, state) for extended, state in apart if extended] or [(base, "")]
+    return [(base + extended, f"{_state(extended)}: ") for extended in apart if extended] or [(base, "")]
+
+
+def _state(extended: Sequence[Measurement[Perplexity]]) -> str:
+    """That these are trained, or before which training."""
+    states = (m.model_variant for m in extended)
+    words = dict.fromkeys("trained" if v.steps else v.recipe.before for v in states)
+    return joined(list(words)).capitalize()
 
 
 def _caption(group: Group) -> str:
@@ -120,13 +126,6 @@ def _table(clean: Clean, group: Group) -> Table:
     )
 
 
-def paper_table(data: str) -> paper.PaperTable:
-    """The table whose text is of the same sort: mathematics goes with the proof-pile, everything else with PG-19."""
-    sources = read_names(data).names
-    mathematics = sources and all(re.search(r"math|proof|arxiv", source, re.IGNORECASE) for source in sources)
-    return paper.TABLE_2 if mathematics else paper.TABLE_1
-
-
 def _multiple(multiple: float) -> str:
     return "L" if multiple == 1 else f"{multiple:.3g} L"
 
@@ -157,55 +156,9 @@ def _about(value: float) -> str:
 def _change_of_rows(row: Perplexity, base: Perplexity) -> str:
     """Of the documents that both read, and of how many if these are not all; nothing where they share none."""
     if has_same_documents(base, row):
-        return _change(row.perplexity, base.perplexity)
+        return change_between(row.perplexity, base.perplexity)
     pair = None if base.estimate or row.estimate else both_read(base, row)
-    return f"{_change(pair[1].perplexity, pair[0].perplexity)} over {pair[0].documents} shared" if pair else ""
-
-
-def _change(value: float, base: float) -> str:
-    if not (number_format.is_finite(base) and number_format.is_finite(value)) or base <= 0:
-        return ""
-    return number_format.percent(value / base - 1) if value < 3 * base else number_format.times(value / base)
-
-
-def lines_of_paper(group: Group) -> list[Line]:
-    """The paper's 7B rows (and "none") for the methods and factors measured here; all of its methods if none fits.
-
-    None where the paper has no figure at these multiples of L.
-    """
-    table, variants = paper_table(group.data), last_steps(list(group.variants()))
-    windows = sorted({window for variant in variants for window in group.variants()[variant]})
-    multiples = [window / variants[0].original_window for window in windows]
-    methods = {paper.METHODS.get(variant.method) for variant in variants if variant.extended}
-    factors = {variant.window / variant.original_window for variant in variants if variant.extended}
-    rows = [row for row in table.rows if row.model == "7B"]
-    none = next(row for row in rows if row.method == "none").values[paper.WINDOW]
-    fitting = [row for row in rows if row.method == "none" or (row.method in methods and row.factor in factors)]
-    if len(fitting) < 2:
-        fitting = [row for row in rows if row.method in ("none", "PI") and row.factor in (1, 4)]
-    lines = []
-    for row in fitting:
-        figures = [row.values.get(int(multiple * paper.WINDOW)) for multiple in multiples]
-        if not any(figures):  # at windows that the paper has no multiple of
-            continue
-        lines.append(Line(paper_label(row), [_paper_cell(value, none) for value in figures], paper=True))
-    return lines
-
-
-def paper_label(row: paper.PaperRow) -> str:
-    """What a row of the paper is called beside one's own."""
-    if not row.method:
-        return row.model
-    extended = "not extended" if row.method == "none" else f"{row.method} ×{row.factor:g} ({row.window})"
-    return f"LLaMA {row.model}, {extended}" + (f", {row.data}" if row.data else "")
-
-
-def _paper_cell(value: float | None, none: float) -> Cell:
-    if value is None:
-        return Cell("")
-    if value == paper.ABOVE_1000:
-        return Cell("> 1000")
-    return Cell(number_format.fixed(value), "" if value == none else _change(value, none))
+    return f"{change_between(pair[1].perplexity, pair[0].perplexity)} over {pair[0].documents} shared" if pair else ""
 
 
 def not_across(*alike: Group) -> str:
@@ -288,7 +241,7 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
                 points[s].perplexity,
                 number_format.perplexity,
                 *points[s].bounds,
-                beside=_change(points[s].perplexity, level or 0.0),
+                beside=change_between(points[s].perplexity, level or 0.0),
                 of_seed=s > 0,
                 over_seeds=perplexity_over_seeds,
             )
@@ -306,15 +259,3 @@ def _by_steps(part: Section, clean: Clean, group: Group, text: str) -> None:
             note="Small figures: 95 % intervals.",
         )
     )
-
-
-def _table_3() -> Table:
-    none = paper.TABLE_1.rows[0].values[paper.WINDOW]
-    theirs = [
-        Line(
-            paper_label(row), [Cell(number_format.fixed(v), _change(v, none)) for v in row.values.values()], paper=True
-        )
-        for row in paper.TABLE_3.rows
-    ]
-    head = [str(step) for step in paper.TABLE_3.rows[0].values]
-    return Table("Beside it, table 3 of the paper (PG-19)", head, theirs, first="steps", under=True)

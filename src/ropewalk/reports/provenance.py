@@ -25,7 +25,7 @@ from ropewalk.records import (
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import is_training, recipe_of
 from ropewalk.records.variant import Variant, seeds_of_rows, trained_variant, variant_of
-from ropewalk.reports import chosen, comparable, perplexity, texts
+from ropewalk.reports import beside_paper, chosen, comparable, perplexity, texts
 from ropewalk.reports.asked import interrupted, not_on_record
 from ropewalk.reports.contests import contests
 from ropewalk.reports.damage import no_control
@@ -116,8 +116,8 @@ def _label_and_state(run: Run) -> tuple[str, str]:
     goal = trained_variant(run.model, recipe_of(run))
     windows = f"window {goal.original_window} → {goal.window}" if goal.extended else f"window {goal.window}"
     return (
-        f"training, {goal.method_and_factor}",
-        f"training of {goal.base or goal.name} to {goal.method_and_factor}; {windows}",
+        f"training, {goal.method_and_factor}{goal.recipe.after}",
+        f"training of {goal.base or goal.name} to {goal.method_and_factor}{goal.recipe.after}; {windows}",
     )
 
 
@@ -295,7 +295,7 @@ def not_measured(clean: Clean) -> list[str]:
     """The paper's tables that nothing on this page stands beside."""
     kinds = {type(m.row) for m in clean.measurements}
     groups = comparable.groups(clean)
-    beside = {perplexity.paper_table(group.data).number for group in groups if perplexity.lines_of_paper(group)}
+    beside = {beside_paper.paper_table(group.data).number for group in groups if beside_paper.lines_of_paper(group)}
     beside |= {3} if any(perplexity.step_curves(group) for group in groups) else set()
     beside |= {4} if PasskeySummary in kinds else set()
     beside |= {5} if kinds & {Benchmark, BenchmarkComparison} else set()

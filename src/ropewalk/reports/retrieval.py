@@ -88,7 +88,7 @@ def sentence(clean: Clean, seeds: Sequence[Variant], untrained: Sequence[Variant
     known = [f"{len(asked)} of {len(seeds)} seeds"] * (len(asked) < len(seeds))
     known += [number_format.interval(low, high, _percent)]
     before = next((each for v in untrained if (each := _asked(clean, v, longest))), None)
-    known += [f"before training {_percent(before[0] / before[1])}"] if before else []
+    known += [f"{seeds[0].recipe.before} {_percent(before[0] / before[1])}"] if before else []
     prompts = str(least) if least == most else f"{least} to {most}"
     return f"Harder retrieval: {_percent(value)} of {prompts} prompts{of_seed} ({'; '.join(known)})."
 

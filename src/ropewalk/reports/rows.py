@@ -40,7 +40,7 @@ from ropewalk.records.recipe import ablated, is_same_place, is_training, place
 from ropewalk.records.variant import Variant, trained_variant
 from ropewalk.records.whole import missing
 from ropewalk.reports.same_names import Text, apart
-from ropewalk.reports.same_states import same_states
+from ropewalk.reports.same_states import as_begun, is_look, known_by, same_states, saved_since
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class Clean:
     same_names: dict[str, list[Text]] = field(default_factory=dict)  # names that stand for several texts each
     same_states: list[str] = field(default_factory=list)  # what was taken for one, in a sentence each
     commands: dict[str, list[str]] = field(default_factory=dict)  # as in `Records`
+    looks: frozenset[str] = frozenset()  # runs whose figures are of a model in training, by its watch
     answers: dict[tuple, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # of `once`
 
     def of(self, kind: type[R]) -> list[Measurement[R]]:
@@ -146,11 +147,13 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), whole)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
     measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
+    looks = frozenset(m.run.id for m in measurements if is_look(m, records.commands))
+    saved, measurements = saved_since(measurements, looks), as_begun(measurements)
     same, told = same_states(measurements, _asked)
-    same |= _saved_since(measurements, records.commands)
-    runs = {key: _known_by(run, same) for key, run in runs.items()}
+    same |= saved
+    runs |= {m.run.id: known_by(m.run, same) for m in measurements}
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
-    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands)  # fmt: skip
+    page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told, commands=records.commands, looks=looks)  # fmt: skip
     unfinished = {ablated(records.runs[run]).get("name"): what for run, what in lacks.items()}
     page.unfinished = [
         f"{n} {what}, and is left out: rows of ablate are compared whole." for n, what in unfinished.items()
@@ -159,22 +162,6 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     page.measurements = _of_one_test(page)
     page.paper = paper and any(_is_of_paper(m.model_variant) for m in page.measurements)
     return page
-
-
-def is_look(m: Measurement[Row], commands: dict[str, list[str]]) -> bool:
-    """Whether a figure is of a model in training, by its watch, and no measurement by itself. commands: of each run."""
-    trained_by = m.trained_by
-    return trained_by is not None and m.run.id != trained_by.id and m.run.command in commands.get(trained_by.id, ())
-
-
-def _saved_since(measurements: Iterable[Measurement[Row]], commands: dict[str, list[str]]) -> dict[str, str]:
-    """Fingerprint of a model that a watch looked at, before its weights were rounded and saved → the one by which it was measured since."""
-    looks, saved = dict[tuple[str, int], str](), dict[tuple[str, int], str]()
-    for m in measurements:
-        if m.trained_by is not None and m.run.id != m.trained_by.id and m.run.model.fingerprint:
-            by_step = looks if is_look(m, commands) else saved
-            by_step[m.trained_by.id, m.run.model.steps] = m.run.model.fingerprint
-    return {fingerprint: saved[key] for key, fingerprint in looks.items() if key in saved}
 
 
 def _is_of_paper(variant: Variant) -> bool:
@@ -202,8 +189,10 @@ def _exact(row: Any) -> Any:
 def _trained_by(run: Run, by_place: dict[str, Run]) -> Run | None:
     """The run that trained what was measured: by its place; where that is written otherwise, the one training of such a place, scaling and window."""
     own = place(run.model.name)
-    if own in by_place or is_training(run):
-        return by_place.get(own)
+    if is_training(run):
+        return None  # its steps are of itself, and its model is what it began from
+    if own in by_place:
+        return by_place[own]
     model = (run.model.scaling, run.model.window)
     alike = [
         training
@@ -259,12 +248,6 @@ def _asked(row: Row) -> tuple | None:
     """What a row is a figure of, with how much was measured; None of what cannot be measured twice."""
     settings = _SETTINGS.get(type(row))
     return settings and (type(row), *(getattr(row, name) for name in settings), *_extent(row))
-
-
-def _known_by(run: Run, same: dict[str, str]) -> Run:
-    """The run of a state that is taken for another, by that one's fingerprint."""
-    known = same.get(run.model.fingerprint)
-    return dataclasses.replace(run, model=dataclasses.replace(run.model, fingerprint=known)) if known else run
 
 
 def _extent(row: Row) -> list[Any]:

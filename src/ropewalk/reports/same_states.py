@@ -1,4 +1,4 @@
-"""One model that has two fingerprints on record: they cover the tokenizer's files too, which versions of a library write differently.
+"""One model that has two fingerprints on record: they cover the tokenizer's files too, which versions of a library write differently; and a model in training has one before it is saved.
 
 in   measurements, texts of one name set apart
 out  of each state that is another one to every digit, what fingerprint it is known by instead, and in a sentence why
@@ -6,11 +6,11 @@ out  of each state that is another one to every digit, what fingerprint it is kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ropewalk.records import Measurement, Perplexity, Row
+from ropewalk.records import Measurement, Perplexity, Row, Run
 from ropewalk.records.variant import Variant
 from ropewalk.sentences import counted
 
@@ -52,3 +52,39 @@ def _is_same(older: dict[tuple, dict[str, Any]], rows: dict[tuple, dict[str, Any
     both = older.keys() & rows.keys()
     read = any(question[0] is Perplexity and rows[question, seed]["texts"] for question, seed in both)
     return read and all(older[key] == rows[key] for key in both)
+
+
+def is_look(m: Measurement[Row], commands: dict[str, list[str]]) -> bool:
+    """Whether a figure is of a model in training, by its watch, and no measurement by itself. commands: of each run."""
+    trained_by = m.trained_by
+    return trained_by is not None and m.run.id != trained_by.id and m.run.command in commands.get(trained_by.id, ())
+
+
+def as_begun(measurements: Sequence[Measurement[Row]]) -> list[Measurement[Row]]:
+    """With the state before a training that extended nothing as the model that it began from, where that was measured by itself: one state, by the digest on record of the training and by window and scaling."""
+
+    def key(m: Measurement[Row], fingerprint: str) -> tuple:
+        return fingerprint, m.run.model.scaling, m.run.model.window
+
+    def start(m: Measurement[Row]) -> str:
+        return m.recipe.start if m.trained_by and not m.run.model.steps else ""
+
+    own = {key(m, m.run.model.fingerprint): m for m in reversed(measurements) if m.run.model.fingerprint}
+    begun = ((m, own.get(key(m, start(m))) if start(m) else None) for m in measurements)
+    return [Measurement(m.row, replace(m.run, model=one.run.model), one.trained_by) if one else m for m, one in begun]
+
+
+def saved_since(measurements: Iterable[Measurement[Row]], watched: frozenset[str]) -> dict[str, str]:
+    """Fingerprint of a model that a watch looked at, before its weights were rounded and saved → the one by which it was measured since."""
+    looks, saved = dict[tuple[str, int], str](), dict[tuple[str, int], str]()
+    for m in measurements:
+        if m.trained_by is not None and m.run.id != m.trained_by.id and m.run.model.fingerprint:
+            by_step = looks if m.run.id in watched else saved
+            by_step[m.trained_by.id, m.run.model.steps] = m.run.model.fingerprint
+    return {fingerprint: saved[key] for key, fingerprint in looks.items() if key in saved}
+
+
+def known_by(run: Run, same: dict[str, str]) -> Run:
+    """The run of a state that is taken for another, by that one's fingerprint."""
+    known = same.get(run.model.fingerprint)
+    return replace(run, model=replace(run.model, fingerprint=known)) if known else run

@@ -6,9 +6,9 @@ from ropewalk.figures import style
 from ropewalk.records import Measurement, Summary, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
+from ropewalk.reports.beside_paper import paper_label
 from ropewalk.reports.comparable import short_data
 from ropewalk.reports.content import Cell, Line, Section, Table
-from ropewalk.reports.perplexity import paper_label
 from ropewalk.reports.rows import Clean
 from ropewalk.sentences import counted
 

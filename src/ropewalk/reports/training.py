@@ -1,30 +1,24 @@
-"""Training: each run as its steps tell it, which rows measured it, and the section of it: loss by step, tokens, speed."""
+"""Training runs: each as its steps tell it, which rows measured it, and what is to be known of it before comparing."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, WATCH_STOP, rise_of
-from ropewalk.figures import measured, style
-from ropewalk.planner.chips import Mfu
 from ropewalk.records import BOOKKEEPING, Measurement, Run, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import differing, is_same_place, is_training, place
-from ropewalk.records.variant import Variant, told_apart, trained_variant
-from ropewalk.reports.content import Cell, Line, Section, Table
+from ropewalk.records.variant import Variant, made_variant, told_apart, trained_variant
 from ropewalk.reports.rows import Clean, once
 from ropewalk.sentences import counted
 
 #: A share of the data that was left out above which the page says so.
 _MUCH = 0.2
-#: The head of a column whose share nobody is to quote as MFU.
-_OF_PRODUCT = "operations\nof a product's rate"
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ class Training:
 
     @property
     def title(self) -> str:
-        return f"{self.variant.method_and_factor} to {self.variant.window}"
+        return self.variant.training_title
 
 
 @once
@@ -233,7 +227,7 @@ def not_measured(clean: Clean) -> list[str]:
 
 def unread(clean: Clean) -> Iterator[str]:
     """Of each training that left out much of what it was given, how much, and how often it read the rest."""
-    for run, name in _names(trainings(clean)):
+    for run, name in names(trainings(clean)):
         settings, done = run.measurements[-1].run.settings, run.steps[-1].step
         sources, planned = settings.get("sources"), settings.get("steps")
         known = [each for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
@@ -253,88 +247,9 @@ def _length(sources: list[dict[str, Any]]) -> str:
     return f"{lengths.pop()} tokens" if len(lengths) == 1 else "a window"
 
 
-def section(clean: Clean) -> Section | None:
-    """The section of training, or None without a step."""
-    runs, left = trainings(clean), {run.run.id for run in unmeasured(clean)}
-    own = [run for run in runs if run.run.id not in left]
-    runs = own or runs  # where no model was measured, all are what the page is of
-    if not runs:
-        return None
-    part = Section("training", "Training", "Next-token loss of each optimiser step over its whole batch.")
-    steps = [m for run in runs for m in run.measurements]
-    bad = sum(not number_format.is_finite(m.row.loss) for m in steps)
-    if bad < len(steps):
-        is_smoothed = any(measured.smoothed_over(len(run.measurements)) > 1 for run in runs)
-        caption = "Loss by step: every step thin, a running mean over it." if is_smoothed else "Loss by step."
-        part.draw(measured.loss(steps, colours=clean.colours), caption)
-    if bad:
-        part.notes.append(f"{bad} of {len(steps)} steps have a loss that is not finite; they are not drawn.")
-    part.tables.append(_table(clean, runs))
-    part.notes += [f"{name} read {documents}." for run, name in _names(runs) if (documents := read_by(run.run))]
-    return part
-
-
-def _table(clean: Clean, runs: list[Training]) -> Table:
-    table = Table(
-        clean.titled("What each training run did", [run.variant for run in runs]),
-        [
-            "steps",
-            "model left\nstep",
-            "loss\nfirst step",
-            "loss\nlast tenth",
-            "tokens",
-            "tokens/s",
-            "MFU\nof the data sheet",
-            _OF_PRODUCT,
-            "peak memory",
-            "time",
-        ],  # fmt: skip
-        [_line(clean, run, name) for run, name in _names(runs)],
-        first="run",
-        note="Loss: of the first step, and the mean of the last tenth.",
-    ).filled
-    if "model left\nstep" in table.head:
-        table = replace(
-            table,
-            note=f"{table.note} Model left: the step whose model --watch-stop went back to, or the last, which is worse, where it had none; what is measured is of that.",
-        )
-    if _OF_PRODUCT not in table.head:
-        return table
-    of_mfu = f" Operations: {Mfu.OF_SHEET}, and {Mfu.OF_PRODUCT} as the run measured it."
-    return replace(table, note=table.note + of_mfu)
-
-
-def _mean_share(shares: list[float | None]) -> Cell:
-    known = [share for share in shares if number_format.is_finite(share)]
-    return Cell.of(sum(known) / len(known), number_format.share) if known else Cell("")
-
-
-def _names(runs: list[Training]) -> list[tuple[Training, str]]:
+def names(runs: list[Training]) -> list[tuple[Training, str]]:
     """Each training with a name that no other has."""
     settings = differing([run.variant.recipe for run in runs])
-    names = told_apart({at: run.title for at, run in enumerate(runs)}, lambda at: runs[at].variant, settings)
-    return [(run, names[place]) for place, run in enumerate(runs)]
-
-
-def _line(clean: Clean, run: Training, name: str) -> Line:
-    losses = [step.loss for step in run.steps if number_format.is_finite(step.loss)]
-    tail = losses[-max(1, len(losses) // 10) :]
-    shares = [[getattr(step, name) for step in run.steps] for name in ("mfu_of_data_sheet", "mfu")]
-    first, last = (losses[0], sum(tail) / len(tail)) if losses else (math.nan, math.nan)
-    speed = run.tokens / run.seconds if run.seconds else math.nan
-    return Line(
-        name,
-        [
-            Cell(str(len(run.steps)), run.ended * run.is_cut_short, value=len(run.steps)),
-            Cell(str(run.model_step), value=run.model_step) if run.left else Cell(""),
-            Cell.of(first, number_format.fixed, unit="nats a token"),
-            Cell.of(last, number_format.fixed, unit="nats a token"),
-            Cell.of(run.tokens, number_format.tokens),
-            Cell.of(speed, number_format.large),
-            *map(_mean_share, shares),
-            Cell.of(max(step.peak_bytes for step in run.steps), number_format.memory, unit="bytes"),
-            Cell.of(run.seconds, number_format.duration, unit="s"),
-        ],
-        note=run.run.device,
-        colour=style.colour(run.variant, clean.colours),
-    )
+    made = [made_variant(run.run, run.variant.recipe) for run in runs]
+    unique = told_apart({at: run.title for at, run in enumerate(runs)}, made.__getitem__, settings)
+    return [(run, unique[place]) for place, run in enumerate(runs)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ropewalk.evals.intervals import perplexity_over_seeds
 from ropewalk.records import Perplexity
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant
+from ropewalk.records.variant import Variant, befores
 from ropewalk.reports.comparable import Group
 from ropewalk.reports.content import Tile, Verdict
 from ropewalk.reports.paired import Ratio, over, ratio
@@ -45,8 +45,10 @@ def tell(verdict: Verdict, group: Group, near: Group, base: Variant | None, seed
         )
     else:
         stretched = rows.get(base, {}).get(target.window) if base else None
-        untrained = next((rows[v].get(target.window) for v in rows if v.is_before(target)), None)
-        _new_window(verdict, inside, outside, before, stretched, untrained)
+        untrained = next((row for v in befores(target, rows) if (row := rows[v].get(target.window))), None)
+        others = {"the base, extrapolating,": stretched, target.recipe.before: untrained}
+        told = [f"{name} {number_format.perplexity(row.perplexity)}" for name, row in others.items() if row]
+        _new_window(verdict, inside, outside, before, told)
 
 
 def _original_window(verdict: Verdict, before: Perplexity, inside: OfSeeds) -> None:
@@ -69,18 +71,13 @@ def _new_window(
     inside: OfSeeds,
     outside: OfSeeds,
     before: Perplexity | None,
-    stretched: Perplexity | None,
-    untrained: Perplexity | None,
+    parts: list[str],
 ) -> None:
+    """before: the base in its own window. parts: what other states have at the new one."""
     figures = [row.perplexity for row in outside if row]
     window = next(row.window for row in outside if row)
     mean, _, _ = perplexity_over_seeds([(row.perplexity, *row.bounds) for row in outside if row])
     value, around = number_format.perplexity(mean), spread(figures, number_format.perplexity, len(outside))
-    parts = []
-    if stretched:
-        parts.append(f"the base, extrapolating, {number_format.perplexity(stretched.perplexity)}")
-    if untrained:
-        parts.append(f"before training {number_format.perplexity(untrained.perplexity)}")
     change = over([ratio(before, row) if row and before else None for row in outside])
     parts = [around, *parts] if around else parts
     in_brackets = "; ".join(parts)
@@ -101,14 +98,14 @@ def _new_window(
     longer = over([ratio(near, far) if near and far else None for near, far in zip(inside, outside, strict=True)])
     if longer and not unfilled:
         brief = "" if verdict.says(f": {longer.brief})") else f": {longer.brief}"
-        verdict.sentences.append(_reading(longer, next(filter(None, inside)), window, brief))
+        verdict.sentences.append(_reading(longer, change, next(filter(None, inside)), window, brief))
     verdict.tiles.append(Tile(f"perplexity at {window}", value, parts[0] if parts else ""))
 
 
-def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
-    """Whether the longer context helps: the same model, the same documents, more of them in sight. near: its row of the shorter window.
+def _reading(longer: Ratio, change: Ratio | None, near: Perplexity, long: int, figures: str) -> str:
+    """Whether the longer context helps: the same model, the same documents, more of them in sight. change: against the base in its own window. near: its row of the shorter window.
 
-    The base in its window would be the wrong yardstick: training alone can bring a model below that.
+    The base in its window is no yardstick by itself: training alone can bring a model below that, and a model that was wrecked may fall, far above it.
     """
     moved = f"From {near.window} to {long} tokens its perplexity"
     if longer.too_few:
@@ -121,5 +118,9 @@ def _reading(longer: Ratio, near: Perplexity, long: int, figures: str) -> str:
         direction = "falls" if longer.high < 1 else "does not change beyond chance"
         return f"{moved} {direction}{figures}, which by the stride tells nothing of context beyond {near.window}."
     if longer.high < 1:
+        if change is None:
+            return f"{moved} falls{figures}; without the base's at {near.window} on the same text it cannot be told whether the longer context is of use."
+        if change.is_rise:
+            return f"{moved} falls{figures}, but stays above the base's at {near.window}, so nothing was gained by the longer window."
         return f"{moved} falls, so context beyond {near.slide.least} tokens is put to use{figures}."
     return f"{moved} does not change beyond chance{figures}."

@@ -12,7 +12,7 @@ from ropewalk.checkpoint.model_card import by_skipping
 from ropewalk.evals.intervals import leaves_open, over_seeds
 from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
-from ropewalk.records.variant import Variant, seeds_of_rows
+from ropewalk.records.variant import Variant, befores, seeds_of_rows
 from ropewalk.reports import (
     benchmarks,
     comparable,
@@ -101,7 +101,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         two_windows.tell(verdict, group, near or group, base, seeds)
     _beside(verdict, gain.sentence(clean, seeds))
     _passkey(verdict, clean, base, seeds)
-    untrained = [v for v in variants if target and v.is_before(target)]
+    untrained = befores(target, variants) if target else []
     _beside(verdict, retrieval.sentence(clean, seeds, untrained))
     _benchmarks(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
@@ -160,13 +160,21 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
-    """The variant the page is about: trained, and left so, by PI, measured in the most ways, then the longest window, the most steps."""
+    """The variant the page is about: trained, and left so, and no further, by PI, measured in the most ways, then the longest window, the most steps."""
     kinds: dict[Variant, set[str]] = {}
     for m in clean.measurements:
         kinds.setdefault(m.model_variant, set()).add(m.row.kind)
     return max(
         extended,
-        key=lambda v: (v.role == "trained", not v.is_worse, v.method == "linear", len(kinds[v]), v.window, v.steps),
+        key=lambda v: (
+            v.role == "trained",
+            not v.is_worse,
+            not any(v.is_before(other) for other in extended),
+            v.method == "linear",
+            len(kinds[v]),
+            v.window,
+            v.steps,
+        ),
         default=None,
     )
 

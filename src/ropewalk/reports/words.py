@@ -23,13 +23,19 @@ def _states(*roles: str) -> Callable[[Clean], bool]:
     return lambda clean: any(m.variant.role in roles for m in clean.measurements if not isinstance(m.row, Step))
 
 
+def _called(words: str) -> Callable[[Clean], bool]:
+    """Whether a label ends so."""
+    return lambda clean: any(m.variant.label.endswith(words) for m in clean.measurements if not isinstance(m.row, Step))
+
+
 _EXTENDED = _states("untrained", "trained")
 #: Word, meaning, and whether a page needs it.
 _WORDS: tuple[tuple[str, str, Callable[[Clean], bool]], ...] = (
     ("window", "the tokens (pieces of words) that a model reads at once; L is the one it was pretrained with", bool),
     ("×2, ×4, …", "how many times longer the new window is; positions are rescaled to fit into it", _EXTENDED),
     ("base", "the model as it was; extrapolating, it reads past its window unchanged", _states("base", "extrapolation")),
-    ("before training", "extended, and not yet trained at the new window", _states("untrained")),
+    ("before training", "extended, and not yet trained at the new window", _called(", before training")),
+    ("before further training", "as the last training found it, which came on top of an earlier one", _called(", before further training")),
     ("perplexity", "among how many equally likely next tokens the model is left to guess; lower is better; a model holds to the longest window in which it is not surely worse", _rows(Perplexity)),
     ("k_max", "how many tokens back a five-digit number may stand in filler text and still be named", _rows(PasskeySummary)),
     ("context gain", "how much better a token is predicted with all that stands before it than with a short context, in nats (1 nat: 2.7 times as likely)", _rows(ContextGain)),

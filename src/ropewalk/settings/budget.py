@@ -175,6 +175,15 @@ def shared_window_bytes(tokens: float, key_width: int, query_width: int) -> floa
     return 2 * (2 + 4) * tokens * key_width + calls_bytes(tokens, query_width, 2)
 
 
+def copied_bytes(weights: float, size: float, compute: int) -> float:
+    """Bytes of autocast's copies of so many weights, which it keeps until a forward pass is over, on a device that has them whole: of sharded ones FSDP2
+    casts its part of one layer when it gathers that, and gives it back (`unsharded_bytes`).
+
+    size, compute: bytes of a weight, and of a number in the arithmetic.
+    """
+    return weights * compute if size > compute else 0.0
+
+
 def unpacked_bytes(weights: Collection[float], compute: int, *, compiled: bool) -> float:
     """What a layer's weights in four bits take while it runs backward: for one product at a time, unless it is `compiled`.
 

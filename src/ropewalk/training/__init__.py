@@ -3,13 +3,13 @@
 setup.py           the processes, and the model they start from: extended, loaded, verified
 regime.py          precision and optimiser, where nobody named them
 run.py             from settings to the trained model: the way through
-loop.py            step, guard, save, resume
+loop.py            step, guard, save, resume; standing.py, from where; saving.py, when a checkpoint is written
 batch.py           which windows a step reads; pose.py, at which positions; data_warnings.py, what they leave out or repeat
 activations.py     what the layers keep for the backward pass (the reckoning is planner/choice.py); recompute.py, census.py, host_memory.py, tiles.py, the machinery
 host_link.py       copies between GPU and host beside the arithmetic; host_adamw.py, AdamW whose moments lie there
 retry.py           a step that takes more memory than there is, begun again with less
 optimizer.py       AdamW and the learning rate of a step; host_adamw.py, its moments on the host
-lora.py            low-rank adapters; low_bits.py, the frozen weights under them in four bits
+lora.py            low-rank adapters; low_bits.py, the frozen weights under them in four bits; frozen.py, as their checkpoint stores them
 guard.py           when to stop: a lost run, a signal; deadline.py, when --budget is spent
 checkpoints.py     models written on the way and at the end; snapshots.py, which of them are whole and kept; training_state.py, what a run goes on from
 disk.py            room for all checkpoints, asked before the first step

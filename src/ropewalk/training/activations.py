@@ -32,6 +32,7 @@ from ropewalk.settings.budget import (
     COMPILED_FLOPS,
     COMPILED_WEIGHTS,
     SHARED_MARGIN,
+    copied_bytes,
     head_bytes,
     host_room,
     mlp_tiles,
@@ -162,11 +163,12 @@ class ActivationMemory:
         weight, compute = parameters[0].element_size(), self._compute.itemsize
         size = int(stream_size(weight, compute, adapters=self._adapters, devices=self._mesh.world))
         reserved = gradient_bytes(parameters) if self._accumulated else 0
-        reserved += copied_bytes(parameters) if self._mesh.world == 1 else 0
+        if self._mesh.world == 1:
+            reserved += int(sum(copied_bytes(p.numel(), p.element_size(), compute) for p in parameters))
         reserved += self._of_several(tokens)
         reserved += self._of_sliding()
         packed, compiled = low_bits.packed(self._checkpointing.layers[0]), self._checkpointing.compiled
-        reserved += int(unpacked_bytes(packed, self._compute.itemsize, compiled=compiled))
+        reserved += int(unpacked_bytes(packed, compute, compiled=compiled))
         return gpu_room(
             self._checkpointing,
             self._mesh.device,
@@ -222,14 +224,6 @@ def gpu_room(
         return Room(card, stream, loss=head)
     rate = SUSTAINED * (throughput.matrix_rate(device, compute) or 1.0)
     return Room(card, stream, gradients, host_room(processes), rate, link_rate(device), loss=head)
-
-
-def copied_bytes(parameters: list[nn.Parameter]) -> int:
-    """Bytes of autocast's bfloat16 copies of float32 weights, which it keeps until a forward pass is over.
-
-    Sharded weights have none: FSDP2 casts its part of one layer when it gathers that, and gives it back (`unsharded_bytes` in settings/budget.py).
-    """
-    return sum(2 * parameter.numel() for parameter in parameters if parameter.dtype == torch.float32)
 
 
 def gradient_bytes(parameters: list[nn.Parameter]) -> int:

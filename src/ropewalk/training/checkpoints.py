@@ -26,7 +26,7 @@ from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, wh
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.save import save_model
-from ropewalk.training import disk, lora, low_bits, training_state
+from ropewalk.training import disk, frozen, lora, training_state
 from ropewalk.training.setup import StartingModel
 from ropewalk.training.snapshots import STATE, Snapshots
 
@@ -145,7 +145,7 @@ def plain_weights(model: Any, start: StartingModel, mesh: Mesh) -> dict[str, tor
     weights = mesh.unsharded(start.model.state_dict())
     if not weights:
         return {}
-    weights = low_bits.restored(start.model, weights, start.source)
+    weights = frozen.as_stored(start.model, weights, start.source)
     if isinstance(model, lora.peft.PeftModel):
         weights = lora.merged(model, weights)
     head = start.model.get_output_embeddings()

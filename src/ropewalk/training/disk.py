@@ -16,10 +16,10 @@ from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.disk_room import beside_weights, free
-from ropewalk.checkpoint.file_limit import refuse_above_limit, size_in_words
+from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import system_error
 from ropewalk.errors import UserError
-from ropewalk.sentences import counted
+from ropewalk.sentences import counted, size_in_words, sizes_apart
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.deadline import BY_TIME
 from ropewalk.training.optimizer import saved_bytes
@@ -78,30 +78,29 @@ def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, th
     return Writes(saves + final, max(0, at_once - there), model, state, by_time)
 
 
-def ask(out: Path, settings: TrainSettings, source: Checkpoint, state: int, *, done: int, there: int) -> None:
-    """Refuse a run that stands at step `done`, `there` states of so many bytes being kept already, if the disk is too full for the rest of it, or a file too large.
+def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes, *, done: int, there: int) -> None:
+    """Refuse a run that stands at step `done`, `there` states being kept already, if the disk is too full for what it will write, or a file too large.
 
     Raises:
         UserError: with what its checkpoints take, what there is, and what would do with less; the process may not write a file of the model's size.
     """
     refuse_above_limit("the model's largest file", max(file.stat().st_size for file in source.weight_files))
-    room = free(out)
-
-    def reckoned(options: TrainSettings) -> Writes:
-        return writes(options, model_bytes(source), state, done=done, there=there)
-
-    if (planned := reckoned(settings)).total <= room:
+    if planned.total <= (room := free(out)):
         return
-    seldom = reckoned(replace(settings, save_every=0)).total
-    few = reckoned(replace(settings, keep_checkpoints=1)).total
+    seldom, few = (
+        writes(less, planned.model, planned.state, done=done, there=there).total
+        for less in (replace(settings, save_every=0), replace(settings, keep_checkpoints=1))
+    )
     ways = [
         f"save less often with a larger --save-every (0 writes {size_in_words(seldom)})" * (seldom < planned.total),
         f"keep fewer states with a smaller --keep-checkpoints (1 writes {size_in_words(few)})" * (few < planned.total),
     ]
     ways = [way for way in ways if way and seldom <= room]  # else neither would do
     states = f", {counted(planned.states, 'state')} of {size_in_words(planned.state)} at once" * bool(planned.states)
+    takes, has = sizes_apart(planned.total, room)
     raise UserError(
-        f"what this run will write takes {size_in_words(planned.total)} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{states}), and the disk of {settings.out} has {size_in_words(room)} free; {', or '.join([*ways, 'make room', 'choose another --out'])}"
+        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{states}), and the disk of {settings.out} has {has} free; "
+        f"{', or '.join([*ways, 'make room', 'choose another --out'])}"
     )
 
 
@@ -112,7 +111,8 @@ def filling(out: Path, size: int) -> Iterator[None]:
         yield
     except UserError as error:
         if system_error(error.__cause__) in (errno.ENOSPC, errno.EDQUOT):
-            error.args = (f"{error}; it takes {size_in_words(size)}, and {size_in_words(free(out))} are free",)
+            takes, has = sizes_apart(size, free(out))
+            error.args = (f"{error}; it takes {takes}, and {has} are free",)
         raise
 
 

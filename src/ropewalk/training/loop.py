@@ -3,8 +3,8 @@
 in   settings, and what run.py makes ready: model, windows, devices
 out  `out/`: the trained model, `checkpoints/`, `records.jsonl`
 
-The step itself is in step.py. Between steps: the record, the checkpoints, the clock of `--budget`, whoever watches, signals. Resumed from a
-checkpoint, the next step computes what it would have computed: weights and optimiser come back bit for bit (training_state.py), and
+The step itself is in step.py. Between steps: the record, the checkpoints (saving.py), the clock of `--budget`, whoever watches, signals. Resumed
+from a checkpoint (standing.py), the next step computes what it would have computed: weights and optimiser come back bit for bit (training_state.py), and
 everything else is a function of the step's number.
 """
 
@@ -23,25 +23,25 @@ import torch
 
 from ropewalk.attention_ops.transformers import as_usual
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.steps import WATCH_STOP, asked_of, model_step, taken
+from ropewalk.checkpoint.steps import WATCH_STOP, model_step
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
-from ropewalk.errors import UserError
 from ropewalk.records import ModelInfo
-from ropewalk.sentences import counted
 from ropewalk.settings import run_file
-from ropewalk.settings.train import CHANGEABLE, TrainSettings
-from ropewalk.training import disk, lora, threads, throughput, training_state
+from ropewalk.settings.train import TrainSettings
+from ropewalk.training import lora, threads, throughput, training_state
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training.batch import Batches
-from ropewalk.training.checkpoints import write_checkpoint, write_final
+from ropewalk.training.checkpoints import write_final
 from ropewalk.training.deadline import Deadline, OutOfTime, seconds_of
 from ropewalk.training.guard import Signals, Terminated
-from ropewalk.training.header import digests_of, header_of
+from ropewalk.training.header import header_of
 from ropewalk.training.log import Log
 from ropewalk.training.retry import shortage_told
+from ropewalk.training.saving import Saving
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import BY_TIME, CHECKPOINTS, STATE, Snapshot, Snapshots, refuse_other_run
+from ropewalk.training.snapshots import BY_TIME, STATE, Snapshot
+from ropewalk.training.standing import standing_of
 from ropewalk.training.step import Interrupted, TrainingStep, seed
 
 _logger = logging.getLogger(__name__)
@@ -81,14 +81,13 @@ class Loop:
             )
         self.deadline = deadline or Deadline()
         self.step = TrainingStep(settings, start, self.model, batches, mesh, self.deadline)
-        self.snapshots = Snapshots(self.out / CHECKPOINTS, keep=settings.keep_checkpoints)
         self.done = 0
         self._changed = self._is_finished = False
         self._shown: int | None = None
         self._left = 0
         self.rise: tuple[int, float, float] | None = None  # for which whoever watches ends the run
-        if keep:  # weights, and as much again for what the state leaves out
-            self.deadline.will_save(2 * disk.state_bytes(self.step.parameters, settings.optimizer))
+        self.saving = Saving(settings, start, self.step, mesh, out, self.deadline, keep=keep)
+        self.snapshots = self.saving.snapshots
         self.threads = torch.get_num_threads()
         rate = throughput.matrix_rate(mesh.device, start.compute)
         self._pace = throughput.Pace(mesh.device, self.step.flops, rate, settings.steps, mesh.world)
@@ -150,16 +149,10 @@ class Loop:
 
     def _prepare(self) -> None:
         """The disk is asked; what stays in a GPU's memory is put there; then what the layers keep can be chosen."""
-        ranks.together(self._ask_disk)
+        self.saving.ask_disk(self.done)
         if self.mesh.device.type == "cuda":
             optimizers.allocate_states(self.step.optimizer)
         self.step.activations.settle()
-
-    def _ask_disk(self) -> None:
-        if self.mesh.main and self.keep:
-            there = len(self.snapshots.steps()) if self.settings.resume else 0
-            state = disk.state_bytes(self.step.parameters, self.settings.optimizer)
-            disk.ask(self.out, self.settings, self.start.source, state, done=self.done, there=there)
 
     def _info(self) -> ModelInfo:
         """The trained model, which the first process may have put in its place before another could look."""
@@ -171,61 +164,24 @@ class Loop:
     def _resume(self) -> Snapshot | None:
         if not self.settings.resume:
             return None
-        snapshot = None
-        if self.mesh.main:
-            self.snapshots.sweep()
-            snapshot = self.snapshots.latest()
-        snapshot, reached = ranks.same((snapshot, model_step(self.out)))
-        self._is_finished = reached >= self.settings.steps
-        if self._is_finished:  # another run is refused all the same
-            finished = snapshot or ranks.same(Snapshot(self.out, reached, self._on_record()))
-            ranks.together(lambda: self._refuse_other_run(finished))
-            return None
-        if snapshot is None and ranks.same((self.out / "config.json").is_file()):
-            raise UserError(
-                f"{self.settings.out} holds a finished model and no checkpoint that a run can go on from, and to begin anew would replace it; put the "
-                "checkpoints back, choose another --out, or add --overwrite and leave --resume out"
-            )
+        standing = standing_of(self.settings, self.out, self.snapshots, self._identity, self.mesh)
+        snapshot, self._is_finished = standing.snapshot, standing.is_finished
         if snapshot is None:
-            self._say_lost()
-        else:
-            changed = ranks.together(lambda: self._refuse_other_run(snapshot))
-            self._changed = bool(changed)
-            for change in changed:
-                self._say(f"from step {snapshot.step} on: {change}")
-            with ranks.nobody_waits():  # what is read is shared out at once
-                training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
-            self.done = self.step.saved = snapshot.step
-            if self.settings.watch_stop is not None:  # every look before was well, or the run would have ended
-                self.snapshots.well = snapshot.step - snapshot.step % self.settings.watch_every
-            if reached > self.done:
-                self._say(
-                    f"the model in {self.settings.out} has {reached} steps, but nothing to go on from was saved after step {self.done}: those between "
-                    "are taken again"
-                )
-        return snapshot
-
-    def _say_lost(self) -> None:
-        """What a run that was killed before its first checkpoint had done, which is done again."""
-        if self.mesh.main and (steps := taken(self.out)):
+            return None
+        self._changed = bool(standing.changes)
+        for change in standing.changes:
+            self._say(f"from step {snapshot.step} on: {change}")
+        with ranks.nobody_waits():  # what is read is shared out at once
+            training_state.load(self.model, self.step.optimizer, snapshot.state, self.mesh)
+        self.done = self.step.saved = snapshot.step
+        if self.settings.watch_stop is not None:  # every look before was well, or the run would have ended
+            self.snapshots.well = snapshot.step - snapshot.step % self.settings.watch_every
+        if standing.reached > self.done:
             self._say(
-                f"no checkpoint in {self.settings.out}: the run starts at step 1, and the {counted(steps, 'step')} on record are lost"
+                f"the model in {self.settings.out} has {standing.reached} steps, but nothing to go on from was saved after step {self.done}: those between "
+                "are taken again"
             )
-
-    def _refuse_other_run(self, snapshot: Snapshot) -> list[str]:
-        return refuse_other_run(snapshot, self._identity(), allow=CHANGEABLE if self.settings.allow_changes else ())
-
-    def _on_record(self) -> dict[str, Any]:
-        """What a checkpoint would say of a finished run that has none, by the header of its records."""
-        asked = asked_of(self.out)
-        identity = {
-            name: asked[name] for name in self.settings.identity().keys() - self.settings.parameters if name in asked
-        }
-        if "model_fingerprint" in asked:
-            identity["model"] = asked["model_fingerprint"]
-        if asked.get("digests") != digests_of(self.settings):
-            identity["data"] = "other files"
-        return {"identity": identity}
+        return snapshot
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -240,7 +196,7 @@ class Loop:
         self._refuse_hopeless()
         while not (is_enough := self._is_enough()) and self.done < self.settings.steps:
             is_seen = self.done and self._shown == self.done != self.step.saved
-            if is_seen and self.settings.watch_stop is not None and self._is_due(seen=True):
+            if is_seen and self.settings.watch_stop is not None and self.saving.is_due(self.done, seen=True):
                 self._save(run, by_time=True)
             begin = time.perf_counter()
             try:
@@ -271,34 +227,10 @@ class Loop:
             self.step.lower_in_time()
             if every and self.done % every == 0:
                 self._save(run)
-            elif self._is_due():
+            elif self.saving.is_due(self.done):
                 self._save(run, by_time=True)
         if is_enough:
             log.ended(WATCH_STOP, self._left, self.rise)
-
-    def _is_due(self, *, seen: bool = False) -> bool:
-        """Whether a checkpoint comes by time; on all processes, by the main one's clock and disk. After the last step the model itself does.
-
-        seen: it was looked at and found well, so that a later stop may go back to it.
-        """
-        if not (self.keep and self.settings.saves_by_time and self.done < self.settings.steps):
-            return False
-        return ranks.same(self.mesh.main and (seen or self.deadline.is_checkpoint_due()) and self._has_room())
-
-    def _has_room(self) -> bool:
-        """Whether the disk has room for a checkpoint beside all that is still to come; none is asked for before the run, so it may not."""
-        planned = disk.still(
-            self.settings, self.start.source, self.step.parameters, done=self.done, there=len(self.snapshots.steps())
-        )
-        if disk.free(self.out) >= planned.with_one_more.total:
-            return True
-        self._say(
-            f"no checkpoint after step {self.done}: the disk of {self.settings.out} has no room for one beside what the run writes to its end; a kill "
-            f"loses the steps since {f'step {self.step.saved}' if self.step.saved else 'the first'}; make room"
-            + ", or give a smaller --keep-checkpoints"
-            * (self.settings.keep_checkpoints > 1)
-        )
-        return False
 
     def _refuse_hopeless(self) -> None:
         """Of a run with a budget: a first step that is longer than all of it."""
@@ -350,16 +282,7 @@ class Loop:
                 "precision": self.settings.precision,
                 BY_TIME: by_time,
             }
-            with self.deadline.timed("saving"):
-                write_checkpoint(
-                    self.snapshots, self.done, about, self.model, self.step.optimizer, self.start, self.mesh
-                )
-            self.step.saved = self.done
-            if beside := self.snapshots.kept_beside():
-                self._say(
-                    f"the checkpoint of step {beside} is kept beside the newest {self.settings.keep_checkpoints} (--keep-checkpoints): it is the last up to the "
-                    f"look that found the model well, to which --watch-stop goes back"
-                )
+            self.saving.write(self.model, self.done, about)
 
     def _stopped(self, run: str, signals: Signals) -> BaseException:
         """Save what is done; what to leave with: SIGTERM with 143, SIGINT as an interrupt."""

@@ -1,7 +1,7 @@
 """Frozen weights in four bits under adapters (QLoRA, arXiv 2305.14314): quantised while an ordinary checkpoint is loaded, never on disk.
 
 in   a checkpoint, a device
-out  its model, verified as any other is, with the linear layers of its decoder layers in NF4; what is saved has the checkpoint's own weights again
+out  its model, verified as any other is, with the linear layers of its decoder layers in NF4; what is saved has the checkpoint's own weights again (frozen.py)
 
 bitsandbytes rounds, and undoes it for each product. Its codes and scales are plain parameters here, not its own subclass of a tensor: what
 traces, recomputes, tiles and moves layers knows nothing of them. Scales are bfloat16, one for every 64 weights, and codes were chosen for
@@ -87,7 +87,7 @@ def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) ->
     Raises:
         UserError: what `load_model` raises; no linear layers, or no bitsandbytes for this device.
     """
-    stored = _stored(checkpoint) if dtype == torch.float32 else dtype
+    stored = stored_dtype(checkpoint) if dtype == torch.float32 else dtype
     model: Any = load_model(checkpoint, dtype=stored, device="cpu", attention="sdpa")
     every, count = sum(p.numel() for p in model.parameters()), quantise(model, device, dtype)
     for module in model.modules():
@@ -95,9 +95,9 @@ def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) ->
             weight.data = weight.data.to(dtype if weight.dtype == stored else weight.dtype)
     model = model.to(device)
     verify_positions(model, checkpoint.positions)
-    names = sorted({name.rpartition(".")[2] for name in _quantised(model)})
+    names = sorted({name.rpartition(".")[2] for name in quantised(model)})
     _logger.info(
-        f"{len(_quantised(model))} linear layers ({', '.join(names)}) are in 4 bits: {count:,} weights of {every:,}; everything else stays in "
+        f"{len(quantised(model))} linear layers ({', '.join(names)}) are in 4 bits: {count:,} weights of {every:,}; everything else stays in "
         f"{str(dtype).removeprefix('torch.')}"
     )
     return model
@@ -127,37 +127,22 @@ def quantise(model: Any, device: torch.device, dtype: torch.dtype | None = None)
     return count
 
 
-def _quantised(model: nn.Module) -> dict[str, Linear4bit]:
+def quantised(model: nn.Module) -> dict[str, Linear4bit]:
+    """The layers of a model that are in four bits, by their names."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
 
 
 def packed(model: nn.Module) -> list[int]:
     """Weights in each matrix of a model, or of a layer, that is in four bits."""
-    return [each.in_features * each.out_features for each in _quantised(model).values()]
+    return [each.in_features * each.out_features for each in quantised(model).values()]
 
 
 def uncounted(model: nn.Module) -> int:
     """Weights of a model beyond the numbers that its parameters hold."""
-    held = sum(each.weight.numel() + each.scales.numel() for each in _quantised(model).values())
+    held = sum(each.weight.numel() + each.scales.numel() for each in quantised(model).values())
     return sum(packed(model)) - held
 
 
-def _stored(source: Checkpoint) -> torch.dtype:
+def stored_dtype(source: Checkpoint) -> torch.dtype:
     """In which a checkpoint's weights lose nothing."""
     return next((dtype for word, dtype in _HALVES.items() if source.dtypes <= {word}), torch.float32)
-
-
-def restored(model: nn.Module, weights: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
-    """A model's state with the frozen weights of `source`, which it was loaded from, where it holds them in fewer bits: in four, or in the arithmetic's two bytes.
-
-    They are read again, into the host's memory, while a checkpoint is written; to keep them there all the time would be as much.
-    """
-    codes, dtype = _quantised(model), _stored(source)
-    frozen = {name: each.dtype for name, each in model.named_parameters() if not each.requires_grad}
-    rounded = [name for name, held in frozen.items() if held.is_floating_point and held not in (dtype, torch.float32)]
-    names = [f"{name}.weight" for name in codes] + [n for n in rounded if n.rpartition(".")[0] not in codes]
-    if not names:
-        return weights
-    plain = load_model(source, dtype=dtype, device="cpu").state_dict()
-    weights = {name: value for name, value in weights.items() if name.removesuffix(".scales") not in codes}
-    return weights | {name: plain[name.replace(".base_layer.", ".")] for name in names}

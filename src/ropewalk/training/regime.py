@@ -32,6 +32,7 @@ from ropewalk.planner.regimes import (
     with_regime,
     without_bfloat16,
 )
+from ropewalk.sentences import apart, sizes_apart
 from ropewalk.settings.budget import host_room, memory_held, micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.recipe import Recipe
@@ -88,8 +89,9 @@ def _with_room(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> T
         return settings
     if mesh.main:
         need = step_memory(replace(least, activations=NONE), cpu=True).total
+        takes, free = sizes_apart(need, room)
         _logger.info(
-            f"keeping all activations takes about {need / GIB:.1f} GiB and {room / GIB:.1f} are free, so layers compute them again "
+            f"keeping all activations takes about {takes} and {free} are free, so layers compute them again "
             "(--activations full; none keeps them all)"
         )
     return replace(settings, activations="full")
@@ -106,19 +108,18 @@ def _needed(job: Job) -> float:
 
 def _say(first: Job, job: Job, chip: Chip, fits: bool, mesh: Mesh) -> None:
     """One line: what was chosen, and what the first regime would have taken."""
-    need, have = _needed(job) / GIB, f"{chip.memory:.1f} GiB of {chip.name}"
-    why = f"{first.recipe.precision} with {first.recipe.optimizer} takes {_needed(first) / GIB:.0f} GiB and there are {have}"
+    takes, need, have = apart(_needed(first) / GIB, _needed(job) / GIB, chip.memory)
+    have = f"{have} GiB of {chip.name}"
+    why = f"{first.recipe.precision} with {first.recipe.optimizer} takes {takes} GiB and there are {have}"
     if fits:
         refuse_without_torchao(job.recipe, why)
     if not mesh.main:
         return
     words = f"precision {job.recipe.precision}, optimizer {job.recipe.optimizer}"
     if fits:
-        _logger.info(f"{words}: {need:.0f} of {have} at least" + ("" if job.recipe == first.recipe else f" ({why})"))
+        _logger.info(f"{words}: {need} of {have} at least" + ("" if job.recipe == first.recipe else f" ({why})"))
     else:
-        _logger.warning(
-            f"{words} takes {need:.0f} GiB at least by plan, and there are {have}; it is tried all the same"
-        )
+        _logger.warning(f"{words} takes {need} GiB at least by plan, and there are {have}; it is tried all the same")
 
 
 def job_here(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, *, on_gpu: bool = True) -> Job:

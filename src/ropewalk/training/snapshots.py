@@ -76,13 +76,13 @@ class Snapshots:
     """The checkpoints of one run.
 
     root: their directory. keep: how many can be resumed from. well: the step of the last look that found the model well (0: none did), so that the
-        newest checkpoint up to it is kept beside them.
+        newest checkpoint up to it is kept beside them. beside: the step of one that the last saving kept for that alone; 0 if there was none.
     """
 
     def __init__(self, root: Path, *, keep: int = 2) -> None:
         self.root = root
         self.keep = keep
-        self.well = 0
+        self.well = self.beside = 0
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
@@ -134,16 +134,12 @@ class Snapshots:
             stacklevel=2,
         )
 
-    def kept_beside(self) -> int:
-        """The step of the checkpoint that is kept only because a run may go back to it; 0 if there is none."""
+    def _prune(self) -> None:
         steps = self.steps()
         best = max((step for step in steps if step <= self.well), default=0)
-        return 0 if best in steps[-self.keep :] else best
-
-    def _prune(self) -> None:
-        beside = self.kept_beside()
-        for step in self.steps()[: -self.keep]:
-            if step == beside:
+        self.beside = 0 if best in steps[-self.keep :] else best
+        for step in steps[: -self.keep]:
+            if step == self.beside:
                 continue
             state = self.path(step) / STATE
             if self.path(step).is_symlink() or state.is_symlink():

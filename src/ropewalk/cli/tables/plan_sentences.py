@@ -11,7 +11,7 @@ from ropewalk.planner.planned import Plan
 from ropewalk.records.evidence import of_choice
 from ropewalk.records.format import duration
 from ropewalk.rope.scaling import Yarn
-from ropewalk.sentences import counted, share
+from ropewalk.sentences import apart, counted, share, size_in_words
 from ropewalk.settings.recipe import Recipe
 
 #: Seconds of a night; steps below which a run only warms up; hours of a month.
@@ -34,7 +34,7 @@ def verdict(plan: Plan) -> str:
     short = plan.memory.total / GIB - plan.chip.memory
     kept = "every activation kept" if recipe.activations == "none" else "as little kept as can be"
     lacking = (
-        f"{short:.1f} GiB short{each_chip(plan)}"
+        f"{size_in_words(short * GIB)} short{each_chip(plan)}"
         if short > 0
         else f"too little of the host's memory{_of_assumed(plan)}"
     )
@@ -84,10 +84,10 @@ def _nothing_fits(plan: Plan) -> str:
 
 def in_short(plan: Plan) -> str:
     """What a run takes, before the tables that say why."""
-    steps, need, there = counted(plan.job.recipe.steps, "step"), plan.memory.total / GIB, plan.chip.memory
+    steps, (need, there) = counted(plan.job.recipe.steps, "step"), apart(plan.memory.total / GIB, plan.chip.memory)
     time = f"about {duration(3600 * plan.hours)}, {part(plan.time.seconds)} each, and in " if plan.timed else ""
-    memory = f"of {there:.1f} GiB" if plan.fits else f"GiB, and there are {there:.1f}: IT DOES NOT FIT so"
-    return f"in short: {steps} in {time}{need:.1f} {memory}{each_chip(plan)}"
+    memory = f"of {there} GiB" if plan.fits else f"GiB, and there are {there}: IT DOES NOT FIT so"
+    return f"in short: {steps} in {time}{need} {memory}{each_chip(plan)}"
 
 
 def ends_early(plan: Plan, minutes: float) -> str:
@@ -166,15 +166,12 @@ def _in_a_night(plan: Plan) -> str:
 def measuring_line(plan: Plan) -> str:
     """What measuring takes."""
     need, window, chip = plan.measuring, plan.job.recipe.window, plan.chip
+    total, there = apart(need.total / GIB, chip.memory)
     parts = f"{need.weights / GIB:.1f} weights, {need.results / GIB:.1f} a pass of the window"
     parts += f", {need.gathered / GIB:.1f} layers gathered" if need.gathered else ""
-    need_sentence = f"measuring at {window} takes {need.total / GIB:.1f} GiB{each_chip(plan)} ({parts}): "
+    need_sentence = f"measuring at {window} takes {total} GiB{each_chip(plan)} ({parts}): "
     if need.chips == 0:
-        return (
-            need_sentence
-            + f"more than {chip.name} has, {chip.memory:.1f}"
-            + (", however many there are" * (not chip.on_cpu))
-        )
+        return need_sentence + f"more than {chip.name} has, {there}" + (", however many there are" * (not chip.on_cpu))
     if need.chips == 1:
         return need_sentence + ("it fits" if chip.on_cpu else "one such chip does")
     return (

@@ -20,6 +20,7 @@ from ropewalk.evals.attention.adjacent import ROWS
 from ropewalk.evals.attention.distances import BINS, block_bytes, edges_to
 from ropewalk.model.devices import device_for, dtype_for, free_bytes
 from ropewalk.model.verify import rope_of
+from ropewalk.sentences import sizes_apart
 from ropewalk.settings.options import Shard
 
 
@@ -61,9 +62,9 @@ def check_memory(
     if available is None:
         available = free_bytes(target)
     if needed > available:
+        take, free = sizes_apart(needed, available)
         raise UserError(
-            f"scores in a window of {window} tokens take about {needed / 2**30:.1f} GiB here, and {available / 2**30:.1f} GiB "
-            f"are free on {target}; ask for a smaller --window or use a larger device"
+            f"scores in a window of {window} tokens take about {take} here, and {free} are free on {target}; ask for a smaller --window or use a larger device"
         )
 
 
