@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import errno
 import os
+import resource
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ _NO_MEMORY = (
     "out of memory",
     "STATUS_ALLOC_FAILED",
 )
+#: Libraries of GPUs, as they name themselves in errors of memory.
+_OF_GPUS = ("CUDA", "CUBLAS", "CUDNN", "HIP", "MIOPEN", "MPS")
+#: What the system's linker says of a library that does not come into memory.
+_UNMAPPED = "failed to map segment from shared object"
 #: Signs of another program's sentence; huggingface_hub's about a config that contradicts itself has 160.
 _LONGEST = 300
 
@@ -92,12 +97,21 @@ def nearest(word: object, known: Iterable[object], otherwise: str = "") -> str:
 
 def is_shortage(error: BaseException) -> bool:
     """Whether memory is what there was too little of: on a GPU, on the host, or under a limit of the process."""
+    if isinstance(error, OSError | ImportError) and _UNMAPPED in str(
+        error
+    ):  # or by a file system that is mounted noexec
+        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     named = (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     )  # torch's, which is not imported
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY))
+
+
+def is_of_gpu(error: BaseException) -> bool:
+    """Whether a shortage was one of a GPU's memory: torch's own exception is of these alone, and others name their library."""
+    return type(error).__name__ == "OutOfMemoryError" or any(word in str(error) for word in _OF_GPUS)
 
 
 def shortage(error: BaseException) -> str:

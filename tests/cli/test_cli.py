@@ -298,7 +298,7 @@ def test_too_little_memory_is_a_sentence_and_another_fault_is_not_hidden(monkeyp
             cli.main(command)
         stderr = capsys.readouterr().err
         assert stopped.value.code == 2 and stderr.count("\n") == 1
-        assert re.search(rf"more memory than there is \(.*{said}.*\); a smaller window", stderr)
+        assert re.search(rf"more memory than there is \(.*{said}.*\); what takes less: a smaller model$", stderr)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main(command)
 

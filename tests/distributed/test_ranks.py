@@ -181,3 +181,10 @@ def test_asking_which_process_this_is_starts_nothing_and_talking_needs_the_other
         with pytest.raises(RuntimeError, match=r"process 1 of 2.*ranks\.join\(\)"):
             talk()
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_rank_whose_host_ran_out_of_memory_says_so_as_one_on_a_gpu_does(monkeypatch, error) -> None:
+    monkeypatch.setattr(ranks, "_alone", False)
+    with pytest.raises(ranks.Alone, match="process 0 ran out of memory"), ranks._leaving():
+        raise error

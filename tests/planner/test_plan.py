@@ -239,9 +239,9 @@ def test_a_machine_without_a_gpu_is_planned_for_by_its_memory(monkeypatch, capsy
 def test_what_fits_a_cpu_is_named() -> None:
     asked = dict(window=16384, batch_size=2)
     short = plan("7b", **asked, cpu_memory="64GB")
-    assert not short.fits and short.ways[0] == "--mode lora"
+    assert not short.fits and short.ways[:2] == ("--mode lora", "--mode lora --base-bits 4")
     adapted = plan("7b", **asked, cpu_memory="64GB", mode="lora")
     assert adapted.fits and adapted.memory.total == short.others[0].memory.total
     roomy = plan("7b", **asked, cpu_memory="512GB")
-    assert [other.options for other in roomy.others] == ["--mode lora", "--mode pose"]
-    assert roomy.others[1].job.length == 2048
+    assert [other.options for other in roomy.others] == ["--mode pose", "--mode lora", "--mode lora --base-bits 4"]
+    assert roomy.others[0].job.length == 2048

@@ -307,3 +307,10 @@ def test_a_killed_suite_goes_on_where_it_was(base, extended, text, tmp_path, cap
     after = records.read_text(encoding="utf-8")
     assert after.startswith(before) and "attention" in after[len(before) :]
     assert (tmp_path / "suite" / "report.html").is_file()
+
+
+def test_a_stage_that_the_hosts_memory_does_not_hold_is_left_out_as_on_a_gpu() -> None:
+    def run() -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    assert stages.attempt(_stage("a", run)).reason.startswith("not enough memory ([enforce fail")

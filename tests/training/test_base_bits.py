@@ -142,7 +142,7 @@ def test_it_is_verified_and_what_was_quantised_is_named(trained, monkeypatch):
     every = Checkpoint.open(base).parameters
     assert f"of {every:,}; everything else stays in float32" in said
 
-    def turned(model, device):
+    def turned(model, *where):
         model.model.rotary_emb.inv_freq.mul_(1.01)
         return 0
 
@@ -281,3 +281,31 @@ def test_training_leaves_room_for_what_is_unpacked(monkeypatch) -> None:
     assert (
         memory._room().card - card == 2 * 64 * 128
     )  # one matrix of the MLP; layers of so small a model are not compiled
+
+
+@in_bits
+def test_a_checkpoint_in_two_bytes_is_no_float32_copy_on_the_way(tmp_path, monkeypatch) -> None:
+    """Memory of the process's own, as Linux counts it, once everything is loaded and nothing is rounded: the weights are pages of the file."""
+    sizes = dict(hidden_size=512, intermediate_size=2048, num_hidden_layers=4, vocab_size=320)
+    model = testing.tiny("llama", window=64, **sizes).to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    testing.byte_tokenizer(64).save_pretrained(tmp_path)
+
+    def own() -> int:
+        return next(
+            int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line
+        )
+
+    plain, seen = low_bits.quantise, []
+    monkeypatch.setattr(low_bits, "quantise", lambda *given: (seen.append(own()), plain(*given))[1])
+    weights = sum(p.numel() for p in model.parameters())
+    del model
+    gc.collect()
+    low_bits.load(
+        Checkpoint.open(tmp_path), dtype=torch.float32, device=torch.device("cpu")
+    )  # what is imported with it
+    gc.collect()
+    before = own()
+    loaded = low_bits.load(Checkpoint.open(tmp_path), dtype=torch.float32, device=torch.device("cpu"))
+    assert (seen[1] - before) * 1024 < weights  # a float32 copy is four times that
+    assert loaded.dtype == loaded.lm_head.weight.dtype == torch.float32

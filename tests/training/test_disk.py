@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
+import re
 import shutil
 
 import pytest
@@ -13,7 +15,7 @@ from ropewalk.checkpoint import file_limit
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.training import TrainSettings, disk, train
+from ropewalk.training import TrainSettings, checkpoints, disk, train
 
 
 def settings(tmp_path, **options) -> TrainSettings:
@@ -128,3 +130,30 @@ def test_what_is_said_of_the_disk_is_what_a_run_leaves_there(tmp_path, monkeypat
     assert str(planned).startswith(
         "on the disk: 5.0 MiB; 1 model of 1.0 MiB"
     ) and "2 states of the optimiser of about 2.0 MiB" in str(planned)
+
+
+def test_no_states_are_spoken_of_where_none_are_written(tmp_path, monkeypatch) -> None:
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    monkeypatch.setattr(disk, "free", lambda out: 0)
+    with pytest.raises(UserError, match=r"\(1 model of [\d.]+ MiB\), and the disk"):
+        asked = settings(tmp_path, save_every=0)
+        disk.ask(tmp_path, asked, Checkpoint.open(base), disk.writes(asked, 2**20, 2**20), done=0, there=0)
+
+
+@pytest.mark.parametrize("options", [dict(mode="lora", save_every=0), dict(save_every=1)])
+def test_a_disk_that_fills_meanwhile_says_how_much_was_needed(tmp_path, monkeypatch, options) -> None:
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+
+    def full(*_, **__) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_write_model", full)
+    data = [Document("a", testing.prose(400, 0))]
+    with pytest.raises(UserError, match=r"the disk is full; .* it takes ([\d.]+) MiB, and .* are free$") as ended:
+        train(base, out=tmp_path / "out", data=data, window=96, batch_size=2, steps=1, **options)
+    needed = float(re.search(r"takes ([\d.]+)", str(ended.value))[1]) * 2**20
+    files = (base / "model.safetensors").stat().st_size
+    # Float32 weights: beside a model the state is weights and two moments again.
+    expected = files if "mode" in options else 4 * files
+    assert needed == pytest.approx(expected, abs=0.15 * 2**20)

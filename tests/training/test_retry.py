@@ -14,6 +14,7 @@ import torch
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.planner import layout
 from ropewalk.settings import budget
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training import torchao_adamw, train
@@ -111,11 +112,11 @@ def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tm
 @pytest.mark.parametrize(
     ("options", "kept", "ways"),
     [
-        ({}, "as little kept as can be", "--micro-batch 1; or --mode lora; or --mode pose"),
-        ({"micro_batch": 1}, "as little kept as can be", "--mode lora; or --mode pose"),
+        ({}, "as little kept as can be", "--micro-batch 1; or --mode pose; or --mode lora"),
+        ({"micro_batch": 1}, "as little kept as can be", "--mode pose; or --mode lora"),
         ({"micro_batch": 1, "window": 64}, "as little kept as can be", "--mode lora"),  # the model's own window
-        ({"micro_batch": 1, "window": 64, "mode": "lora"}, "as little kept as can be", "more devices"),
-        ({"micro_batch": 1, "mode": "lora"}, "as little kept as can be", "a smaller --window; or more devices"),
+        ({"micro_batch": 1, "window": 64, "mode": "lora"}, "as little kept as can be", "more memory"),
+        ({"micro_batch": 1, "mode": "lora"}, "as little kept as can be", "a smaller --window; or more memory"),
         ({"micro_batch": 1, "mode": "lora", "window": 192}, "as little kept as can be", "--window 96"),
         ({"activations": "full", "micro_batch": 1, "mode": "pose"}, "as little kept as can be", "a smaller --chunk-window; or"),
         ({"activations": "none"}, "every activation kept, as --activations none says", "--micro-batch 1; or --activations auto; or --activations auto --mode"),
@@ -125,6 +126,7 @@ def test_no_more_is_advised_than_would_change_something_and_nothing_that_is_refu
     base, tmp_path, monkeypatch, options, kept, ways
 ):
     """On a CPU; what would change something is what the planner says takes less."""
+    monkeypatch.setattr(layout, "installed", lambda package: False)
     fail_at(monkeypatch, *range(1000))
     with pytest.raises(UserError, match="step 1 takes more memory") as refused:
         train(base, out=tmp_path / "out", **SHARED | options)
@@ -137,6 +139,15 @@ def test_no_more_is_advised_than_would_change_something_and_nothing_that_is_refu
         }
         train(base, out=tmp_path / "out", **SHARED | options | typed | {"steps": 1, "overwrite": True})
     assert "--resume" not in str(refused.value)  # there is no checkpoint
+
+
+@pytest.mark.parametrize("has_library", [True, False])
+def test_four_bits_are_advised_where_their_library_is(base, tmp_path, monkeypatch, has_library):
+    monkeypatch.setattr(layout, "installed", lambda package: has_library)
+    fail_at(monkeypatch, *range(1000))
+    with pytest.raises(UserError) as refused:
+        train(base, out=tmp_path / "out", **SHARED)
+    assert str(refused.value).endswith("; or --mode lora" + "; or --mode lora --base-bits 4" * has_library)
 
 
 def test_windows_at_a_time_are_given_up_last(place, tmp_path, monkeypatch):

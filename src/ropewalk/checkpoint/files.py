@@ -240,7 +240,7 @@ def disk_errors(out: str | Path) -> Iterator[None]:
             errno.EIO: "the disk reports an error; choose another place",
             errno.ENOENT: "no file or directory can be made there; choose another place",
         }
-        number = error.errno if isinstance(error, OSError) else _os_error(error)
+        number = system_error(error)
         if number not in reasons or (number == errno.ENOENT and not _is_near(error, out)):
             raise
         raise UserError(f"{guard.known_as(out)} could not be written: {reasons[number]}") from error
@@ -251,8 +251,10 @@ def _is_near(error: Exception, out: str | Path) -> bool:
     return str(getattr(error, "filename", "")).startswith(os.path.realpath(Path(out).parent))
 
 
-def _os_error(error: SafetensorError) -> int | None:
-    """safetensors writes in Rust and passes the system's error on as text: "… (os error 28)"."""
+def system_error(error: BaseException | None) -> int | None:
+    """The system's number of an error, if it has one; safetensors writes in Rust and passes that on as text: "… (os error 28)"."""
+    if isinstance(error, OSError):
+        return error.errno
     number = re.search(r"\(os error (\d+)\)", str(error))
     return int(number[1]) if number else None
 

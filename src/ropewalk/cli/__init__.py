@@ -5,6 +5,7 @@ words.py     from what was typed, and from a run.yaml, to a command's options; o
 completion.py  what a shell completes of it
 make.py measure.py downstream.py predict.py talk.py  what each command calls
 tables/      all tables
+shortage.py  what is said of too little memory
 terminal.py progress.py  stdout and stderr; streams.py, in whatever state they are found
 
 Everything heavy is imported inside the command that needs it, so that `ropewalk --help` answers at once.
@@ -30,9 +31,10 @@ from typing import Any, NoReturn
 
 from ropewalk.cli.commands import COMMANDS
 from ropewalk.cli.progress import log_to_terminal
+from ropewalk.cli.shortage import out_of_memory
 from ropewalk.cli.streams import delivered, prepare
 from ropewalk.cli.words import parse
-from ropewalk.errors import UserError, is_shortage, shortage
+from ropewalk.errors import UserError, is_shortage
 from ropewalk.progress import ENTERED, is_first_process
 from ropewalk.settings.extras import explained
 
@@ -95,10 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _refuse("this process may not open as many files as that takes; raise the limit with `ulimit -n`")
         if not is_shortage(error):
             raise
-        _refuse(
-            f"what is asked for takes more memory than there is ({shortage(error)}); a smaller window or --batch-tokens takes less, "
-            "--dtype bfloat16, or --device cpu"
-        )
+        _refuse(out_of_memory(error))
     finally:
         ENTERED.reset(entered)
 
@@ -154,6 +153,10 @@ def _run(arguments: Sequence[str] | None) -> None:
     except UserError as error:
         _logger.debug("%s", name, exc_info=error)
         raise
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(out_of_memory(error, options)) from error
     finally:
         handler.close()
 

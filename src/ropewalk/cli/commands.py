@@ -23,6 +23,7 @@ from ropewalk.settings.doctor import DoctorSettings
 from ropewalk.settings.downstream import BenchmarksSettings, EvaluateSettings, SummarizeSettings
 from ropewalk.settings.export import ExportSettings, MergeSettings, PushSettings
 from ropewalk.settings.extend import ExtendSettings
+from ropewalk.settings.extras import installed
 from ropewalk.settings.measure import (
     AttentionSettings,
     DataScoreSettings,
@@ -104,18 +105,24 @@ class Command:
     """One command.
 
     settings: its options. run: what is called with them and prints the result. needs: extras without which it cannot begin
-    (settings/extras.py). more: options that only the command line has.
+    (settings/extras.py). more: options that only the command line has. examines: whether it opens models where torch is installed.
     """
 
     settings: type
     run: Callable[[Any], None]
     needs: tuple[str, ...] = ()
     more: tuple[type, ...] = ()
+    examines: bool = False
 
     @property
     def loads(self) -> bool:
         """Whether a model comes into memory, and torch with it."""
         return bool({"train", "eval"} & set(self.needs))
+
+    @property
+    def opens(self) -> bool:
+        """Whether torch comes into memory."""
+        return self.loads or (self.examines and installed("torch"))
 
     @property
     def classes(self) -> tuple[type, ...]:
@@ -146,7 +153,7 @@ COMMANDS: dict[str, Command] = {
     "generate": Command(GenerateSettings, talk.generate, _TRAIN),
     "theory": Command(TheorySettings, predict.theory, (), (InFull, AsJson)),
     "plan": Command(PlanSettings, predict.plan),
-    "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,)),
+    "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,), examines=True),
     "report": Command(ReportSettings, make.report, ("report",)),
     "card": Command(CardSettings, make.card, ("report",)),
     "push": Command(PushSettings, make.push, (), (DryRun, Yes)),

@@ -16,6 +16,7 @@ from ropewalk.checkpoint.files import is_adapter, read_config, refuse_unwritable
 from ropewalk.checkpoint.headers import weight_files
 from ropewalk.checkpoint.hub import locate
 from ropewalk.cli.commands import Command
+from ropewalk.cli.shortage import refuse_few_addresses
 from ropewalk.cli.terminal import agreed
 from ropewalk.errors import UserError
 from ropewalk.progress import is_first_process
@@ -47,6 +48,7 @@ def check(name: str, command: Command, options: Any) -> Any:
     Raises:
         UserError: the first thing that cannot be.
     """
+    refuse_few_addresses(name, command)
     _ask(options)
     settings = command.settings(**arguments(command.settings, options))
     ask_at_start(settings)

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, is_shortage, shortage
 
 T = TypeVar("T")
 #: A rank that waits longer for the others has lost one. Loading a large model or a first compilation takes minutes.
@@ -220,9 +220,9 @@ def _leaving() -> Iterator[None]:
         if isinstance(error, UserError) and not isinstance(error, Alone):
             raise
         _alone = True
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_shortage(error):
             raise Alone(
-                f"process {rank()} ran out of memory ({str(error).splitlines()[0]}); take more processes, or less at a time"
+                f"process {rank()} ran out of memory ({shortage(error)}); take more processes, or less at a time"
             ) from error
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST):
             raise Alone(

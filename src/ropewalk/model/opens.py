@@ -12,7 +12,7 @@ import transformers
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.tensor_problems import listed, several
-from ropewalk.errors import Unsupported, UserError, first_sentence
+from ropewalk.errors import Unsupported, UserError, first_sentence, is_shortage
 from ropewalk.model.fit import computed_buffers
 from ropewalk.model.load import encodes_only, laid_out, refuse_unknown_code
 from ropewalk.model.verify import verify_directory
@@ -67,4 +67,6 @@ def tokenizer_fault(path: Path, *, trust_remote_code: bool = False) -> str:
 
 
 def _why(error: Exception) -> str:
+    if is_shortage(error):  # says nothing of the model
+        raise error
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_sentence(error)}"

@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type
 from ropewalk.checkpoint.files import write_json
 from ropewalk.checkpoint.rope_config import text_section
-from ropewalk.errors import UserError
+from ropewalk.errors import UserError, is_shortage
 
 _HEADS = 4
 #: Tokens that layers see which do not see all.
@@ -80,7 +80,9 @@ def small_model(config_dict: dict[str, Any], *, code: str | None = None) -> Any:
 
 
 def no_copy(family: str, error: Exception) -> UserError:
-    """What a user is told whose config no small copy can be made of, or none that runs."""
+    """What a user is told whose config no small copy can be made of, or none that runs; a shortage of memory is raised as it is."""
+    if is_shortage(error):
+        raise error
     reason = " ".join(str(error).split())[:200]
     return UserError(
         f"each extension is proved on a small random copy of the model, and none of this {family} config runs ({reason}); "

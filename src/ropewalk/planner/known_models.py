@@ -1,10 +1,11 @@
 """Models that are known by a short name, offline: the facts of their config.json.
 
-in   "llama-7b", "7b", "llama-3-8b", …
+in   "llama-7b", "7b", "llama-3-8b", "70b", …
 out  a config's dictionary
 
 LLaMA is the paper's (Touvron et al. 2023, arXiv 2302.13971, table 2; inner widths from the released configs). The others are of the config.json
-of huggingface.co/meta-llama/Meta-Llama-3-8B, meta-llama/Meta-Llama-3-70B and Qwen/Qwen3-8B.
+of huggingface.co/meta-llama/Meta-Llama-3-8B, meta-llama/Meta-Llama-3-70B, Qwen/Qwen2.5-7B, Qwen/Qwen3-8B, mistralai/Mistral-7B-v0.3 and
+HuggingFaceTB/SmolLM2-135M.
 """
 
 from __future__ import annotations
@@ -40,13 +41,22 @@ CONFIGS = {
     "llama-65b": _llama(80, 8192, 64, 22016),
     "llama-3-8b": _llama(32, 4096, 32, 14336, **_LLAMA_3),
     "llama-3-70b": _llama(80, 8192, 64, 28672, **_LLAMA_3),
+    "qwen2.5-7b": _llama(28, 3584, 28, 18944, num_key_value_heads=4)
+    | dict(model_type="qwen2", vocab_size=152064, max_position_embeddings=131072, rope_theta=1000000.0),
     "qwen3-8b": _llama(36, 4096, 32, 12288, num_key_value_heads=8)
     | dict(model_type="qwen3", head_dim=128, vocab_size=151936, max_position_embeddings=40960, rope_theta=1000000.0),
+    "mistral-7b-v0.3": _llama(32, 4096, 32, 14336, num_key_value_heads=8)
+    | dict(
+        model_type="mistral", vocab_size=32768, max_position_embeddings=32768, rope_theta=1000000.0, sliding_window=None
+    ),
+    "smollm2-135m": _llama(30, 576, 9, 1536, num_key_value_heads=3)
+    | dict(vocab_size=49152, max_position_embeddings=8192, rope_theta=100000.0, tie_word_embeddings=True),
 }
 
 
 def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
-    """The name and the config of a model that is known by that name, where no directory has it; hyphens are no matter, and the paper's need no "llama-".
+    """The name and the config of a model that is known by that name, where no directory has it; hyphens are no matter, the paper's need no "llama-", and others
+    no more of their parts than tell them from the rest.
 
     Raises:
         UserError: one word that names neither a directory nor a model that is known.
@@ -55,7 +65,9 @@ def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
     if name == EMBEDDED or Path(str(model)).exists():
         return None
     by_bare_name = {_bare(known): known for known in CONFIGS}
-    if known := by_bare_name.get(_bare(name)) or by_bare_name.get(f"llama{_bare(name)}"):
+    alike = [known for known in CONFIGS if f"-{name}-" in f"-{known}-"]
+    known = by_bare_name.get(_bare(name)) or by_bare_name.get(f"llama{_bare(name)}")
+    if known := known or (alike[0] if len(alike) == 1 else None):
         return known, CONFIGS[known]
     if re.fullmatch(r"[\w-]+", name):
         raise UserError(

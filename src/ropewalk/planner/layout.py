@@ -20,6 +20,7 @@ from ropewalk.planner.memory import GIB, fits, step_memory
 from ropewalk.planner.regimes import AUTO, allowed, on_cpu
 from ropewalk.planner.speed import step_time
 from ropewalk.settings.budget import HOST_SHARE
+from ropewalk.settings.extras import installed
 from ropewalk.settings.recipe import Mode, Precision, Recipe
 
 #: More tokens at a time than this make no product faster and only take memory.
@@ -185,27 +186,32 @@ def by_mode(ways: Iterable[Way]) -> Iterator[list[Way]]:
 
 
 def ways_on_a_cpu(job: Job) -> Iterator[Way]:
-    """The job with what is kept chosen, with adapters, and with positions skipped, in the original window and in one as short as PoSE's own."""
+    """The job with what is kept chosen; with positions skipped, in the original window and in one as short as PoSE's own; with adapters."""
     asked = job.recipe  # precision and optimiser that are left open are always the same here
     recipe = replace(asked, activations=AUTO)
     if recipe != asked:
         yield _way(job, recipe, asked)
-    if recipe.mode == "full":
-        yield _way(job, replace(recipe, mode="lora"), asked)
     if recipe.mode == "full" and recipe.longce is None and job.shape.window < recipe.window:
         yield _way(job, replace(recipe, mode="pose"), asked)
         if job.shape.window > _POSE_TOKENS:
             yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS), asked)
+    yield from (_way(job, other, asked) for other in _with_adapters(recipe))
+
+
+def _with_adapters(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe with adapters, then on weights in four bits, where it has no such thing and leaves room for it; what bitsandbytes does on a CPU too."""
+    if recipe.mode == "full":
+        yield replace(recipe, mode="lora")
+    if recipe.mode != "pose" and not recipe.base_bits and recipe.optimizer != "adamw-offload":
+        yield replace(recipe, mode="lora", base_bits=4)
 
 
 def shorter_windows_on_a_cpu(job: Job, batch_size: int | None) -> Iterator[Way]:
     """The job at half the window, a quarter and so on, in its own mode and then with adapters. batch_size: as asked for."""
     asked, window = job.recipe, job.recipe.window // 2
-    modes: tuple[Mode, ...] = (asked.mode, "lora")
     while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
-        for mode in dict.fromkeys(modes):
-            shorter = replace(asked, window=window, mode=mode, activations=AUTO, batch_size=batch_size)
-            yield _way(job, shorter, asked)
+        shorter = replace(asked, window=window, activations=AUTO, batch_size=batch_size)
+        yield from (_way(job, recipe, asked) for recipe in (shorter, *_with_adapters(shorter)))
         window //= 2
 
 
@@ -281,7 +287,8 @@ def ways_out_on_a_cpu(job: Job, room: float) -> list[str]:
         return step_memory(on_cpu(job, 0.0), cpu=True).total
 
     def helps(way: Way) -> bool:
-        return machines.takes(way.job) and need(way.job) <= room and need(way.job) < need(job)
+        lacking = way.job.recipe.base_bits and not installed("bitsandbytes")
+        return not lacking and machines.takes(way.job) and need(way.job) <= room and need(way.job) < need(job)
 
     fewer = job.micro // 2
     one_by_one = Way(job.with_recipe(replace(job.recipe, micro_batch=max(1, fewer))), (("micro_batch", str(fewer)),))

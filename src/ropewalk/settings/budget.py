@@ -41,6 +41,9 @@ ON_THE_WAY = 3
 #: Share of the copies' time that the arithmetic beside them loses: 60 GiB out and back in 2.3 s took 0.1 s of a step of 4.4 s on one H100
 #: (docs/log.md, 2026-11-26).
 CONTENTION = 0.05
+#: Addresses that a command takes for its libraries and a small model: imports of torch, transformers and PEFT are 850 MiB (torch for CPUs; for CUDA more), and
+#: under 1000000 KiB in all a training of hemp was still ended by tokenizers' own abort. And what NumPy and a table take (docs/log.md, 2026-11-30).
+LEAST_ADDRESSES, LEAST_LIGHT_ADDRESSES = 2**30, 2**28
 #: Share of the host's free memory that may be taken: what reads data, saves checkpoints and runs beside it needs the rest.
 HOST_SHARE = 0.9
 #: Tokens of one forward pass of a measurement if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
@@ -80,10 +83,12 @@ def memory_held() -> int:
 
 def address_space_left() -> float:
     """Bytes of addresses that `ulimit -v` leaves this process; infinite without a limit."""
-    import psutil
-
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return math.inf if limit == resource.RLIM_INFINITY else max(0, limit - psutil.Process().memory_info().vms)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    import psutil  # not for every command
+
+    return max(0, limit - psutil.Process().memory_info().vms)
 
 
 def host_room(processes: int = 1) -> int:

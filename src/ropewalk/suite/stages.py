@@ -22,7 +22,7 @@ import torch
 from ropewalk.checkpoint.files import disk_errors
 from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError, read_text
+from ropewalk.errors import UserError, is_shortage, read_text, shortage
 from ropewalk.records import Rows, append_lines, versions
 from ropewalk.settings.downstream import JOURNAL
 
@@ -109,10 +109,10 @@ def _run(stage: Stage) -> None:
     """A shortage of memory is a reason like others, except where it may be that of a pass which all ranks take part in."""
     try:
         stage.run()
-    except torch.OutOfMemoryError as error:
-        if ranks.share_passes():
+    except Exception as error:
+        if not is_shortage(error) or ranks.share_passes():
             raise
-        raise UserError(f"not enough memory ({str(error).splitlines()[0]})") from error
+        raise UserError(f"not enough memory ({shortage(error)})") from error
 
 
 def _key(stage: Stage) -> str:

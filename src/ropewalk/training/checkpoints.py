@@ -26,7 +26,7 @@ from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, wh
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.model.save import save_model
-from ropewalk.training import frozen, lora, training_state
+from ropewalk.training import disk, frozen, lora, training_state
 from ropewalk.training.setup import StartingModel
 from ropewalk.training.snapshots import STATE, Snapshots
 
@@ -55,10 +55,14 @@ def write_checkpoint(
         _write_model(directory, step, weights, start)
         os.rename(parts, directory / STATE)
 
+    states = (value for each in optimizer.state.values() for value in each.values() if isinstance(value, torch.Tensor))
+    trained = (weight for group in optimizer.param_groups for weight in group["params"])
+    state = sum(value.numel() * value.element_size() for value in (*trained, *states))
     try:
-        with disk_errors(snapshots.path(step)):
-            training_state.save(model, optimizer, parts, mesh)
-        ranks.together(lambda: snapshots.save(step, write, about) if mesh.main else None)
+        with disk.filling(snapshots.root, disk.model_bytes(start.source) + state):
+            with disk_errors(snapshots.path(step)):
+                training_state.save(model, optimizer, parts, mesh)
+            ranks.together(lambda: snapshots.save(step, write, about) if mesh.main else None)
     finally:
         if mesh.main:
             shutil.rmtree(parts, ignore_errors=True)
@@ -95,7 +99,8 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
                 )
         _put_in_place(beside, out)
 
-    ranks.together(lambda: write() if mesh.main else None)
+    with disk.filling(out, disk.model_bytes(start.source)):
+        ranks.together(lambda: write() if mesh.main else None)
 
 
 def _put_in_place(beside: Path, out: Path) -> None:

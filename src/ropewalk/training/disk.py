@@ -6,7 +6,9 @@ out  nothing; or a sentence with the figures and two ways out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import errno
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from torch import nn
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.disk_room import beside_weights, free
 from ropewalk.checkpoint.file_limit import refuse_above_limit
+from ropewalk.checkpoint.files import system_error
 from ropewalk.errors import UserError
 from ropewalk.sentences import counted, size_in_words, sizes_apart
 from ropewalk.settings.train import TrainSettings
@@ -93,11 +96,24 @@ def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes,
         f"keep fewer states with a smaller --keep-checkpoints (1 writes {size_in_words(few)})" * (few < planned.total),
     ]
     ways = [way for way in ways if way and seldom <= room]  # else neither would do
+    states = f", {counted(planned.states, 'state')} of {size_in_words(planned.state)} at once" * bool(planned.states)
     takes, has = sizes_apart(planned.total, room)
     raise UserError(
-        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}, {counted(planned.states, 'state')} of "
-        f"{size_in_words(planned.state)} at once), and the disk of {settings.out} has {has} free; {', or '.join([*ways, 'make room', 'choose another --out'])}"
+        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{states}), and the disk of {settings.out} has {has} free; "
+        f"{', or '.join([*ways, 'make room', 'choose another --out'])}"
     )
+
+
+@contextlib.contextmanager
+def filling(out: Path, size: int) -> Iterator[None]:
+    """Where so many bytes are written at `out`: an error of a disk that became full meanwhile says how many they are, and what is free."""
+    try:
+        yield
+    except UserError as error:
+        if system_error(error.__cause__) in (errno.ENOSPC, errno.EDQUOT):
+            takes, has = sizes_apart(size, free(out))
+            error.args = (f"{error}; it takes {takes}, and {has} are free",)
+        raise
 
 
 def still(

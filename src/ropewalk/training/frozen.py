@@ -11,16 +11,12 @@ from torch import Tensor, nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.model.load import load_model
-from ropewalk.training.low_bits import quantised
-
-#: Dtypes of two bytes, by safetensors' words.
-_HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
+from ropewalk.training.low_bits import quantised, stored_dtype
 
 
 def as_stored(model: nn.Module, weights: dict[str, Tensor], source: Checkpoint) -> dict[str, Tensor]:
     """A model's state with the frozen weights of `source`, which it was loaded from, where it holds them in fewer bits; as it is if there are none."""
-    codes, stored = quantised(model), source.dtypes
-    dtype = next((dtype for word, dtype in _HALVES.items() if stored <= {word}), torch.float32)
+    codes, dtype = quantised(model), stored_dtype(source)
     frozen = {name: each.dtype for name, each in model.named_parameters() if not each.requires_grad}
     rounded = [name for name, held in frozen.items() if held.is_floating_point and held not in (dtype, torch.float32)]
     names = [f"{name}.weight" for name in codes] + [n for n in rounded if n.rpartition(".")[0] not in codes]

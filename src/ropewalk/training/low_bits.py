@@ -25,6 +25,8 @@ from ropewalk.model.verify import verify_positions
 
 _logger = logging.getLogger(__name__)
 _BLOCK, _KIND = 64, "nf4"
+#: Dtypes of two bytes, by safetensors' words.
+_HALVES = {"BF16": torch.bfloat16, "F16": torch.float16}
 #: Linear layers that choose a token's experts: a few numbers, of which each counts.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 
@@ -78,13 +80,19 @@ def _weight(codes: Tensor, scales: Tensor, shape: list[int], dtype: torch.dtype)
 
 
 def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """As `distributed.load.load` by one process, which holds the whole model in its host's memory on the way.
+    """As `distributed.load.load` by one process.
+
+    Weights that become float32 are loaded as they are stored, which are pages of the files and take no memory of their own; each does so as it is rounded.
 
     Raises:
         UserError: what `load_model` raises; no linear layers, or no bitsandbytes for this device.
     """
-    model: Any = load_model(checkpoint, dtype=dtype, device="cpu", attention="sdpa")
-    every, count = sum(p.numel() for p in model.parameters()), quantise(model, device)
+    stored = stored_dtype(checkpoint) if dtype == torch.float32 else dtype
+    model: Any = load_model(checkpoint, dtype=stored, device="cpu", attention="sdpa")
+    every, count = sum(p.numel() for p in model.parameters()), quantise(model, device, dtype)
+    for module in model.modules():
+        for weight in () if isinstance(module, Linear4bit) else module.parameters(recurse=False):
+            weight.data = weight.data.to(dtype if weight.dtype == stored else weight.dtype)
     model = model.to(device)
     verify_positions(model, checkpoint.positions)
     names = sorted({name.rpartition(".")[2] for name in quantised(model)})
@@ -95,8 +103,11 @@ def load(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) ->
     return model
 
 
-def quantise(model: Any, device: torch.device) -> int:
-    """Put every linear layer of the decoder layers on the device in four bits, one after the other. How many weights they have."""
+def quantise(model: Any, device: torch.device, dtype: torch.dtype | None = None) -> int:
+    """Put every linear layer of the decoder layers on the device in four bits, one after the other. How many weights they have.
+
+    dtype: of their arithmetic; each one's own if not given.
+    """
     linears = [
         (layer.get_submodule(path), last)
         for layer in decoder_layers(model)
@@ -112,7 +123,7 @@ def quantise(model: Any, device: torch.device) -> int:
     for parent, last in linears:
         linear = getattr(parent, last)
         count += linear.weight.numel()
-        setattr(parent, last, Linear4bit(linear, device))
+        setattr(parent, last, Linear4bit(linear.to(dtype), device))
     return count
 
 
@@ -130,3 +141,8 @@ def uncounted(model: nn.Module) -> int:
     """Weights of a model beyond the numbers that its parameters hold."""
     held = sum(each.weight.numel() + each.scales.numel() for each in quantised(model).values())
     return sum(packed(model)) - held
+
+
+def stored_dtype(source: Checkpoint) -> torch.dtype:
+    """In which a checkpoint's weights lose nothing."""
+    return next((dtype for word, dtype in _HALVES.items() if source.dtypes <= {word}), torch.float32)

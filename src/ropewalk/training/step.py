@@ -229,7 +229,8 @@ class TrainingStep:
             # Training refuses a window below the model's own.
             longer = settings.window > self._start.source.positions.window
             ways += [f"a smaller {settings.option_in_memory}"] * (longer or settings.raise_sliding_window)
-            ways.append(f"more devices{' (--cp shares a window)' * self._is_plain_causal}")
+            on_gpu = self._mesh.device.type == "cuda"
+            ways.append(f"more devices{' (--cp shares a window)' * self._is_plain_causal}" if on_gpu else "more memory")
         return too_little(
             number, asked, ways, everything=settings.activations == "none", together=full, saved=self.saved
         )

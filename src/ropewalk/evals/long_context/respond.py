@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ropewalk.data.encode import TokenIds
 from ropewalk.distributed import ranks
@@ -114,9 +115,11 @@ def _read_alike(
     def halve(shortage: str) -> None:
         nonlocal most
         if most == 1 or ranks.size() > 1:
+            ways = ["smaller --windows", "a smaller --batch-tokens"]
+            ways += ["--dtype bfloat16"] * (loaded.model.dtype == torch.float32)
+            ways += ["--device cpu"] * (loaded.model.device.type == "cuda")
             raise UserError(
-                f"a prompt of {len(items[places[0]].ids)} tokens takes more memory than there is ({shortage}); a smaller window or --batch-tokens "
-                "takes less, --dtype bfloat16, or --device cpu"
+                f"a prompt of {len(items[places[0]].ids)} tokens takes more memory than there is ({shortage}); {', or '.join(ways)}"
             )
         most //= 2
         _logger.info(f"memory ran out ({shortage}); {counted(most, 'prompt')} at most held at once from now on")

@@ -1,0 +1,115 @@
+"""Too little memory is said before libraries that end raw in it, and where it runs out by options that the command has."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from dataclasses import MISSING, fields, replace
+from types import SimpleNamespace
+
+import pytest
+
+from ropewalk import cli, errors
+from ropewalk.cli import shortage
+from ropewalk.cli.commands import COMMANDS
+from ropewalk.cli.shortage import out_of_memory
+from ropewalk.errors import UserError, is_shortage
+from ropewalk.model import opens
+from ropewalk.model.small import no_copy
+
+ON_GPU = RuntimeError("CUDA error: out of memory")
+ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to")
+
+
+@pytest.mark.parametrize(
+    ("words", "kibibytes", "least"),
+    [
+        ("extend hemp --window 4096 --out {out}", 800_000, 1024),  # span for ever in OpenBLAS, deaf to SIGTERM
+        ("train hemp --data {data} --window 1024 --batch-size 1 --out {out}", 950_000, 1024),  # ended raw
+        ("doctor hemp", 700_000, 1024),
+        ("perplexity hemp --data {data}", 60_000, 1024),  # reading the options imports NumPy
+        ("theory hemp --window 4096", 150_000, 256),  # "OpenBLAS error: Memory allocation still failed"
+    ],
+)
+def test_a_limit_within_which_the_libraries_do_not_load_is_refused_before(tmp_path, words, kibibytes, least) -> None:
+    (tmp_path / "text.txt").write_text("text")
+    typed = words.format(out=tmp_path / "out", data=tmp_path / "text.txt").split()
+    limit = f'ulimit -v {kibibytes}; exec timeout -k 5 60 "$0" -m ropewalk "$@"'
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", limit, sys.executable, *typed], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(
+        rf"ropewalk {typed[0]} needs {least} MiB of addresses to begin, and ulimit -v leaves \d+; raise", done.stderr
+    )
+    assert not (tmp_path / "out").exists() and len(done.stderr.splitlines()) == 1
+
+
+def defaults(name: str) -> SimpleNamespace:
+    """A command's options as nobody typed them."""
+    each = [field for part in COMMANDS[name].classes for field in fields(part)]
+    return SimpleNamespace(**{field.name: None if field.default is MISSING else field.default for field in each})
+
+
+@pytest.mark.parametrize("error", [ON_GPU, ON_HOST, MemoryError()])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_sentence_names_options_that_the_command_has(name: str, error: Exception) -> None:
+    options = defaults(name)
+    sentence = out_of_memory(error, options)
+    named = re.findall(r"--([a-z-]+)", sentence)
+    assert all(hasattr(options, option.replace("-", "_")) for option in named), sentence
+    assert ("--device cpu" in sentence) == (error is ON_GPU and hasattr(options, "device"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "ways"),
+    [
+        ("perplexity", ON_HOST, "what takes less: smaller --windows, or a smaller --batch-tokens, or --dtype bfloat16"),
+        (
+            "perplexity",
+            ON_GPU,
+            "what takes less: smaller --windows, or a smaller --batch-tokens, or --device cpu",
+        ),  # in bfloat16 already
+        ("train", ON_HOST, "what takes less: --micro-batch 1, or --mode lora"),
+        ("plan", ON_HOST, "what takes less: a smaller model"),
+        ("merge", ON_HOST, "what takes less: a smaller model"),
+    ],
+)
+def test_ways_out_by_command(name: str, error: Exception, ways: str) -> None:
+    assert out_of_memory(error, defaults(name)).endswith(f"); {ways}")
+
+
+def test_a_command_that_runs_out_of_memory_ends_with_that_sentence(tmp_path, monkeypatch, capsys) -> None:
+    def fail(options) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(cli.COMMANDS, "extend", replace(COMMANDS["extend"], run=fail))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["extend", "hemp", "--window", "4096", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "takes more memory than there is (MemoryError); " in said and "--" not in said
+
+
+def test_a_limit_is_named_where_there_is_one(monkeypatch) -> None:
+    monkeypatch.setattr(shortage, "address_space_left", lambda: 2**30)
+    assert out_of_memory(MemoryError(), defaults("merge")).endswith("(MemoryError); raise the limit (ulimit -v)")
+    assert out_of_memory(MemoryError(), defaults("train")).endswith("--mode lora; or raise the limit (ulimit -v)")
+    assert "ulimit" not in out_of_memory(ON_GPU, defaults("train"))
+
+
+def test_a_library_that_is_not_mapped_is_a_shortage_under_a_limit_alone(monkeypatch) -> None:
+    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    for limit in (2**29, resource.RLIM_INFINITY):
+        monkeypatch.setattr(errors.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert is_shortage(error) == (limit == 2**29)
+
+
+def test_a_shortage_is_no_fault_of_a_models() -> None:
+    for blame in (lambda error: no_copy("llama", error), opens._why):
+        with pytest.raises(MemoryError):
+            blame(MemoryError())
+        assert isinstance(no_copy("llama", ValueError("odd")), UserError)
