@@ -43,6 +43,8 @@ def flipped(row: dict[str, Any]) -> None:
         (YARN, "perplexity", lambda row: row.update(perplexity=row["perplexity"] * 0.99), "the loss in all and by part"),
         (YARN, "perplexity", lambda row: row["per_document"].pop(2), "documents in all and by part"),
         (YARN, "context_gain", lambda row: scaled(row, "short_nll"), "the gain in all and by part"),
+        (YARN, "perplexity", lambda row: row.update(high=row["high"] / 5), "is not within its interval"),
+        (YARN, "context_gain", lambda row: row.update(low=row["high"]), "is not within its interval"),
         (YARN, "retrieval", flipped, "right answers in all and by part"),
         (YARN, "retrieval", lambda row: row["per_trial"].pop(3), "trials in all and by part"),
         (YARN, "benchmark", lambda row: row.update(answers=row["answers"].replace("1", "0", 1)), "right answers in all"),
@@ -71,6 +73,12 @@ def test_a_passkey_test_that_lacks_a_depth_is_left_out_whole(tmp_path, edit, tol
     assert records.left_out.malformed == {"passkey_summary": 1} and told in records.left_out.reasons["passkey_summary"]
     windows = {m.row.window for m in records.measurements if m.row.kind.startswith("passkey")}
     assert windows == {32768}
+
+
+def test_a_k_max_that_its_depths_do_not_give_is_left_out(tmp_path):
+    records = edited(tmp_path / "r.jsonl", YARN, "passkey_summary", lambda row: row.update(k_max=row["k_max"] // 2))
+    assert "k_max in all and by part differ" in records.left_out.reasons["passkey_summary"]
+    assert len({m.row.window for m in records.measurements if m.row.kind.startswith("passkey")}) == 1
 
 
 def test_a_page_names_what_was_altered(tmp_path):

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypedDict
 
+from ropewalk.records.paper import PASSKEY_THRESHOLD
 from ropewalk.records.rows import Alone, Count, Share, Tokens, Whole, check_successes
+
+
+def k_max(rates: Sequence[tuple[int, float]]) -> int:
+    """The largest k such that every k' <= k has a success rate of at least 20 %; 0 if there is none.
+
+    Args:
+        rates: (k, success rate), in any order.
+    """
+    reached = 0
+    for k, rate in sorted(rates):
+        if rate < PASSKEY_THRESHOLD:
+            break
+        reached = k
+    return reached
 
 
 @dataclass(frozen=True)

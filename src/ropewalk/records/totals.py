@@ -12,7 +12,7 @@ from typing import Any
 
 from ropewalk.records.downstream import Benchmark
 from ropewalk.records.long_context import LongTask
-from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval
+from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval, k_max
 from ropewalk.records.rows import ContextGain, Perplexity
 
 #: (what, in all, by part). Rows of earlier versions have no parts.
@@ -64,11 +64,15 @@ _PARTS: dict[type, tuple[str, Callable[[Any], _Totals]]] = {
 def check(row: Any) -> None:
     """
     Raises:
-        ValueError: a row's parts are on record and add up to something else.
+        ValueError: a row's parts are on record and add up to something else, or its figure is not within its interval.
     """
     field, totals = _PARTS.get(type(row), ("", None))
     if totals is not None and getattr(row, field):
         _compare(totals(row))
+    if isinstance(row, Perplexity | ContextGain):
+        estimate = row.perplexity if isinstance(row, Perplexity) else row.gain
+        if row.low > estimate or row.high < estimate:  # nothing of what is not a number
+            raise ValueError(f"{estimate:.6g} is not within its interval, {row.low:.6g} to {row.high:.6g}")
 
 
 def check_test(summary: PasskeySummary, depths: Iterable[Passkey]) -> None:
@@ -79,7 +83,9 @@ def check_test(summary: PasskeySummary, depths: Iterable[Passkey]) -> None:
     """
     if own := {row.k: row for row in depths}:
         right, trials = (sum(getattr(row, name) for row in own.values()) for name in ("successes", "trials"))
+        reached = k_max([(row.k, row.successes / row.trials) for row in own.values()])
         _compare([("depths", summary.depths, len(own)), ("passkeys found", summary.accuracy, right / trials)])
+        _compare([("k_max", summary.k_max, reached)])
 
 
 def _compare(totals: _Totals) -> None:

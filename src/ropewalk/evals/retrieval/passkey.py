@@ -46,6 +46,7 @@ from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
 from ropewalk.progress import Progress
 from ropewalk.records import paper
 from ropewalk.records.resume import recorded_rows
+from ropewalk.records.retrieval import k_max
 from ropewalk.sentences import counted
 from ropewalk.settings.command import takes
 from ropewalk.settings.measure import PasskeySettings
@@ -139,20 +140,6 @@ class Protocol:
 def depths_of(window: int, depths: int) -> list[int]:
     """Distances k, near to far, evenly spaced up to the window (the paper: 32)."""
     return [round(window * number / depths) for number in range(1, depths + 1)]
-
-
-def k_max(rates: Sequence[tuple[int, float]]) -> int:
-    """The largest k such that every k' <= k has a success rate of at least 20 %; 0 if there is none.
-
-    Args:
-        rates: (k, success rate), in any order.
-    """
-    reached = 0
-    for k, rate in sorted(rates):
-        if rate < paper.PASSKEY_THRESHOLD:
-            break
-        reached = k
-    return reached
 
 
 @takes(PasskeySettings)
