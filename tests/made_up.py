@@ -73,7 +73,8 @@ def passkey(recorder: Recorder, window: int, reach: int, trials: int = 10, seed:
     k_max, right = 0, 0
     for depth in range(1, 33):
         k = window * depth // 32
-        successes = max(0, trials - draw.choice([0, 0, 0, 1])) if k <= reach else draw.choice([0, 0, 0, 0, 1])
+        noise = draw.choice([0, 0, 0, 1] if k <= reach else [0, 0, 0, 0, 1])
+        successes = max(1, trials - noise) if k <= reach else noise * (trials > 5)  # so that k_max is `reach`
         right += successes
         if k <= reach:
             k_max = k

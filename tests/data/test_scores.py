@@ -89,12 +89,18 @@ def test_nothing_is_weighed_by_scores_that_are_not_above_zero(scored, tmp_path):
     for each in row["per_document"]:
         each["nll"], each["short_nll"] = 3.0, 2.0
     header = scored[0].read_text().splitlines()[0]
-    (tmp_path / "worse.jsonl").write_text(f"{header}\n{json.dumps(row)}\n")
+
+    def write():
+        gain = sum(each["short_nll"] - each["nll"] for each in row["per_document"]) / row["tokens"]
+        row.update(gain=gain, low=gain, high=gain)
+        (tmp_path / "worse.jsonl").write_text(f"{header}\n{json.dumps(row)}\n")
+
+    write()
     with pytest.raises(UserError, match="none in .* gains anything; leave out --weigh"):
         chosen_by(tmp_path / "worse.jsonl", weigh=True)
     assert "NONE OF THOSE THAT ARE KEPT gains anything" in str(chosen_by(tmp_path / "worse.jsonl", 0.5))
     row["per_document"][0]["short_nll"] = 4.0
-    (tmp_path / "worse.jsonl").write_text(f"{header}\n{json.dumps(row)}\n")
+    write()
     assert "; 1 of the 2 that are kept gain nothing by a long context" in str(chosen_by(tmp_path / "worse.jsonl", 0.5))
 
 
