@@ -242,11 +242,42 @@ def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> 
 
 
 @pytest.mark.parametrize(
+    ("words", "chunks"),
+    [
+        (["7b", "--gpus", "1xH100", "--window", "1M"], "--mode pose"),
+        (["smollm2", "--gpus", "T4", "--window", "512k"], "--mode pose"),
+        (["7b", "--gpus", "2xH100", "--window", "1M", "--precision", "float32", "--optimizer", "adamw"], "--mode pose"),
+        (["llama-3-8b", "--gpu-memory", "52GB", "--host-memory", "0", "--window", "512k"], "--mode pose --chunk-window 2048"),
+    ],
+)  # fmt: skip
+def test_positions_are_skipped_before_more_chips_are_proposed(words: list[str], chunks: str, capsys) -> None:
+    """Exit status 1 and eight cards were proposed, where one trains every weight on chunks of the old window."""
+    cli.main(["plan", *words])
+    assert f"it fits with: {chunks}; other ways are below" in " ".join(capsys.readouterr().out.split())
+    cli.main(["plan", *words, "--json"])
+    first, *others = json.loads(capsys.readouterr().out)["others"]
+    assert others and all(other["mode"] != "pose" for other in others)
+    cli.main(["plan", *words, *chunks.split(), "--json"])
+    typed = json.loads(capsys.readouterr().out)
+    assert typed["fits"] and typed["memory"] == first["memory"] and typed["hours"] == first["hours"]
+
+
+def test_positions_are_skipped_before_adapters_and_only_where_whole_windows_do_not_fit() -> None:
+    modes = [other.job.recipe.mode for other in plan("7b", window=524288, gpus="H100", batch_size=1).here]
+    assert modes[0] == "pose" and set(modes[1:]) == {"lora"}
+    for asked in (dict(gpus="H100"), dict(gpus="H100", activations="none"), dict(gpus="5090", mode="lora")):
+        assert "pose" not in {other.job.recipe.mode for other in plan("7b", window=32768, **asked).others}
+    short = plan("7b", window=2**20, gpus="H100", batch_size=1)
+    assert layout.ways_out(short.job, short.chip)[0] == "--mode pose"
+
+
+@pytest.mark.parametrize(
     ("asked", "status"),
     [
         *((["--window", window], 0) for window in ("32768", "64k", "128k", "256k")),
         (["--window", "512k", "--mode", "lora", "--base-bits", "4"], 0),
-        (["--window", "1M"], 1),
+        (["--window", "1M", "--mode", "pose"], 0),
+        (["--window", "1M", "--mode", "lora"], 1),
     ],
 )
 def test_the_exit_status_says_whether_anything_fits_and_json_says_how(asked: list[str], status: int, capsys) -> None:

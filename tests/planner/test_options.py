@@ -123,7 +123,8 @@ def test_more_of_the_hosts_memory_than_was_said_is_no_answer() -> None:
     asked = dict(window=1 << 20, gpus="H200")
     for host_memory in (None, "128GiB"):  # what is assumed where nobody says
         planned = plan("llama-3-8b", **asked, host_memory=host_memory)
-        assert not planned.something_fits and any("--host-memory 512GiB" in way for way in planned.ways)
+        assert any("--host-memory 512GiB" in way for way in planned.ways)
+        assert [other.options for other in planned.here] == ["--mode pose"]  # which needs none of it
         assert verdict(planned).startswith("it does NOT fit")
         assert ("(128GiB for each chip are assumed)" in verdict(planned)) == (host_memory is None)
     assert plan("llama-3-8b", **asked, host_memory="512GiB").fits

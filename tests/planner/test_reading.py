@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from ropewalk import testing
+from ropewalk import cli, testing
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.planner import plan
 from ropewalk.planner.chips import CHIPS, datasheet_rates
@@ -99,6 +99,30 @@ def test_as_many_chips_as_hold_it_and_no_fewer() -> None:
     assert need.weights == pytest.approx((whole - tables) / 2 + tables, rel=1e-4)
     assert measuring(shape, 8192, CHIPS["A100-40"]).chips > 3
     assert measuring(shape, 2**20, CHIPS["A100-40"]).chips == 0, "one pass's results alone are more"
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (["--cpu-memory", "32GB"], "it fits"),  # 25.1 GiB of weights are 80 % of it, and one process shards nothing
+        (["--gpus", "M4", "--gpu-memory", "32GB"], "it fits"),
+        (["--gpu-memory", "18GB"], "one such chip does"),
+        (["--cpu-memory", "24GB"], "more than cpu has, 23.5"),
+    ],
+)
+def test_what_holds_a_model_whole_is_not_said_to_lack_memory(machine: list[str], said: str, capsys) -> None:
+    cli.main(["plan", "7b", "--window", "8192", "--mode", "lora", "--base-bits", "4", *machine])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("measuring at 8192 takes "))
+    assert line.endswith(f"): {said}")
+
+
+def test_the_memory_of_a_mac_is_what_was_said_or_three_quarters_of_what_is_sold(capsys) -> None:
+    cli.main(["plan", "hemp", "--window", "1024", "--gpus", "M4", "--gpu-memory", "32GB"])
+    given = capsys.readouterr().out
+    assert "on M4-32 with 32GB, as --gpu-memory says;" in given
+    assert "31.36 GiB, as --gpu-memory says, are the GPU's and the host's in one" in given
+    cli.main(["plan", "hemp", "--window", "1024", "--gpus", "M4"])
+    assert "24 GiB, three quarters of its memory, are the GPU's" in capsys.readouterr().out
 
 
 def test_the_plan_says_both(capsys) -> None:

@@ -179,6 +179,14 @@ def _any_precision(job: Job) -> Precision:
     return AUTO if job.bfloat16 else "float32"
 
 
+def ways_with_positions_skipped(job: Job, asked: Recipe) -> Iterator[list[Way]]:
+    """The job with positions skipped, for where whole windows fit by no regime: as asked, by each regime that this leaves open; then with all of it left open."""
+    left_open = replace(asked, activations=AUTO, precision=_any_precision(job), optimizer=AUTO)
+    for recipe in (*_skipping(asked, job.shape.window), *_skipping(left_open, job.shape.window)):
+        options = _way(job, recipe, asked).options  # what is chosen by itself needs no name
+        yield [Way(job.with_recipe(settled), options) for settled in allowed(recipe, gpus=job.gpus)]
+
+
 def by_mode(ways: Iterable[Way]) -> Iterator[list[Way]]:
     """Ways of which one is as good as another but for precision and optimiser: by mode and bits of the base."""
     for _, alike in itertools.groupby(ways, lambda way: (way.job.recipe.mode, way.job.recipe.base_bits)):
@@ -191,11 +199,16 @@ def ways_on_a_cpu(job: Job) -> Iterator[Way]:
     recipe = replace(asked, activations=AUTO)
     if recipe != asked:
         yield _way(job, recipe, asked)
-    if recipe.mode == "full" and recipe.longce is None and job.shape.window < recipe.window:
-        yield _way(job, replace(recipe, mode="pose"), asked)
-        if job.shape.window > _POSE_TOKENS:
-            yield _way(job, replace(recipe, mode="pose", chunk_window=_POSE_TOKENS), asked)
-    yield from (_way(job, other, asked) for other in _with_adapters(recipe))
+    others = (*_skipping(recipe, job.shape.window), *_with_adapters(recipe))
+    yield from (_way(job, other, asked) for other in others)
+
+
+def _skipping(recipe: Recipe, own: int) -> Iterator[Recipe]:
+    """The recipe with positions skipped, in the model's own window and in one as short as PoSE's, where it trains every weight on longer ones."""
+    if recipe.mode == "full" and recipe.longce is None and own < recipe.window:
+        yield replace(recipe, mode="pose")
+        if own > _POSE_TOKENS:
+            yield replace(recipe, mode="pose", chunk_window=_POSE_TOKENS)
 
 
 def _with_adapters(recipe: Recipe) -> Iterator[Recipe]:
@@ -257,12 +270,16 @@ def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[list[Way
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
-    """Options by which a job fits that does not, as training takes them: the host's help first, other regimes and adapters, and then more chips.
+    """Options by which a job fits that does not, as training takes them: the host's help first, other regimes, skipped positions where none fits, adapters, and then more chips.
 
     The job's precision and optimiser are settled, and nothing says which of them were asked for: each way names both.
     """
     asked = replace(job.recipe, precision=_any_precision(job), optimizer=AUTO)
-    ways = [str(way) for way in ways_on_the_same_chips(job, asked) if _that_fits(way.job, chip)]
+    here = [way for way in ways_on_the_same_chips(job, asked) if _that_fits(way.job, chip)]
+    if all(way.job.recipe.mode != job.recipe.mode for way in here):
+        skipping = itertools.chain.from_iterable(ways_with_positions_skipped(job, job.recipe))
+        here[:0] = itertools.islice((way for way in skipping if _that_fits(way.job, chip)), 1)
+    ways = [str(way) for way in here]
     for way in itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe)):
         if more := _that_fits(way.job, chip):
             shared = (("cp", str(more.cp)),) if more.cp > 1 else ()

@@ -138,7 +138,7 @@ class Plan:
     def others(self) -> tuple[Plan, ...]:
         """The same run by other options, of those that fit: on the same chips the fastest first, adapters after every weight, on four bits last.
 
-        Where the run's own mode fits in none of them: with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on.
+        Where the run's own mode fits in none of them: with positions skipped, which train every weight too, before adapters; then with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on.
         """
         asked = self.asked
         if self.chip.on_cpu:
@@ -151,6 +151,7 @@ class Plan:
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
         return (
+            *self._first_that_fits(layout.ways_with_positions_skipped(self.job, asked)),
             *same,
             *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
             *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),

@@ -95,8 +95,8 @@ def _chips(settings: PlanSettings) -> tuple[int, Chip | None]:
     if settings.gpus is not None:
         count, chip = parse(settings.gpus, size)
         machines.refuse_beside_unified(settings, count, chip)
-        # Of a count alone the name says its memory.
-        return count, replace(chip, limit=settings.gpu_memory) if settings.gpu_memory and chip.matrix else chip
+        known = chip.matrix or chip.on_cpu  # of a count alone the name says its memory
+        return count, replace(chip, limit=settings.gpu_memory) if settings.gpu_memory and known else chip
     return (_gpus_here(), None) if size is None else (1, of_memory(size))
 
 

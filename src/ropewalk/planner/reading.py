@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ropewalk.planner.chips import Chip, Rates
 from ropewalk.planner.memory import CONTEXT, CPU_CONTEXT, GIB
 from ropewalk.planner.shape import Shape
-from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES, WHOLE_SHARE, sliding_bytes
+from ropewalk.settings.budget import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, LOGIT_BYTES, sliding_bytes
 
 #: Widths of the residual stream that are there while a layer's MLP or attention computes: what enters it, normalised too, and what comes out.
 #: LLaMA 7B at 32768 tokens took 15.7 GiB on one H200 (docs/results.md); 16.1 are counted.
@@ -56,7 +56,7 @@ def measuring(shape: Shape, window: int, chip: Chip) -> Measuring:
         results += sliding_bytes(window, 1, shape.query_width, size, alone=shape.slides_alone)
     one = Measuring(rest + layers, 0.0, results, context, chips=1)
     memory, gathered = chip.memory * GIB, 2.0 * size * shape.layer_weights
-    if one.total <= memory and one.weights <= WHOLE_SHARE * memory:
+    if one.total <= memory:  # by a process alone, which shards nothing whatever share the weights take
         return one
     room = memory - (rest + gathered + results + context)
     if room <= 0 or chip.on_cpu:  # processes of one machine share its memory

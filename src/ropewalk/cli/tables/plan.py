@@ -39,7 +39,7 @@ def show_plan(plan: Plan) -> None:
     """Print a plan."""
     terminal = console()
     job, shape, chip = plan.job, plan.job.shape, plan.chip
-    where = f"{job.gpus} × {chip.shown}" if chip.matrix or job.gpus > 1 else chip.name
+    where = f"{job.gpus} × {chip.shown}" if chip.matrix or job.gpus > 1 else chip.shown
     source = "counted from the config" if shape.stored is None else "counted from the files"
     lines = [
         f"{shape.name}: {count(shape.parameters)} weights ({source}), window {shape.window} → {job.recipe.window}",
@@ -63,9 +63,10 @@ def show_plan(plan: Plan) -> None:
         )
     lines.append(in_words(shape.hurdles))
     if chip.on_cpu and chip.name != "cpu":
+        whose = "as --gpu-memory says, are" if chip.limit else "three quarters of its memory, are"
         lines.append(
-            f"on a Mac training and measuring run on its CPU cores (--device mps goes to PyTorch as it is and was never tried); {chip.memory:g} GiB are "
-            "three quarters of its memory, which is the GPU's and the host's in one"
+            f"on a Mac training and measuring run on its CPU cores (--device mps goes to PyTorch as it is and was never tried); {chip.memory:g} GiB, "
+            f"{whose} the GPU's and the host's in one"
         )
     if shape.assumed:
         lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
