@@ -12,13 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from ropewalk import cli, errors
+from ropewalk import cli, errors, testing
+from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.cli import shortage
 from ropewalk.cli.commands import COMMANDS
 from ropewalk.cli.shortage import out_of_memory
 from ropewalk.errors import UserError, is_shortage
 from ropewalk.model import opens
 from ropewalk.model.small import no_copy
+from ropewalk.suite import watch
+from ropewalk.training import loop, saving
 
 ON_GPU = RuntimeError("CUDA error: out of memory")
 ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to")
@@ -81,6 +84,47 @@ def test_the_sentence_names_options_that_the_command_has(name: str, error: Excep
 )
 def test_ways_out_by_command(name: str, error: Exception, ways: str) -> None:
     assert out_of_memory(error, defaults(name)).endswith(f"); {ways}")
+
+
+@pytest.mark.parametrize("batch", [dict(micro_batch=1), dict(batch_size=1)])
+def test_one_window_at_a_time_is_not_advised_where_it_is_so(batch) -> None:
+    options = SimpleNamespace(**vars(defaults("train")) | batch)
+    assert out_of_memory(ON_HOST, options).endswith("what takes less: --mode lora")
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "says"),
+    [
+        (loop.Checkpoint, "open", r"its model in \S+/out is whole; only reading it back.* took more"),
+        (watch, "card", r"its model in \S+/out is whole; its card alone, which `ropewalk card \S+/out` writes, took"),
+        (loop, "write_final", r"writing the model of step 1 takes more .*; make more room; no checkpoint was saved"),
+        (saving, "write_checkpoint", r"writing the checkpoint of step 1 takes more .*; no checkpoint was saved"),
+    ],
+)
+def test_a_shortage_after_the_last_step_says_what_failed_and_what_is_whole(
+    tmp_path, monkeypatch, capsys, place, name, says
+) -> None:
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base, text, out = testing.tiny_directory(tmp_path / "base", window=64), tmp_path / "text.txt", tmp_path / "out"
+    text.write_text(testing.prose(2000, 0))
+    real, failed = getattr(place, name), []
+
+    def short(*parts, **named):
+        if name == "open" and not (out / "config.json").is_file():  # before the model is there
+            return real(*parts, **named)
+        failed.append(name)
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr(place, name, short)
+    words = f"train {base} --data {text} --window 96 --batch-size 1 --steps 1 --watch perplexity --watch-data {text}"
+    saves = ["--save-every", "1"] * (place is saving)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words.split(), "--out", str(out), *saves])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and failed and re.search(says, said) and "--micro-batch" not in said, said
+    monkeypatch.undo()
+    if "whole" in said:
+        assert Checkpoint.open(out).info.steps == 1 and Checkpoint.open(out).parameters > 0
 
 
 def test_a_command_that_runs_out_of_memory_ends_with_that_sentence(tmp_path, monkeypatch, capsys) -> None:

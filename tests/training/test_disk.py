@@ -9,6 +9,7 @@ import re
 import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from ropewalk import testing
 from ropewalk.checkpoint import file_limit
@@ -140,6 +141,42 @@ def test_no_states_are_spoken_of_where_none_are_written(tmp_path, monkeypatch) -
         disk.ask(tmp_path, asked, Checkpoint.open(base), disk.writes(asked, 2**20, 2**20), done=0, there=0)
 
 
+def adapter_size(base) -> int:
+    """Bytes in float32 of adapters of rank 8 (two matrices for each projection), the embedding and the norms, by the checkpoint's shapes."""
+    weights = load_file(base / "model.safetensors")
+    count = sum(
+        8 * sum(weight.shape) if "self_attn" in name else weight.numel()
+        for name, weight in weights.items()
+        if any(part in name for part in ("self_attn", "embed_tokens", "norm"))
+    )
+    return 4 * count
+
+
+@pytest.mark.parametrize("save_every", [0, 1])
+def test_an_adapter_is_part_of_what_a_run_is_refused_for(tmp_path, monkeypatch, save_every) -> None:
+    """A disk with room for the model and its checkpoint, and not for the adapter beside them, refuses the run before its first step."""
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base, out, asked = testing.tiny_directory(tmp_path / "base", window=64), tmp_path / "out", []
+    real = disk.ask
+
+    def ask(*parts, **named) -> None:
+        asked.append(parts[3])
+        real(*parts, **named)
+
+    monkeypatch.setattr(disk, "ask", ask)
+    shared = dict(data=[Document("a", testing.prose(400, 0))], window=96, batch_size=2, steps=1, save_every=save_every)
+    train(base, out=out, mode="lora", **shared)
+    written = (out / "adapter/adapter_model.safetensors").stat().st_size
+    planned = asked[0]
+    assert planned.adapter == adapter_size(base) == pytest.approx(written, rel=0.05)
+    assert planned.total == planned.model + save_every * planned.state + planned.adapter
+    assert re.search(r"\), the adapter of [\d.]+ MiB", str(planned))
+    monkeypatch.setattr(disk, "free", lambda out: planned.total - planned.adapter)
+    with pytest.raises(UserError, match=r"\(1 model of [\d.]+ MiB, the adapter of [\d.]+ MiB.* free; "):
+        train(base, out=tmp_path / "full", mode="lora", **shared)
+    assert not (tmp_path / "full").exists()
+
+
 @pytest.mark.parametrize("options", [dict(mode="lora", save_every=0), dict(save_every=1)])
 def test_a_disk_that_fills_meanwhile_says_how_much_was_needed(tmp_path, monkeypatch, options) -> None:
     monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
@@ -155,5 +192,5 @@ def test_a_disk_that_fills_meanwhile_says_how_much_was_needed(tmp_path, monkeypa
     needed = float(re.search(r"takes ([\d.]+)", str(ended.value))[1]) * 2**20
     files = (base / "model.safetensors").stat().st_size
     # Float32 weights: beside a model the state is weights and two moments again.
-    expected = files if "mode" in options else 4 * files
+    expected = files + adapter_size(base) if "mode" in options else 4 * files
     assert needed == pytest.approx(expected, abs=0.15 * 2**20)

@@ -114,6 +114,7 @@ def test_when_nothing_is_left_to_give_up_a_sentence_says_what_would_fit(base, tm
     [
         ({}, "as little kept as can be", "--micro-batch 1; or --mode pose; or --mode lora"),
         ({"micro_batch": 1}, "as little kept as can be", "--mode pose; or --mode lora"),
+        ({"micro_batch": 1, "activations": "full"}, "as little kept as can be", "--mode pose; or --mode lora"),
         ({"micro_batch": 1, "window": 64}, "as little kept as can be", "--mode lora"),  # the model's own window
         ({"micro_batch": 1, "window": 64, "mode": "lora"}, "as little kept as can be", "more memory"),
         ({"micro_batch": 1, "mode": "lora"}, "as little kept as can be", "a smaller --window; or more memory"),

@@ -153,10 +153,11 @@ def _ask_disk(settings: TrainSettings, checkpoint: Any, planned: Any, done: int)
     from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 
     memory, job = planned.memory, planned.job
-    weights = 4 * job.trained if settings.mode == "lora" else job.shards * memory.weights  # adapters are float32
+    adapter = 4 * job.trained if settings.mode == "lora" else 0  # float32
+    weights = adapter or job.shards * memory.weights
     state = int(weights + job.shards * memory.states + job.trained * job.regime.host)
     there = len(Snapshots(goes_on_in(settings.out) / CHECKPOINTS).steps()) if settings.resume else 0
-    writes = disk.writes(settings, disk.model_bytes(checkpoint), state, done=done, there=there)
+    writes = disk.writes(settings, disk.model_bytes(checkpoint), state, adapter, done=done, there=there)
     tell(f"{writes}; {size_in_words(free(Path(settings.out)))} are free there")
     disk.ask(Path(settings.out), settings, checkpoint, writes, done=done, there=there)
 

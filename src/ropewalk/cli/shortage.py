@@ -51,7 +51,8 @@ def out_of_memory(error: Exception, options: Any = None) -> str:
 def _ways(options: Any, *, on_gpu: bool) -> list[str]:
     """Options by which a command that computes takes less."""
     if hasattr(options, "micro_batch"):  # training, outside of its steps, which have a sentence of their own
-        ways = ["--micro-batch 1"] * (options.micro_batch != 1) + ["--mode lora"] * (options.mode == "full")
+        several = 1 not in (options.micro_batch, options.batch_size)
+        ways = ["--micro-batch 1"] * several + ["--mode lora"] * (options.mode == "full")
     else:
         ways = [way for option, way in _SMALLER.items() if hasattr(options, option)]
     wide = hasattr(options, "dtype") and options.dtype not in (_NARROW + ("auto", None) * on_gpu)

@@ -196,7 +196,7 @@ def by_mode(ways: Iterable[Way]) -> Iterator[list[Way]]:
 def ways_on_a_cpu(job: Job) -> Iterator[Way]:
     """The job with what is kept chosen; with positions skipped, in the original window and in one as short as PoSE's own; with adapters."""
     asked = job.recipe  # precision and optimiser that are left open are always the same here
-    recipe = replace(asked, activations=AUTO)
+    recipe = _checkpointed(asked)
     if recipe != asked:
         yield _way(job, recipe, asked)
     others = (*_skipping(recipe, job.shape.window), *_with_adapters(recipe))
@@ -211,6 +211,11 @@ def _skipping(recipe: Recipe, own: int) -> Iterator[Recipe]:
             yield replace(recipe, mode="pose", chunk_window=_POSE_TOKENS)
 
 
+def _checkpointed(recipe: Recipe) -> Recipe:
+    """The recipe without every activation kept; full checkpointing stays, which training may have chosen itself, since auto keeps no less."""
+    return replace(recipe, activations=AUTO) if recipe.activations == "none" else recipe
+
+
 def _with_adapters(recipe: Recipe) -> Iterator[Recipe]:
     """The recipe with adapters, then on weights in four bits, where it has no such thing and leaves room for it; what bitsandbytes does on a CPU too."""
     if recipe.mode == "full":
@@ -223,7 +228,7 @@ def shorter_windows_on_a_cpu(job: Job, batch_size: int | None) -> Iterator[Way]:
     """The job at half the window, a quarter and so on, in its own mode and then with adapters. batch_size: as asked for."""
     asked, window = job.recipe, job.recipe.window // 2
     while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
-        shorter = replace(asked, window=window, activations=AUTO, batch_size=batch_size)
+        shorter = replace(_checkpointed(asked), window=window, batch_size=batch_size)
         yield from (_way(job, recipe, asked) for recipe in (shorter, *_with_adapters(shorter)))
         window //= 2
 

@@ -27,6 +27,7 @@ from ropewalk.settings.measure import PasskeySettings, PerplexitySettings
 from ropewalk.settings.train import TrainSettings
 from ropewalk.suite.digests import warn_of_trained_texts
 from ropewalk.training.loop import Loop
+from ropewalk.training.retry import told_as_whole
 from ropewalk.training.run import run
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +52,10 @@ def train(settings: TrainSettings) -> ModelInfo:
     readme = Path(settings.out) / README
     # Not one that `card` has written since, of a run that had nothing left to do.
     if settings.watch and readme.is_file() and not is_theirs(readme) and NOT_MEASURED in read_text(readme):
-        card(model=settings.out, trust_remote_code=settings.trust_remote_code)
+        with told_as_whole(
+            settings.out, f"its card alone, which `ropewalk card {shlex.quote(str(settings.out))}` writes,"
+        ):
+            card(model=settings.out, trust_remote_code=settings.trust_remote_code)
     return info
 
 

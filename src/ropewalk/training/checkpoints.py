@@ -57,7 +57,7 @@ def write_checkpoint(
 
     states = (value for each in optimizer.state.values() for value in each.values() if isinstance(value, torch.Tensor))
     trained = (weight for group in optimizer.param_groups for weight in group["params"])
-    state = sum(value.numel() * value.element_size() for value in (*trained, *states))
+    state = disk.weight_bytes((*trained, *states))
     try:
         with disk.filling(snapshots.root, disk.model_bytes(start.source) + state):
             with disk_errors(snapshots.path(step)):
@@ -99,7 +99,8 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
                 )
         _put_in_place(beside, out)
 
-    with disk.filling(out, disk.model_bytes(start.source)):
+    model_size = disk.model_bytes(start.source) if same_as is None else disk.beside_weights(start.source.path)
+    with disk.filling(out, model_size + disk.weight_bytes((adapter or {}).values())):
         ranks.together(lambda: write() if mesh.main else None)
 
 

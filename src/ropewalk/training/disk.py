@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -32,6 +33,7 @@ class Writes:
     Attributes:
         models, states: how many lie on the disk at once that do not lie there yet.
         model, state: bytes of one.
+        adapter: bytes of the one that mode lora leaves beside the final model, with the embeddings and norms that it trained.
         by_time: checkpoints that may lie there besides; they come only where the disk has room, and nothing is refused for them.
     """
 
@@ -40,10 +42,11 @@ class Writes:
     model: int
     state: int
     by_time: int = 0
+    adapter: int = 0
 
     @property
     def total(self) -> int:
-        return self.models * self.model + self.states * self.state
+        return self.models * self.model + self.states * self.state + self.adapter
 
     @property
     def with_one_more(self) -> Writes:
@@ -53,6 +56,7 @@ class Writes:
     def __str__(self) -> str:
         return (
             f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one)"
+            + f", the adapter of {size_in_words(self.adapter)}" * bool(self.adapter)
             + f", and beside the newest checkpoints, for --resume, {counted(self.states, 'state')} of the optimiser of about {size_in_words(self.state)} (--keep-checkpoints)"
             * bool(self.states)
             + f"; {counted(self.by_time, 'checkpoint')} more, one every {BY_TIME / 60:g} minutes, if the run takes longer than {BY_TIME / 60:g} minutes and there is room"
@@ -60,7 +64,9 @@ class Writes:
         )
 
 
-def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, there: int = 0) -> Writes:
+def writes(
+    settings: TrainSettings, model: int, state: int, adapter: int = 0, *, done: int = 0, there: int = 0
+) -> Writes:
     """From step `done` to the end, `there` states being kept already.
 
     Every checkpoint keeps its model; its state goes when newer ones are there, the newest of which is whole before the oldest goes. The final
@@ -75,7 +81,7 @@ def writes(settings: TrainSettings, model: int, state: int, *, done: int = 0, th
     at_once = min(there + saves, kept + 1)
     # As many as are kept, and the one being written: the newest may all be by time.
     by_time = min(kept + 1, max(0, steps - done - 1)) if settings.saves_by_time else 0
-    return Writes(saves + final, max(0, at_once - there), model, state, by_time)
+    return Writes(saves + final, max(0, at_once - there), model, state, by_time, adapter)
 
 
 def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes, *, done: int, there: int) -> None:
@@ -84,11 +90,13 @@ def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes,
     Raises:
         UserError: with what its checkpoints take, what there is, and what would do with less; the process may not write a file of the model's size.
     """
-    refuse_above_limit("the model's largest file", max(file.stat().st_size for file in source.weight_files))
+    refuse_above_limit(
+        "the model's largest file", max(planned.adapter, *(file.stat().st_size for file in source.weight_files))
+    )
     if planned.total <= (room := free(out)):
         return
     seldom, few = (
-        writes(less, planned.model, planned.state, done=done, there=there).total
+        writes(less, planned.model, planned.state, planned.adapter, done=done, there=there).total
         for less in (replace(settings, save_every=0), replace(settings, keep_checkpoints=1))
     )
     ways = [
@@ -97,9 +105,10 @@ def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes,
     ]
     ways = [way for way in ways if way and seldom <= room]  # else neither would do
     states = f", {counted(planned.states, 'state')} of {size_in_words(planned.state)} at once" * bool(planned.states)
+    adapter = f", the adapter of {size_in_words(planned.adapter)}" * bool(planned.adapter)
     takes, has = sizes_apart(planned.total, room)
     raise UserError(
-        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{states}), and the disk of {settings.out} has {has} free; "
+        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{adapter}{states}), and the disk of {settings.out} has {has} free; "
         f"{', or '.join([*ways, 'make room', 'choose another --out'])}"
     )
 
@@ -121,12 +130,18 @@ def still(
 ) -> Writes:
     """What a run that stands at step `done`, `there` states being kept already, will still write."""
     model, state = model_bytes(source), state_bytes(parameters, settings.optimizer)
-    return writes(settings, model, state, done=done, there=there)
+    adapter = weight_bytes(parameters) if settings.mode == "lora" else 0
+    return writes(settings, model, state, adapter, done=done, there=there)
 
 
 def model_bytes(source: Checkpoint) -> int:
     """Bytes of a model as it is written: its weights, and what lies beside them."""
     return sum(file.stat().st_size for file in source.weight_files) + beside_weights(source.path)
+
+
+def weight_bytes(weights: Iterable[torch.Tensor]) -> int:
+    """Bytes of weights as they are."""
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 def state_bytes(parameters: Iterable[nn.Parameter], optimizer: str) -> int:

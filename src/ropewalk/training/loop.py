@@ -37,7 +37,7 @@ from ropewalk.training.deadline import Deadline, OutOfTime, seconds_of
 from ropewalk.training.guard import Signals, Terminated
 from ropewalk.training.header import header_of
 from ropewalk.training.log import Log
-from ropewalk.training.retry import shortage_told
+from ropewalk.training.retry import shortage_told, told_as_whole, unwritten
 from ropewalk.training.saving import Saving
 from ropewalk.training.setup import StartingModel
 from ropewalk.training.snapshots import BY_TIME, STATE, Snapshot
@@ -158,7 +158,8 @@ class Loop:
         """The trained model, which the first process may have put in its place before another could look."""
         if not self.keep:
             return dataclasses.replace(self.start.info, steps=self.done)
-        info = Checkpoint.open(self.out).info if self.mesh.main else None
+        with told_as_whole(self.settings.out, "only reading it back, to say what it is,"):
+            info = Checkpoint.open(self.out).info if self.mesh.main else None
         return dataclasses.replace(ranks.same(info), name=str(self.settings.out))
 
     def _resume(self) -> Snapshot | None:
@@ -310,4 +311,5 @@ class Loop:
             training_state.load(self.model, self.step.optimizer, self.snapshots.path(self._left) / STATE, self.mesh)
             self.done = self.step.saved = self._left
         last = self.snapshots.path(self.done) if self.step.saved == self.done else None
-        write_final(self.out, self.done, self.model, self.start, self.mesh, same_as=last)
+        with shortage_told(lambda asked: unwritten(f"the model of step {self.done}", asked, self.step.saved)):
+            write_final(self.out, self.done, self.model, self.start, self.mesh, same_as=last)

@@ -14,6 +14,7 @@ import ctypes
 import functools
 import gc
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -64,11 +65,26 @@ def shortage_told(sentence: Callable[[str], str]) -> Iterator[None]:
     """Memory that runs out in this block ends it with `sentence(what was asked for)`, for where nothing can be begun again."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_shortage(error):
             raise
         kind = UserError if ranks.size() == 1 else ranks.Alone  # others may be waiting for this process
         raise kind(sentence(shortage(error))) from error
+
+
+def unwritten(what: str, asked: str, saved: int | None) -> str:
+    """The sentence for memory that runs out after a step, where what it came to is written."""
+    goes_on = f"--resume goes on from the checkpoint of step {saved}" if saved else "no checkpoint was saved before"
+    return f"writing {what} takes more memory than there is ({asked}); make more room; {goes_on}"
+
+
+def told_as_whole(out: str | os.PathLike[str], failed: str) -> contextlib.AbstractContextManager[None]:
+    """For what comes after the trained model was written: memory that runs out takes nothing from it."""
+    return shortage_told(
+        lambda asked: (
+            f"the run has ended and its model in {out} is whole; {failed} took more memory than there is ({asked})"
+        )
+    )
 
 
 def too_little(step: int, asked: str, ways: list[str], *, everything: bool, together: bool, saved: int | None) -> str:

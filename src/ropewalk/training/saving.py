@@ -16,6 +16,7 @@ from ropewalk.settings.train import TrainSettings
 from ropewalk.training import disk
 from ropewalk.training.checkpoints import write_checkpoint
 from ropewalk.training.deadline import Deadline
+from ropewalk.training.retry import shortage_told, unwritten
 from ropewalk.training.setup import StartingModel
 from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 from ropewalk.training.step import TrainingStep
@@ -86,7 +87,10 @@ class Saving:
 
     def write(self, model: Any, done: int, about: dict[str, Any]) -> None:
         """The checkpoint of step `done`, by all processes. about: the run, for whoever goes on from it."""
-        with self._deadline.timed("saving"):
+        with (
+            self._deadline.timed("saving"),
+            shortage_told(lambda asked: unwritten(f"the checkpoint of step {done}", asked, self._step.saved)),
+        ):
             write_checkpoint(self.snapshots, done, about, model, self._step.optimizer, self._start, self._mesh)
         self._step.saved = done
         if self._mesh.main and self.snapshots.beside:
