@@ -17,8 +17,8 @@ from ropewalk.records.recipe import Recipe
 from ropewalk.records.variant import Variant
 from ropewalk.reports.comparable import ByWindow
 from ropewalk.reports.paired import Bounded, alone, between, loss_difference, ratio, told
-from ropewalk.reports.passkey import k_max_interval, summaries
-from ropewalk.reports.rows import Clean, once
+from ropewalk.reports.passkey import depths_of, k_max_interval, summaries
+from ropewalk.reports.rows import Clean
 from ropewalk.sentences import joined
 
 #: What decides, in this order, and how it is written. The larger is the better, but of perplexity.
@@ -159,29 +159,24 @@ def over_seeds_of(measure: str, window: int, seeds: Sequence[Bounded]) -> Bounde
 
 def k_max(clean: Clean, variant: Variant, window: int, _: ByWindow | None = None) -> Bounded | None:
     """k_max with its interval, from the depths on record."""
-    row, tried = summaries(clean).get(variant, {}).get(window), _depths(clean, variant, window)
+    row, tried = summaries(clean).get(variant, {}).get(window), depths_of(clean, variant, window)
     return (row.k_max, *k_max_interval(tried)) if row and tried else None
 
 
 def passkeys_found(clean: Clean, variant: Variant, window: int, _: ByWindow | None = None) -> Bounded | None:
     """Their share, with its exact interval."""
-    tried = _depths(clean, variant, window)
+    tried = depths_of(clean, variant, window)
     return _share(tried) if any(row.trials for row in tried) else None
 
 
 def depths_asked(clean: Clean, variant: Variant, window: int) -> tuple[int, ...]:
     """How far back keys stood, in tokens."""
-    return tuple(sorted(row.k for row in _depths(clean, variant, window)))
+    return tuple(sorted(row.k for row in depths_of(clean, variant, window)))
 
 
 def _share(tried: list[Passkey]) -> Bounded:
     right, trials = sum(row.successes for row in tried), sum(row.trials for row in tried)
     return (right / trials, *share_interval(right, trials))
-
-
-@once
-def _depths(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
-    return [m.row for m in clean.of(Passkey) if m.row.window == window and m.model_variant == variant]
 
 
 def _read(row: Perplexity | None) -> Bounded | None:

@@ -30,6 +30,12 @@ def summaries(clean: Clean) -> Summaries:
     return dict(sorted(rows.items(), key=lambda item: item[0].order))
 
 
+@once
+def depths_of(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
+    """The depths of one passkey test."""
+    return [m.row for m in clean.of(Passkey) if m.row.window == window and m.model_variant == variant]
+
+
 def k_max_interval(rows: Sequence[Passkey]) -> tuple[int, int]:
     """A 95 % interval of k_max, in tokens (intervals.reach_interval)."""
     rows = sorted(rows, key=lambda row: row.k)
@@ -50,7 +56,7 @@ def section(clean: Clean) -> Section | None:
     )
     _maps(part, rows, depths)
     if rows:
-        part.tables.append(_table(clean, rows, depths))
+        part.tables.append(_table(clean, rows))
     _by_steps(part, clean, rows)
     return part
 
@@ -84,12 +90,12 @@ def _together(depths: Depths) -> Depths:
     return list(at.values())
 
 
-def _table(clean: Clean, rows: Summaries, depths: Depths) -> Table:
+def _table(clean: Clean, rows: Summaries) -> Table:
     names = labels(list(rows))
     lines = [
         Line(
             names[variant],
-            _cells(row, [m.row for m in depths if m.row.window == window and m.model_variant == variant]),
+            _cells(row, depths_of(clean, variant, window)),
             colour=style.colour(variant, clean.colours),
         )
         for variant, by_window in rows.items()
@@ -168,12 +174,10 @@ def _of_window(part: Section, clean: Clean, rows: dict[Variant, PasskeySummary],
         caption += " Grey: the paper's 7B, PI and direct fine-tuning."
     drawing = compare.k_max_by_steps(curves, old=old, colours=clean.colours, beside_paper=beside_paper)
     part.draw(drawing, caption, f"By fine-tuning steps{where}")
-    tried: dict[tuple[Variant, int], list[Passkey]] = {}
-    for m in clean.of(Passkey):
-        tried.setdefault((m.model_variant, m.row.window), []).append(m.row)
     reach, found = dict[Variant, Cell](), dict[Variant, Cell]()
     for v, row in rows.items():
-        bounds = k_max_interval(tried[v, row.window]) if (v, row.window) in tried else ()
+        depths = depths_of(clean, v, row.window)
+        bounds = k_max_interval(depths) if depths else ()
         reach[v] = Cell.of(row.k_max, number_format.count, *bounds, within=(0, row.window), of_seed=v.steps > 0)
         found[v] = Cell.of(row.accuracy, number_format.share, row.low, row.high, within=(0, 1), of_seed=v.steps > 0)
     of_k_max = "Small figures: 95 % intervals, from what the trials at each depth leave open."
