@@ -48,9 +48,10 @@ def test_what_is_kept_changes_no_loss(base, tmp_path, activations):
 
 @pytest.mark.parametrize("mode", ["full", "lora", "pose"])
 def test_a_resumed_run_goes_on(base, tmp_path, mode):
-    go(base, tmp_path / "once", mode=mode)
-    go(base, tmp_path / "twice", mode=mode, steps=4, save_every=2)
-    go(base, tmp_path / "twice", mode=mode, save_every=2, resume=True)
+    options = dict(mode=mode, warmup=2)  # by default it follows from the steps
+    go(base, tmp_path / "once", **options)
+    go(base, tmp_path / "twice", **options, steps=4, save_every=2)
+    go(base, tmp_path / "twice", **options, save_every=2, resume=True)
     assert losses(tmp_path / "twice") == pytest.approx(losses(tmp_path / "once"), rel=1e-3)
     once, twice = (safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("once", "twice"))
     assert once.keys() == twice.keys()

@@ -80,7 +80,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def _add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> None:
     """total += a @ b, into float32; on a GPU without writing the product, which is as large as the head."""
-    if a.is_cuda and a.dtype is not torch.float32:
+    if a.is_cuda and a.dtype in (torch.float16, torch.bfloat16):  # the only ones with products in float32
         torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
     else:
         total += a @ b

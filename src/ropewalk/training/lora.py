@@ -228,7 +228,8 @@ def merged(model: peft.PeftModel, weights: dict[str, torch.Tensor]) -> dict[str,
         pair for pair in model.get_base_model().named_modules() if isinstance(pair[1], LoraLayer)
     ]
     for name, module in adapted:
-        down, up = (weights[f"{name}.lora_{letter}.default.weight"].float() for letter in "AB")
         weight = weights[f"{name}.base_layer.weight"]
+        # What was frozen may have been read from its file again, into the host's memory.
+        down, up = (weights[f"{name}.lora_{letter}.default.weight"].to(weight.device).float() for letter in "AB")
         plain[f"{name}.weight"] = (weight.float() + module.scaling["default"] * (up @ down)).to(weight.dtype)
     return plain
