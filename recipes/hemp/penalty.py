@@ -44,14 +44,22 @@ _SMOKE = {
 }
 
 
+def _gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that this process sees; one that is none where it sees none."""
+    if not torch.cuda.is_available():
+        return [""]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+
+
 def train(arguments: argparse.Namespace, models: dict[Path, tuple[float, int]]) -> None:
     """Pretrain the models that are not there, several at a time."""
     to_do = [out for out in models if not (out / "pretraining.json").exists()]
     refuse_missing(arguments.corpus)
-    gpus = max(1, torch.cuda.device_count())
-    for start in range(0, len(to_do), arguments.together * gpus):
+    gpus = _gpus()
+    for start in range(0, len(to_do), arguments.together * len(gpus)):
         running = []
-        for number, out in enumerate(to_do[start : start + arguments.together * gpus]):
+        for number, out in enumerate(to_do[start : start + arguments.together * len(gpus)]):
             weight, seed = models[out]
             command = [sys.executable, str(Path(__file__).with_name("pretrain.py")), "--corpus", str(arguments.corpus), "--out", str(out)]  # fmt: skip
             command += [
@@ -64,7 +72,7 @@ def train(arguments: argparse.Namespace, models: dict[Path, tuple[float, int]]) 
                 "--seed",
                 str(seed),
             ]
-            own = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if torch.cuda.is_available() else {}
+            own = {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
             running.append(subprocess.Popen(command + shlex.split(arguments.pretrain), env=os.environ | own))
         if any([process.wait() for process in running]):
             sys.exit("a pretraining failed; what it said stands above")

@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -78,11 +80,40 @@ def test_a_corpus_without_exercises_is_told_in_a_sentence(tmp_path, monkeypatch)
         assert "recall.npy is not there; make it: python recipes/hemp/exercises.py --corpus" in told.stderr
 
 
-def test_a_smoke_run_leaves_nothing_that_the_page_would_take(tmp_path, monkeypatch):
-    """The names of lab/penalty.py are hemp-3000-hWEIGHT-sSEED in lab/records/penalty."""
+def _recipe():
     spec = importlib.util.spec_from_file_location("hemp_penalty", ROOT / "recipes/hemp/penalty.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "seen", "trained_on"), [(None, 2, ["0", "1", "0"]), ("3", 1, ["3"] * 3), (None, 0, [""] * 3)]
+)
+def test_models_are_trained_on_the_gpus_that_the_user_lets_it_see(given, seen, trained_on, tmp_path, monkeypatch):
+    recipe = _recipe()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    monkeypatch.setattr(recipe.torch.cuda, "is_available", lambda: seen > 0)
+    monkeypatch.setattr(recipe.torch.cuda, "device_count", lambda: seen)
+    monkeypatch.setattr(recipe, "refuse_missing", lambda corpus: None)
+    monkeypatch.setattr(recipe.shutil, "copy", lambda source, target: None)
+    begun = []
+
+    def begin(command, env):
+        begun.append(env["CUDA_VISIBLE_DEVICES"])
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(recipe.subprocess, "Popen", begin)
+    arguments = SimpleNamespace(corpus=tmp_path, steps=1, together=9, pretrain="")
+    recipe.train(arguments, {tmp_path / str(seed): (0.0, seed) for seed in range(3)})
+    assert begun == trained_on
+
+
+def test_a_smoke_run_leaves_nothing_that_the_page_would_take(tmp_path, monkeypatch):
+    """The names of lab/penalty.py are hemp-3000-hWEIGHT-sSEED in lab/records/penalty."""
+    recipe = _recipe()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recipe, "standard_library", lambda split: [])
     monkeypatch.setattr(recipe, "train", lambda arguments, models: None)
