@@ -148,7 +148,7 @@ def rates_taken(model: str) -> str:
 
 def full_rows(model: str) -> list[Row]:
     """Of the method map, the paper's budget and its 1000 steps, at the rates chosen in the first."""
-    return at_chosen_rate(plain_rows(model, RECORDS, "a", "c", "paper"), chosen_rates(RECORDS / "a" / model))
+    return at_chosen_rate(plain_rows(model, RECORDS, "a", "c", "e", "paper"), chosen_rates(RECORDS / "a" / model))
 
 
 def claimed(models: list[str]) -> str:
@@ -205,12 +205,12 @@ def page() -> str:
 
 
 def evidence() -> list[dict[str, Any]]:
-    """What `extend`, `train` and `plan` say was measured: levels a and c of every model, and the other factors of level b."""
+    """What `extend`, `train` and `plan` say was measured: levels a, c and e of every model, and the other factors of level b."""
     found = []
-    for directory in sorted((RECORDS / "a").iterdir()):
-        factors = rows_in(RECORDS / "b" / directory.name)
+    for model in sorted({directory.name for directory in RECORDS.glob("[ae]/*")}):
+        factors = rows_in(RECORDS / "b" / model)
         others = [row for row in factors if row.asked["factor"] != FACTOR or row is base_of(factors)]
-        found += [*_cases(full_rows(directory.name)), *_cases(others)]
+        found += [*_cases(full_rows(model)), *_cases(others)]
     return found
 
 

@@ -12,6 +12,7 @@ from ropewalk.rope.scaling import Abf, Factors, Linear, LongRope, Scaling, Yarn
 
 SMOLLM2 = ModelInfo("here", "llama", 8192, 32768, Yarn(4.0), 100_000.0, 64, 134_515_008)
 LAB_2K = ModelInfo("here", "llama", 2048, 8192, Yarn(4.0), 10_000.0, 64, 24_388_992)
+GEMMA = ModelInfo("here", "gemma3_text", 32768, 131072, Yarn(4.0), 1e6, 256, 268_098_176)
 HEMP = ModelInfo("here", "llama", 256, 1024, Yarn(4.0), 10_000.0, 64, 3_688_704)
 
 
@@ -21,7 +22,7 @@ def by(scaling: Scaling, info: ModelInfo = SMOLLM2) -> ModelInfo:
 
 
 def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapolation() -> None:
-    told = {info.original_window: evidence(info) for info in (SMOLLM2, LAB_2K, HEMP)}
+    told = {info.original_window: evidence(info) for info in (SMOLLM2, LAB_2K, HEMP, GEMMA)}
     assert "measured on smollm2-135m" in told[8192]
     assert (
         "untrained: +0.10 nats in the old window, 100\u202f% of passkeys there, 79\u202f% in the new one" in told[8192]
@@ -38,6 +39,7 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
     )
     assert "88\u202f%" not in told[2048] and "79\u202f%" not in told[2048]
     assert "measured on hemp" in told[256]
+    assert "untrained: +0.19 nats in the old window, 60\u202f% of passkeys there, 20\u202f% in the new one" in told[32768]
     assert not any("extrapolation" in each for each in told.values())
 
 
@@ -53,10 +55,10 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         ),
         (replace(HEMP, window=280, scaling=Yarn(280 / 256)), "hemp, 256 to 1024", "factor 1.09 (measured: 4)"),
         (
-            ModelInfo("here", "gemma3_text", 32768, 131072, Yarn(4.0), 1e6, 256, 268_098_176),
-            "smollm2-135m, 8192 to 32768",
-            "family gemma3_text (measured: llama), weights 268M (measured: 135M), RoPE base 1000000 (measured: 100000), "
-            "rotated coordinates a head 256 (measured: 64) and old window 32768 (measured: 8192)",
+            ModelInfo("here", "qwen3", 40960, 163_840, Yarn(4.0), 1e6, 128, 8_190_735_360),
+            "gemma-3-270m, 32768 to 131072",
+            "family qwen3 (measured: gemma3_text), weights 8.19B (measured: 268M), rotated coordinates a head 128 (measured: 256) "
+            "and old window 40960 (measured: 32768)",
         ),
         (
             ModelInfo("here", "llama", 2048, 32768, Linear(16.0), 10_000.0, 128, 6_738_415_616),
