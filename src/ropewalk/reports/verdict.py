@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.evals.intervals import leaves_open, over_seeds
+from ropewalk.evals.intervals import over_seeds
+from ropewalk.evals.reach import leaves_open
 from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, befores, seeds_of_rows

@@ -27,7 +27,8 @@ from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.intervals import few_trials, share_interval
+from ropewalk.evals.intervals import share_interval
+from ropewalk.evals.reach import few_trials
 from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.progress import is_first_process

@@ -36,10 +36,11 @@ from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import enough_trials, reach_interval, share_interval
+from ropewalk.evals.intervals import share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity.time_needed import OfWhat
+from ropewalk.evals.reach import enough_trials, reach_interval
 from ropewalk.evals.retrieval.forced import Prompt, passes_of, verdicts
 from ropewalk.evals.time_needed import announce, reckoned
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
