@@ -20,7 +20,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import link_or_copy, read_config, whole_directory
 from ropewalk.checkpoint.headers import INDEX
 from ropewalk.checkpoint.layers import is_masked
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend, extended_config

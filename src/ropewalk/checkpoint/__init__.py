@@ -8,7 +8,7 @@ hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
 headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them; quantisation.py, whether they are quantised
 digests.py      hashes of large files, computed once
-rope_config.py  a config.json → a `RopeConfig`; write_rope.py, back; named_scaling.py, the scaling it names; ropewalk_block.py, the block of our own
+rope_config.py  what a config.json says of RoPE: `RopeConfig`; read_rope.py reads it, write_rope.py writes it; named_scaling.py, the scaling it names; ropewalk_block.py, the block of our own
 longer.py       the scaling by which a window is a longer one, of a method or of `auto`
 position_table.py  a config.json → a `PositionTable`, where positions are learned and nothing rotates
 window.py       which window a config names, and the question where it leaves that open

@@ -19,7 +19,8 @@ from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_d
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, Family
 from ropewalk.checkpoint.named_scaling import SCALING_KEYS
-from ropewalk.checkpoint.rope_config import rope_entries, text_section, whole_head
+from ropewalk.checkpoint.read_rope import rope_entries, whole_head
+from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.window import ORIGINAL_KEYS, Windows, lengthened, refuse_disagreement
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import LongRope, Proportional, Rope, Scaling

@@ -36,7 +36,7 @@ from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import read_table
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError, told
 from ropewalk.exports.checkpoints import write_checkpoint
