@@ -3,7 +3,7 @@
 checkpoint.py   `Checkpoint`: opened once, handed on
 model_info.py   `ModelInfo`: what records say of a model
 families.py     one row a family (family.py): what its config.json need not say; class_defaults.py, what transformers takes for keys left out
-layers.py       which layers rotate, which slide and how far they reach
+layers.py       which layers rotate, which slide and how far they reach; read_layers.py reads that from a config
 hub.py          a name → a directory
 files.py        directories that are whole or absent, links, refusals
 headers.py      which files hold the weights, and what their headers promise; tensor_problems.py, what is wrong with them; quantisation.py, whether they are quantised

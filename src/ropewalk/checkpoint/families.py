@@ -5,7 +5,7 @@ out  its `Family` (family.py): how its layers differ, what its logits do; or wha
 
 Facts of the families' own papers and code; what a config.json says always wins. tests/checkpoint/test_families.py holds them
 against transformers, and docs/families.md shows what comes of them. Everything that knows families reads this table: read_rope
-(RoPE), layers (which rotate, which slide), the planner (counts), the loss (logits), testing (tiny models).
+(RoPE), read_layers (which rotate, which slide), the planner (counts), the loss (logits), testing (tiny models).
 """
 
 from __future__ import annotations
