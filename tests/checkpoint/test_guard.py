@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.checkpoint import guard, processes
+from ropewalk.checkpoint import guard, half_written, marks, processes
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, whole_directory, write_whole
-from ropewalk.checkpoint.guard import MARK, refuse_existing, refuse_existing_file
+from ropewalk.checkpoint.guard import refuse_existing, refuse_existing_file
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.checkpoint.processes import LOCK, locked
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.errors import UserError
@@ -222,7 +223,7 @@ def _dead_name(out: Path, kind: str = "partial") -> Path:
     began = processes._began(child.pid)
     child.kill()
     child.wait()
-    name = guard.beside(out, kind).name
+    name = half_written.beside(out, kind).name
     return out.parent / name.replace(processes.token(), f"{processes._host()}-{child.pid}-{began}")
 
 
@@ -231,7 +232,7 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
     left = _dead_name(out)
     left.mkdir()
     (left / "half").write_text("")
-    alive, foreign = guard.beside(out), Path(str(left).replace(processes._host(), "00000000"))
+    alive, foreign = half_written.beside(out), Path(str(left).replace(processes._host(), "00000000"))
     kept = [alive, foreign, tmp_path / ".out.partial", tmp_path / ".notes.abc.partial", tmp_path / "mine.old"]
     for path in kept:
         path.mkdir()
@@ -247,7 +248,7 @@ def test_an_old_directory_whose_replacement_was_killed_in_between_is_put_back(tm
     with pytest.raises(UserError, match="exists"), whole_directory(out):
         pytest.fail("went on")
     assert (out / "config").read_text() == "old"
-    monkeypatch.setattr(guard, "_swapped", lambda one, other: False)
+    monkeypatch.setattr(half_written, "_swapped", lambda one, other: False)
     with whole_directory(out, overwrite=True) as beside:
         (beside / "config").write_text("new")
     assert (out / "config").read_text() == "new" and os.listdir(tmp_path) == ["out"]
@@ -278,7 +279,7 @@ def test_a_mark_that_a_kill_left_half_written_is_written_again(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        guard.mark_again(out, "config")
+        marks.mark_again(out, "config")
     monkeypatch.setattr(os, "replace", replace)
     assert len(os.listdir(out)) == 3
     guard.refuse_existing(out, overwrite=True)
@@ -333,7 +334,8 @@ def tree_of(out: Path) -> str:
 
 #: Who deletes or renames but the guard: what, where nobody else's files can lie.
 DELETING = {
-    "checkpoint/guard.py": "the guard",
+    "checkpoint/half_written.py": "what the guard allowed",
+    "checkpoint/marks.py": "a mark in the place of another",
     "checkpoint/processes.py": "its own lock",
     "checkpoint/files.py": "what it was just writing itself",
     "checkpoint/digests.py": "the cache",
@@ -473,7 +475,7 @@ def test_a_run_that_is_refused_leaves_nothing(tmp_path):
         ("/a/out/checkpoints/step-000200", "/a/out/checkpoints/step-000200"),
         ("/a/.out.new/checkpoints/step-000200", "/a/out/checkpoints/step-000200"),
         ("/a/.out.new/.final", "/a/out"),
-        (f"{guard.beside(Path('/a/out'))}/merged", "/a/out"),
+        (f"{half_written.beside(Path('/a/out'))}/merged", "/a/out"),
     ],
     ids=["its place", "beside it", "finished beside it", "made beside it"],
 )
@@ -515,7 +517,7 @@ def test_a_way_out_that_would_be_refused_in_turn_is_not_offered(tmp_path, monkey
     for directory in (ours, theirs):
         directory.mkdir()
         (directory / "a.txt").write_text("text")
-    guard.mark(ours)
+    marks.mark(ours)
     monkeypatch.chdir(theirs)
     for out, offered in ((ours, True), (theirs, False), (".", False)):
         with pytest.raises(UserError, match="exists and ropewalk does not overwrite; choose another --out") as refused:

@@ -19,7 +19,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import marks
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
 from ropewalk.checkpoint.processes import one_at_a_time
@@ -167,7 +167,7 @@ def _take_directory(settings: AblateSettings, out: Path) -> None:
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(out):
-            guard.mark(out, ["*.jsonl", f"{WORK}/*", *run_file.NAMES])
+            marks.mark(out, ["*.jsonl", f"{WORK}/*", *run_file.NAMES])
     run_file.write(settings, out)
 
 
