@@ -12,6 +12,7 @@ import pytest
 
 import ropewalk
 import shelf
+import sick_shelf
 from diagnosed import write, wrong
 from ropewalk import cli, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -20,7 +21,7 @@ from ropewalk.model.verify import by_transformers
 from ropewalk.readers.examine import examine
 from ropewalk.readers.rules import READERS
 
-SOUND, SICK = shelf.SOUND | shelf.ALSO_SOUND, shelf.SICK | shelf.ALSO_SICK
+SOUND, SICK = shelf.SOUND | shelf.ALSO_SOUND, sick_shelf.SICK | sick_shelf.ALSO_SICK
 
 
 @pytest.mark.parametrize("kind", SOUND)

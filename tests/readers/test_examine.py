@@ -15,6 +15,7 @@ import pytest
 
 import ropewalk
 import shelf
+import sick_shelf
 from diagnosed import write
 from ropewalk import cli, testing
 from ropewalk.errors import UserError
@@ -63,7 +64,7 @@ NONSENSE = (None, True, 0, -1, 2.5, 1e308, float("nan"), 10**30, "", "x", [], [1
 def test_no_value_at_any_key_is_a_traceback(tmp_path: Path) -> None:
     """Hundreds of configs with one or two keys of the shelf's set to nonsense: a diagnosis or a sentence, also with --fix."""
     chosen = random.Random(0)
-    bases = [build() for build in shelf.SOUND.values()] + [config for config, _, _ in shelf.SICK.values()]
+    bases = [build() for build in shelf.SOUND.values()] + [config for config, _, _ in sick_shelf.SICK.values()]
     for _ in range(300):
         config = copy.deepcopy(chosen.choice(bases))
         for _ in range(chosen.randint(1, 2)):
@@ -78,7 +79,7 @@ def test_no_value_at_any_key_is_a_traceback(tmp_path: Path) -> None:
 
 
 def test_exit_1_if_anything_is_wrong_and_json_says_what(tmp_path: Path, capsys) -> None:
-    write(tmp_path, shelf.SICK["length with a decimal point"][0])
+    write(tmp_path, sick_shelf.SICK["length with a decimal point"][0])
     with pytest.raises(SystemExit) as stopped:
         cli.main(["doctor", str(tmp_path), "--json"])
     assert stopped.value.code == 1
@@ -131,7 +132,7 @@ def test_from_python_the_embedded_model_is_sound_and_cannot_be_changed(tmp_path:
 
 
 def test_what_is_mended_keeps_its_mode_and_is_no_link_to_another_models_config(tmp_path: Path) -> None:
-    source = write(tmp_path / "a", shelf.SICK["length with a decimal point"][0]) / "config.json"
+    source = write(tmp_path / "a", sick_shelf.SICK["length with a decimal point"][0]) / "config.json"
     source.chmod(0o640)
     (tmp_path / "b").mkdir()
     os.link(source, tmp_path / "b/config.json")
@@ -143,7 +144,7 @@ def test_what_is_mended_keeps_its_mode_and_is_no_link_to_another_models_config(t
 
 
 def test_a_config_in_the_hubs_cache_is_not_mended(tmp_path: Path) -> None:
-    write(tmp_path / "blobs", shelf.SICK["length with a decimal point"][0])
+    write(tmp_path / "blobs", sick_shelf.SICK["length with a decimal point"][0])
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot/config.json").symlink_to(tmp_path / "blobs/config.json")
     with pytest.raises(UserError, match="copy it first"):
