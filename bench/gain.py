@@ -17,7 +17,7 @@ import numpy as np
 
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.evals.loaded import open_model
-from ropewalk.evals.perplexity.context_gain import Reader
+from ropewalk.evals.perplexity.gain_reader import Reader
 from ropewalk.evals.perplexity.measure import score_document
 from ropewalk.evals.perplexity.two_pass import Contexts
 

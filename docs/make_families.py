@@ -186,7 +186,7 @@ Every causal language model of transformers {version}, alone or beside an image 
 
 Each was extended fourfold in small (a published model's shape where ropewalk has one, else its class's defaults), by `--method auto`, and
 proved: positions four times as far give what they gave before, the same positions something else, and the layers rotate and reach as
-[layers.py](../src/ropewalk/checkpoint/layers.py) says. What is not extended is refused with the sentence beside it. `extend` and `train`
+[read_layers.py](../src/ropewalk/checkpoint/read_layers.py) says. What is not extended is refused with the sentence beside it. `extend` and `train`
 run the same proof on a small copy of the user's own config each time.
 
 The same by name for language models inside multimodal ones (Mistral Small 3.1, Qwen3-VL, Gemma 3): the language model is extended, trained

@@ -16,7 +16,7 @@ from ropewalk.attention_ops import choosing, sliding
 from ropewalk.attention_ops import transformers as names
 from ropewalk.attention_ops.prefix import SharedPrefix
 from ropewalk.attention_ops.transformers import BLOCKS, as_usual, attend_as_measured, attend_in_blocks, observed
-from ropewalk.checkpoint.layers import read_layers
+from ropewalk.checkpoint.read_layers import read_layers
 from ropewalk.evals import compile, likelihood
 from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.loaded import open_model

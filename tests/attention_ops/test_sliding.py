@@ -13,7 +13,7 @@ from ropewalk import testing
 from ropewalk.attention_ops import choosing, sliding
 from ropewalk.attention_ops.blocks import causal_blocks, padded
 from ropewalk.attention_ops.transformers import BLOCKS, attend_in_blocks, attends_in_blocks, is_replaceable
-from ropewalk.checkpoint.layers import read_layers
+from ropewalk.checkpoint.read_layers import read_layers
 from ropewalk.distributed.mesh import start
 from ropewalk.model.layers import layout_of
 from ropewalk.model.loss import NextTokenLoss

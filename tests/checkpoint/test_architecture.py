@@ -3,7 +3,7 @@
 import pytest
 
 from ropewalk.checkpoint.architecture import hurdles, in_words
-from ropewalk.checkpoint.layers import read_layers
+from ropewalk.checkpoint.read_layers import read_layers
 
 #: Config keys in small, the window of pretraining, and which of the four (their first words) the model cards and papers name.
 PUBLISHED = {

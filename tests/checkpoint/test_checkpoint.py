@@ -19,7 +19,7 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.errors import UserError
 from ropewalk.model.extend import extend
 from ropewalk.model.load import load_model, load_tokenizer

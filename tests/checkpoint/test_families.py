@@ -15,7 +15,7 @@ from ropewalk import testing
 from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_defaults
 from ropewalk.checkpoint.families import FAMILIES, family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, Family
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.errors import UserError
 
 MAKE = Path(__file__).resolve().parents[2] / "docs" / "make_families.py"

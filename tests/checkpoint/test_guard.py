@@ -1,42 +1,22 @@
-"""Nothing of anybody's is deleted or replaced: what `--overwrite` takes, what a kill leaves, who holds a directory."""
+"""Nothing of anybody's is deleted or replaced: what `--overwrite` takes."""
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from ropewalk.checkpoint import guard, processes
+from directories import HOLDS, SIGNS, made, tree
+from ropewalk.checkpoint import guard, marks
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.files import disk_errors, whole_directory, write_whole
-from ropewalk.checkpoint.guard import MARK, refuse_existing, refuse_existing_file
-from ropewalk.checkpoint.processes import LOCK, locked
+from ropewalk.checkpoint.files import whole_directory, write_whole
+from ropewalk.checkpoint.guard import refuse_existing, refuse_existing_file
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.checkpoint.run_directory import run_directory
 from ropewalk.errors import UserError
-
-HOLDS, SIGNS = ("records.jsonl", "checkpoints/step-*"), ("records.jsonl",)
-
-
-def made(out: Path, **files: str) -> Path:
-    """A directory that ropewalk made."""
-    with whole_directory(out) as beside:
-        for name, text in (files or {"config": "{}"}).items():
-            (beside / name).write_text(text)
-    return out
-
-
-def tree(directory: Path) -> dict[str, str]:
-    return {str(path.relative_to(directory)): path.read_text() for path in directory.rglob("*") if path.is_file()}
 
 
 def _mine_beside(out: Path) -> None:
@@ -213,127 +193,10 @@ def test_no_model_is_written_or_read_under_a_name_that_readers_cannot_open(tmp_p
         Checkpoint.open(out)
 
 
-# ---- kills
-
-
-def _dead_name(out: Path, kind: str = "partial") -> Path:
-    """What a process that has ended would have called its half-written `out`."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    began = processes._began(child.pid)
-    child.kill()
-    child.wait()
-    name = guard.beside(out, kind).name
-    return out.parent / name.replace(processes.token(), f"{processes._host()}-{child.pid}-{began}")
-
-
-def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
-    out = tmp_path / "out"
-    left = _dead_name(out)
-    left.mkdir()
-    (left / "half").write_text("")
-    alive, foreign = guard.beside(out), Path(str(left).replace(processes._host(), "00000000"))
-    kept = [alive, foreign, tmp_path / ".out.partial", tmp_path / ".notes.abc.partial", tmp_path / "mine.old"]
-    for path in kept:
-        path.mkdir()
-    made(out)
-    assert sorted(tmp_path.iterdir()) == sorted([*kept, out])
-
-
-def test_an_old_directory_whose_replacement_was_killed_in_between_is_put_back(tmp_path, monkeypatch):
-    """Where the file system cannot swap two names there are two renames, and a process can end after the first."""
-    out = made(tmp_path / "out", config="old")
-    os.rename(out, old := _dead_name(out, "old"))
-    assert not out.exists() and old.exists()
-    with pytest.raises(UserError, match="exists"), whole_directory(out):
-        pytest.fail("went on")
-    assert (out / "config").read_text() == "old"
-    monkeypatch.setattr(guard, "_swapped", lambda one, other: False)
-    with whole_directory(out, overwrite=True) as beside:
-        (beside / "config").write_text("new")
-    assert (out / "config").read_text() == "new" and os.listdir(tmp_path) == ["out"]
-
-
-@pytest.mark.parametrize("place", [f".{MARK}", ".config.json", "checkpoints/.step-000003", "..final"])
-def test_what_a_killed_process_left_half_written_is_no_strangers_and_what_is_called_otherwise_is(tmp_path, place):
-    """Whatever a writer calls its own files in it: of a run's checkpoint and model, of a config that is mended, of the mark itself."""
-    out = made(tmp_path / "out")
-    (out / place).parent.mkdir(exist_ok=True)
-    left = _dead_name((out / place).with_name((out / place).name.removeprefix(".")))
-    left.mkdir()
-    (left / ".tmpa5018z").write_text("half")
-    guard.refuse_existing(out, overwrite=True)
-    left.rename(left.with_name(f"{left.name}.mine"))
-    with pytest.raises(UserError, match=r"did not make .*mine/\.tmpa5018z"):
-        guard.refuse_existing(out, overwrite=True)
-
-
-@pytest.mark.parametrize("written", ["", "half a"])
-def test_a_mark_that_a_kill_left_half_written_is_written_again(tmp_path, monkeypatch, written):
-    out, replace = made(tmp_path / "out"), os.replace
-    killed = KeyboardInterrupt("as a kill: nothing is tidied up")
-
-    def dies(source, target):
-        Path(source).write_text(written)
-        raise killed
-
-    monkeypatch.setattr(os, "replace", dies)
-    with pytest.raises(KeyboardInterrupt):
-        guard.mark_again(out, "config")
-    monkeypatch.setattr(os, "replace", replace)
-    assert len(os.listdir(out)) == 3
-    guard.refuse_existing(out, overwrite=True)
-
-
-def test_a_replacement_that_was_killed_before_it_was_marked_is_begun_again(tmp_path):
-    out = made(tmp_path / "out")
-    (tmp_path / ".out.new").mkdir()
-    (tmp_path / ".out.new" / processes.LOCK).write_text("")
-    with run_directory(out, holds=HOLDS, signs=SIGNS, overwrite=True) as work:
-        (work / "records.jsonl").write_text("")
-    assert os.listdir(tmp_path) == ["out"] and "records.jsonl" in os.listdir(out)
-
-
-REPLACING = """
-import sys
-from pathlib import Path
-from ropewalk.checkpoint.files import whole_directory
-number = 0
-while True:
-    number += 1
-    with whole_directory(sys.argv[1], overwrite=True) as beside:
-        for name in "abcdef":
-            (beside / name).write_text(str(number))
-"""
-
-
-def test_killed_at_any_moment_there_is_one_whole_directory(tmp_path):
-    out, chance = tmp_path / "out", random.Random(0)
-    made(out, **dict.fromkeys("abcdef", "0"))
-    for _ in range(12):
-        child = subprocess.Popen([sys.executable, "-c", REPLACING, str(out)])
-        before = tree(out)["a"]
-        end = time.monotonic() + 20
-        while time.monotonic() < end and tree_of(out) == before:
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.02))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        assert len({tree(out)[name] for name in "abcdef"}) == 1, "old and new are mixed"
-    with whole_directory(out, overwrite=True) as beside:
-        (beside / "last").write_text("")
-    assert os.listdir(tmp_path) == ["out"] and sorted(os.listdir(out)) == [MARK, "last"]
-
-
-def tree_of(out: Path) -> str:
-    try:
-        return (out / "a").read_text()
-    except OSError:
-        return ""
-
-
 #: Who deletes or renames but the guard: what, where nobody else's files can lie.
 DELETING = {
-    "checkpoint/guard.py": "the guard",
+    "checkpoint/half_written.py": "what the guard allowed",
+    "checkpoint/marks.py": "a mark in the place of another",
     "checkpoint/processes.py": "its own lock",
     "checkpoint/files.py": "what it was just writing itself",
     "checkpoint/digests.py": "the cache",
@@ -362,146 +225,6 @@ def test_nothing_else_deletes_or_renames():
     assert found <= DELETING.keys()
 
 
-# ---- who holds a directory
-
-
-HOLDING = """
-import sys, time
-from pathlib import Path
-from ropewalk.checkpoint.processes import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_directory_is_held_by_one_process_and_free_when_that_is_killed(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None and child.stdout.readline() == "held\n"
-    said = f"is being written by process {child.pid} on {os.uname().nodename}, since 20"
-    for _ in range(2):  # asking does not free it
-        with pytest.raises(UserError, match=said), locked(tmp_path):
-            pytest.fail("held by two")
-    with pytest.raises(UserError, match=said), whole_directory(tmp_path, overwrite=True):
-        pytest.fail("replaced what is being written")
-    child.kill()
-    child.wait()
-    child.stdout.close()
-    assert (tmp_path / LOCK).exists()
-    with locked(tmp_path):
-        with pytest.raises(UserError, match=f"by process {os.getpid()} "), locked(tmp_path):
-            pytest.fail("held twice by one process")
-        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
-    assert os.listdir(tmp_path) == []
-
-
-def test_without_locks_of_the_file_system_the_words_in_the_file_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "fcntl", None)
-    (tmp_path / LOCK).write_text(json.dumps({"process": processes.token(), "pid": 1, "host": "h"}))
-    with pytest.raises(UserError, match="by process 1 on h"), locked(tmp_path):
-        pytest.fail("held by two")
-    (tmp_path / LOCK).write_text("")
-    with locked(tmp_path):
-        pass
-
-
-def test_a_lock_is_never_written_through_a_link(tmp_path):
-    (tmp_path / "theirs").write_text("mine")
-    (tmp_path / LOCK).symlink_to("theirs")
-    with pytest.raises(UserError, match="is a link"), locked(tmp_path):
-        pytest.fail("held by a link")
-    assert (tmp_path / "theirs").read_text() == "mine"
-
-
-# ---- runs
-
-
-def run(out, *, fails=False, **options):
-    """A run that writes one row; its number is what it has written so far."""
-    with run_directory(out, holds=HOLDS, signs=SIGNS, **options) as work:
-        with open(work / "records.jsonl", "a") as file:
-            file.write(f"{options}\n")
-        if fails:
-            raise KeyboardInterrupt
-        return work
-
-
-def test_the_run_that_is_replaced_stays_until_the_new_one_is_finished(tmp_path):
-    out = tmp_path / "out"
-    assert run(out) == out
-    first = tree(out)
-    with pytest.raises(KeyboardInterrupt):
-        run(out, overwrite=True, fails=True)
-    assert tree(out) == first and sorted(os.listdir(tmp_path)) == [".out.new", "out"]
-    with pytest.raises(
-        UserError, match=r"\.out\.new holds a run that is to replace .* train --resume goes on with that one"
-    ):
-        run(out)
-    assert run(out, go_on=True) == tmp_path / ".out.new"
-    assert os.listdir(tmp_path) == ["out"] and sorted(os.listdir(out)) == [MARK, "records.jsonl"]
-    assert (out / "records.jsonl").read_text().count("\n") == 2, "it went on with what was begun"
-    with pytest.raises(KeyboardInterrupt):
-        run(out, overwrite=True, fails=True)
-    run(out, overwrite=True)
-    assert (out / "records.jsonl").read_text().count("\n") == 1, "it began anew"
-
-
-def test_a_finished_run_is_kept_where_its_place_was_taken_by_something_else(tmp_path):
-    out = tmp_path / "out"
-    run(out)
-    with pytest.raises(UserError, match=r"is finished and lies in .*\.out\.new, but ropewalk did not make .*thesis"):
-        with run_directory(out, holds=HOLDS, signs=SIGNS, overwrite=True) as work:
-            (work / "records.jsonl").write_text("new")
-            (out / "thesis").write_text("mine")
-    assert (out / "thesis").read_text() == "mine" and (tmp_path / ".out.new/records.jsonl").read_text() == "new"
-
-
-def test_a_run_that_is_refused_leaves_nothing(tmp_path):
-    for options in ({}, {"go_on": True}):
-        with pytest.raises(UserError), run_directory(tmp_path / "out", holds=HOLDS, signs=SIGNS, **options):
-            raise UserError("no such data")
-    assert os.listdir(tmp_path) == []
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(UserError), run_directory(tmp_path / "mine", holds=HOLDS, signs=SIGNS):
-        raise UserError("no such data")
-    assert os.listdir(tmp_path) == ["mine"]
-
-
-@pytest.mark.parametrize(
-    ("written", "known"),
-    [
-        ("/a/out/checkpoints/step-000200", "/a/out/checkpoints/step-000200"),
-        ("/a/.out.new/checkpoints/step-000200", "/a/out/checkpoints/step-000200"),
-        ("/a/.out.new/.final", "/a/out"),
-        (f"{guard.beside(Path('/a/out'))}/merged", "/a/out"),
-    ],
-    ids=["its place", "beside it", "finished beside it", "made beside it"],
-)
-def test_what_could_not_be_written_is_called_as_the_user_knows_it(written, known):
-    with pytest.raises(UserError, match=f"^{re.escape(known)} could not be written: the disk is full"):
-        with disk_errors(written):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_file_is_held_as_a_directory_is_and_its_lock_is_gone_afterwards(tmp_path):
-    with locked(tmp_path / "found.json"):
-        with pytest.raises(UserError, match=f"found.json is being written by process {os.getpid()} on"):
-            with locked(tmp_path / "found.json"):
-                pass
-        with locked(tmp_path / "other.json"):
-            pass
-    assert os.listdir(tmp_path) == []
-
-
-def test_of_two_that_found_nothing_there_the_later_one_finds_the_first(tmp_path):
-    """As two processes would: each has asked the guard, and then both are done."""
-    with pytest.raises(UserError, match="exists and ropewalk does not overwrite"):
-        with whole_directory(tmp_path / "out") as second:
-            (second / "config").write_text("second")
-            made(tmp_path / "out", config="first")
-    assert (tmp_path / "out/config").read_text() == "first" and os.listdir(tmp_path) == ["out"]
-
-
 @pytest.mark.parametrize("out", ["hemp", "./hemp", Path("hemp"), "hemp/"])
 def test_the_embedded_models_name_is_no_place(out, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -515,7 +238,7 @@ def test_a_way_out_that_would_be_refused_in_turn_is_not_offered(tmp_path, monkey
     for directory in (ours, theirs):
         directory.mkdir()
         (directory / "a.txt").write_text("text")
-    guard.mark(ours)
+    marks.mark(ours)
     monkeypatch.chdir(theirs)
     for out, offered in ((ours, True), (theirs, False), (".", False)):
         with pytest.raises(UserError, match="exists and ropewalk does not overwrite; choose another --out") as refused:

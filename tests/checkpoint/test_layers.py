@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ropewalk import testing
-from ropewalk.checkpoint.layers import read_layers, refuse_to_extend, with_raised_window
+from ropewalk.checkpoint.layers import refuse_to_extend, with_raised_window
+from ropewalk.checkpoint.read_layers import read_layers
 from ropewalk.errors import UserError
 
 MISTRAL: dict[str, Any] = {

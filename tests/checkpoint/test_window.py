@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.window import Answers
 from ropewalk.checkpoint.write_rope import write_rope

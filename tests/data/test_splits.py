@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from packed_rows import ROWS, texts
 from ropewalk.data.documents import files_of, read_documents
 from ropewalk.data.splits import as_typed
 from ropewalk.errors import UserError
-
-
-def texts(source):
-    return [document.text for document in read_documents(source)]
-
 
 HUB = ("data/test-00000-of-00001.jsonl", "data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl")
 
@@ -129,3 +125,42 @@ def test_names_that_are_no_splits_leave_nothing_out(tmp_path, caplog, files):
     with caplog.at_level("INFO", "ropewalk"):
         assert len(texts(tmp_path)) == len(files)
     assert not caplog.text
+
+
+def test_a_data_set_that_datasets_saved_is_read_its_training_split_alone(tmp_path, caplog):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list([{**row, "other": split} for row in ROWS]) for split in ("train", "test")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
+    (tmp_path / "saved/train/cache-1.arrow").write_bytes(b"of a map")
+    with caplog.at_level("INFO", "ropewalk"):
+        assert texts(tmp_path / "saved") == texts(tmp_path / "saved/test") == [row["text"] for row in ROWS]
+    assert caplog.text.count("train is read, and test left out") == 1
+    # dataset_info.json, state.json and the cache beside the data of the split, dataset_dict.json; the three files of the other split.
+    assert "1 file read, 7 left out (4 about a data set, 3 of other splits)" in caplog.text
+    assert len(files_of(tmp_path / "saved")) == 1
+
+
+def test_of_splits_without_train_one_is_to_be_named(tmp_path):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list([{"text": f"the text of {split}"}]) for split in ("a", "b")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "data/two")
+    datasets.DatasetDict(only=made["a"]).save_to_disk(tmp_path / "one")
+    for place in (tmp_path / "data/two", tmp_path / "data"):
+        with pytest.raises(UserError, match=f"two has a, b; name one, as in {tmp_path}/data/two/a"):
+            texts(place)
+        with pytest.raises(UserError, match="a, b"):
+            files_of(place)
+    assert texts(tmp_path / "data/two/b") == ["the text of b"]
+    assert texts(tmp_path / "one") == ["the text of a"]
+
+
+def test_who_stops_early_has_been_told_which_split_is_read(tmp_path, caplog):
+    import datasets
+
+    made = {split: datasets.Dataset.from_list(ROWS) for split in ("train", "test", "validation")}
+    datasets.DatasetDict(made).save_to_disk(tmp_path / "saved")
+    with caplog.at_level("INFO", "ropewalk"):
+        next(read_documents(tmp_path / "saved"))
+    assert "train is read, and test and validation left out" in caplog.text

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from byte_documents import documents
 from ropewalk import records
-from ropewalk.data.documents import Document, read_documents
+from ropewalk.data.documents import read_documents
 from ropewalk.data.scores import chosen_by, ranked
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.data.sliding import SlidingWindow
@@ -21,11 +22,6 @@ from ropewalk.evals.perplexity.gain_figures import of_documents, sums
 from ropewalk.evals.perplexity.measure import perplexity
 from ropewalk.evals.perplexity.two_pass import Contexts, Twice
 from ropewalk.testing import byte_tokenizer, prose, tiny, tiny_directory
-
-
-def documents(*lengths):
-    """Made-up documents; a byte a token, and one more for BOS."""
-    return [Document(f"doc{i}", prose(900, i)[: n - 1]) for i, n in enumerate(lengths)]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import ropewalk
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import read_config
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
 from ropewalk.evals import factor_search

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sysconfig
 import warnings
 from pathlib import Path
@@ -16,60 +15,16 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import ropewalk
+from learned_tables import CAUSAL, LONGER, WINDOW, directory_of, model_of, table_in
 from ropewalk import records, testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.position_table import TABLES
 from ropewalk.errors import UserError
-from ropewalk.evals.likelihood import position_limit
-from ropewalk.model.extend import extended_config
 from ropewalk.model.fit import left_out
 from ropewalk.model.load import load_model
 from ropewalk.model.position_table import learned_tables
-from ropewalk.readers.examine import examine
 from ropewalk.rope.learned_table import InterpolatedTable, interpolated
 from ropewalk.rope.rope import Rope
-
-WINDOW, LONGER = 16, 64
-CAUSAL = [family for family, facts in TABLES.items() if facts.causal]
-_SMALL: dict[str, Any] = dict(
-    vocab_size=258, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-)
-_OLD: dict[str, Any] = dict(n_embd=32, n_layer=2, n_head=2, bos_token_id=256, eos_token_id=257)
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "gpt2": _OLD,
-    "gpt_bigcode": _OLD,
-    "gpt_neo": dict(
-        hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]], window_size=8
-    ),
-    "opt": _SMALL | dict(ffn_dim=64, word_embed_proj_dim=32),
-    "distilbert": dict(vocab_size=258, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
-    "albert": _SMALL | dict(embedding_size=32),
-    "electra": _SMALL | dict(embedding_size=32),
-    "rembert": _SMALL | dict(input_embedding_size=32),
-}
-
-
-def _model(family: str, window: int = WINDOW) -> Any:
-    facts = TABLES[family]
-    settings = dict(pad_token_id=1) | _SMALL | _SETTINGS.get(family, _SMALL) | dict(vocab_size=258)
-    settings |= dict(bos_token_id=256, eos_token_id=257)  # some families have their own vocabulary's by default
-    padding = 2 if facts.first == "pad" else 0
-    settings[facts.length_key] = window + padding
-    config = transformers.CONFIG_MAPPING[family](**settings)
-    kind = transformers.AutoModelForCausalLM if facts.causal else transformers.AutoModel
-    torch.manual_seed(0)
-    return kind.from_config(config).eval()
-
-
-def _directory(path: Path, family: str = "gpt2", window: int = WINDOW) -> Path:
-    _model(family, window).save_pretrained(path)
-    testing.byte_tokenizer(window).save_pretrained(path)
-    return path
-
-
-def _weights(directory: Path, family: str) -> tuple[str, torch.Tensor]:
-    tensors = load_file(directory / "model.safetensors")
-    return next((name, rows) for name, rows in tensors.items() if name.endswith(TABLES[family].tensor))
 
 
 def _by_hand(rows: np.ndarray, length: int) -> np.ndarray:
@@ -121,14 +76,14 @@ def test_a_length_that_a_config_leaves_out_is_that_of_its_class(family):
 
 @pytest.mark.parametrize("family", TABLES)
 def test_a_longer_table_says_at_factor_m_what_the_old_one_says_at_m(family, tmp_path):
-    base, source = _model(family), _directory(tmp_path / "a", family)
+    base, source = model_of(family), directory_of(tmp_path / "a", family)
     info = ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
     assert (info.family, info.original_window, info.window, info.method, info.factor) == (
         family, WINDOW, LONGER, "interpolated-table", 4.0,
     )  # fmt: skip
     # One tensor is another one, one length of the config; every other key and tensor as it was.
-    name, rows = _weights(source, family)
-    _, new = _weights(tmp_path / "b", family)
+    name, rows = table_in(source, family)
+    _, new = table_in(tmp_path / "b", family)
     special = len(rows) - WINDOW
     assert torch.equal(new[:special], rows[:special]) and len(new) == special + LONGER
     np.testing.assert_array_equal(new[special:].numpy(), _by_hand(rows[special:].numpy(), LONGER).astype(np.float32))
@@ -150,7 +105,7 @@ def test_a_longer_table_says_at_factor_m_what_the_old_one_says_at_m(family, tmp_
     "family", [family for family in CAUSAL if family != "gpt_neo"]
 )  # whose local layers see the distance
 def test_logits_at_stretched_positions_are_the_old_ones(family, tmp_path):
-    base, source = _model(family), _directory(tmp_path / "a", family)
+    base, source = model_of(family), directory_of(tmp_path / "a", family)
     ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
     extended = load_model(tmp_path / "b")
     ids, places = torch.randint(3, 258, (1, WINDOW)), torch.arange(WINDOW)[None]
@@ -165,7 +120,7 @@ def test_logits_at_stretched_positions_are_the_old_ones(family, tmp_path):
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_what_was_extended_is_trained_and_measured_by_the_same_commands(family, tmp_path):
-    source = _directory(tmp_path / "a", family)
+    source = directory_of(tmp_path / "a", family)
     text = tmp_path / "book.txt"
     text.write_text(testing.prose(80), encoding="utf-8")
     info = ropewalk.train(
@@ -180,9 +135,9 @@ def test_what_was_extended_is_trained_and_measured_by_the_same_commands(family, 
         threads=1,
     )
     assert (info.window, info.original_window, info.steps, info.method) == (LONGER, WINDOW, 2, "interpolated-table")
-    name, rows = _weights(source, family)
+    name, rows = table_in(source, family)
     special = len(rows) - WINDOW
-    moved = _weights(tmp_path / "b", family)[1][special:].numpy() - _by_hand(rows[special:].numpy(), LONGER)
+    moved = table_in(tmp_path / "b", family)[1][special:].numpy() - _by_hand(rows[special:].numpy(), LONGER)
     assert 0 < abs(moved).max() < 0.01  # two steps of AdamW at 1e-3 from the interpolated rows
     out = tmp_path / "r.jsonl"
     row = ropewalk.perplexity(tmp_path / "b", data=text, windows=[LONGER], stride=32, out=out)[0]
@@ -194,7 +149,7 @@ def test_what_was_extended_is_trained_and_measured_by_the_same_commands(family, 
 
 
 def test_passkey_and_generation_read_the_longer_table(tmp_path):
-    ropewalk.extend(_directory(tmp_path / "a", window=128), window=512, out=tmp_path / "b")
+    ropewalk.extend(directory_of(tmp_path / "a", window=128), window=512, out=tmp_path / "b")
     rows, summary = ropewalk.passkey(tmp_path / "b", depths=2, trials=1)
     assert (len(rows), summary.window) == (2, 480)  # an answer has positions too
     with pytest.raises(
@@ -213,11 +168,11 @@ def test_passkey_and_generation_read_the_longer_table(tmp_path):
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "roberta"])
 def test_extending_twice_goes_on_from_the_table_that_is_there(family, tmp_path):
-    source = _directory(tmp_path / "a", family)
+    source = directory_of(tmp_path / "a", family)
     ropewalk.extend(source, window=32, out=tmp_path / "b")
     info = ropewalk.extend(tmp_path / "b", window=LONGER, out=tmp_path / "c")
     assert (info.original_window, info.factor) == (WINDOW, 4.0)
-    rows, new = _weights(source, family)[1], _weights(tmp_path / "c", family)[1]
+    rows, new = table_in(source, family)[1], table_in(tmp_path / "c", family)[1]
     np.testing.assert_allclose(
         new[-LONGER:].numpy(), _by_hand(rows[-WINDOW:].numpy(), LONGER), rtol=0, atol=1e-7
     )  # one more rounding to float32, of numbers of about 0.02
@@ -229,10 +184,10 @@ def test_extending_twice_goes_on_from_the_table_that_is_there(family, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_table_is_interpolated_in_float64_and_rounded_once(dtype, tmp_path):
-    _model("gpt2").to(dtype).save_pretrained(tmp_path / "a")
+    model_of("gpt2").to(dtype).save_pretrained(tmp_path / "a")
     testing.byte_tokenizer().save_pretrained(tmp_path / "a")
     ropewalk.extend(tmp_path / "a", window=48, out=tmp_path / "b")
-    rows, new = _weights(tmp_path / "a", "gpt2")[1], _weights(tmp_path / "b", "gpt2")[1]
+    rows, new = table_in(tmp_path / "a", "gpt2")[1], table_in(tmp_path / "b", "gpt2")[1]
     assert new.dtype == dtype
     exact = torch.from_numpy(_by_hand(rows.double().numpy(), 48))
     # torch rounds to bfloat16 by way of float32; where two rows cancel, what is left is float64's own rounding.
@@ -243,7 +198,7 @@ def test_a_table_is_interpolated_in_float64_and_rounded_once(dtype, tmp_path):
 
 
 def test_the_file_of_the_table_is_written_anew_and_the_others_are_linked(tmp_path):
-    source = _directory(tmp_path / "a")
+    source = directory_of(tmp_path / "a")
     tensors = load_file(source / "model.safetensors")
     shards = {"model-00001-of-00002.safetensors": {}, "model-00002-of-00002.safetensors": {}}
     for name, value in tensors.items():
@@ -262,7 +217,7 @@ def test_the_file_of_the_table_is_written_anew_and_the_others_are_linked(tmp_pat
 
 
 def test_training_writes_through_no_link(tmp_path):
-    source = _directory(tmp_path / "a")
+    source = directory_of(tmp_path / "a")
     before = (source / "model.safetensors").read_bytes()
     (tmp_path / "book.txt").write_text(testing.prose(80), encoding="utf-8")
     ropewalk.train(source, data=tmp_path / "book.txt", window=32, steps=1, batch_size=1, out=tmp_path / "b", threads=1)
@@ -271,7 +226,7 @@ def test_training_writes_through_no_link(tmp_path):
 
 def test_causal_masks_of_old_checkpoints_do_not_break_the_longer_window(tmp_path):
     """GPT-2's files of 2019 hold each layer's causal mask, [1, 1, 16, 16] here, under names without the model's prefix."""
-    source = _directory(tmp_path / "a")
+    source = directory_of(tmp_path / "a")
     tensors = {
         name.removeprefix("transformer."): value for name, value in load_file(source / "model.safetensors").items()
     }
@@ -291,7 +246,7 @@ def test_causal_masks_of_old_checkpoints_do_not_break_the_longer_window(tmp_path
 
 
 def test_an_older_length_beside_the_table_s_is_rewritten_too(tmp_path):
-    source = _directory(tmp_path / "a")
+    source = directory_of(tmp_path / "a")
     config = json.loads((source / "config.json").read_text()) | {"n_ctx": WINDOW}
     (source / "config.json").write_text(json.dumps(config))
     ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
@@ -300,162 +255,16 @@ def test_an_older_length_beside_the_table_s_is_rewritten_too(tmp_path):
 
 
 def test_low_rank_adapters_train_the_table_too(tmp_path):
-    source, text = _directory(tmp_path / "a", "opt"), tmp_path / "book.txt"
+    source, text = directory_of(tmp_path / "a", "opt"), tmp_path / "book.txt"
     text.write_text(testing.prose(80), encoding="utf-8")
     ropewalk.train(
         source, data=text, window=LONGER, steps=1, batch_size=1, mode="lora", lora_rank=2, out=tmp_path / "b", threads=1,
         learning_rate=1e-2, warmup=0,
     )  # fmt: skip
-    rows, new = _weights(source, "opt")[1], _weights(tmp_path / "b", "opt")[1]
+    rows, new = table_in(source, "opt")[1], table_in(tmp_path / "b", "opt")[1]
     assert not np.allclose(new[2:].numpy(), _by_hand(rows[2:].numpy(), LONGER), atol=1e-4)
     with pytest.raises(UserError, match="whole trained model was written beside it"):
         ropewalk.merge(tmp_path / "b" / "adapter", out=tmp_path / "merged")
-
-
-# Refusals
-
-
-@pytest.mark.parametrize("command", ["train", "perplexity"])
-def test_a_model_that_reads_in_both_directions_is_extended_and_not_trained_on_next_tokens(command, tmp_path):
-    source, text = _directory(tmp_path / "a", "roberta"), tmp_path / "book.txt"
-    text.write_text(testing.prose(80), encoding="utf-8")
-    more = dict(window=LONGER, steps=1, out=tmp_path / "b") if command == "train" else {}
-    with pytest.raises(UserError, match="a roberta model reads in both directions and predicts none"):
-        getattr(ropewalk, command)(source, data=text, **more)
-
-
-@pytest.mark.parametrize("command", ["theory", "attention"])
-def test_theory_and_scores_are_about_rotations(command, tmp_path):
-    source, text = _directory(tmp_path / "a"), tmp_path / "book.txt"
-    text.write_text(testing.prose(80), encoding="utf-8")
-    more = dict(data=text) if command == "attention" else dict(out=tmp_path / "t")
-    with pytest.raises(UserError, match="rotation.*choose a RoPE model"):
-        getattr(ropewalk, command)(source, **more)
-
-
-@pytest.mark.parametrize(
-    "options, rule",
-    [
-        (dict(window=LONGER, method="yarn"), "a learned table of positions is interpolated, .* gpt2 model has none"),
-        (dict(window=LONGER, method="abf", rope_theta=5e5), "leave --method and its parameters out"),
-        (dict(window=WINDOW), "not longer than the model's own 16"),
-    ],
-)
-def test_what_a_table_cannot_do_is_a_sentence(options, rule, tmp_path):
-    with pytest.raises(UserError, match=rule):
-        ropewalk.extend(_directory(tmp_path / "a"), **options, out=tmp_path / "b")
-    assert not (tmp_path / "b").exists()
-
-
-def test_direct_fine_tuning_has_no_rows_past_the_table(tmp_path):
-    (tmp_path / "book.txt").write_text(testing.prose(80), encoding="utf-8")
-    with pytest.raises(UserError, match="has no rows for them; leave --method plain out"):
-        ropewalk.train(
-            _directory(tmp_path / "a"), data=tmp_path / "book.txt", window=LONGER, method="plain", steps=1, out=tmp_path / "b"
-        )  # fmt: skip
-
-
-def _edited(directory: Path, **keys: Any) -> Path:
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | keys))
-    return directory
-
-
-def _other_table(directory: Path) -> Path:
-    tensors = load_file(directory / "model.safetensors")
-    tensors["transformer.wpe.weight"] = tensors["transformer.wpe.weight"].roll(1, 0)
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
-
-
-@pytest.mark.parametrize(
-    "spoil, rule",
-    [
-        (
-            lambda path: _edited(path, n_positions=48),
-            "the ropewalk block says interpolated-table with factor 4 from 16 to 64",
-        ),
-        (
-            lambda path: _edited(path, n_positions=48, ropewalk=None),
-            "48 rows .n_positions., but transformer.wpe.weight has 64",
-        ),
-        (lambda path: _edited(path, ropewalk={"window": 64}), "ropewalk block is damaged"),
-        (_other_table, "is not the interpolated table that `ropewalk extend` wrote"),
-    ],
-)
-def test_a_table_that_is_not_what_the_config_says_is_refused(spoil, rule, tmp_path):
-    ropewalk.extend(_directory(tmp_path / "a"), window=LONGER, out=tmp_path / "b")
-    with pytest.raises(UserError, match=rule):
-        load_model(spoil(tmp_path / "b"))
-
-
-def test_a_config_that_is_longer_than_the_table_is_not_extended(tmp_path):
-    source = _edited(_directory(tmp_path / "a"), n_positions=32)
-    with pytest.raises(UserError, match="32 rows .n_positions., but transformer.wpe.weight has 16"):
-        ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
-    assert not (tmp_path / "b").exists()
-
-
-def test_relative_positions_of_bert_are_no_rows_of_a_table(tmp_path):
-    source = _edited(_directory(tmp_path / "a", "bert"), position_embedding_type="relative_key_query")
-    with pytest.raises(UserError, match="positions of type 'relative_key_query'"):
-        ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
-
-
-def test_rows_that_are_no_positions_do_not_count_for_the_longest_window():
-    assert position_limit(_model("opt")) == WINDOW
-    assert position_limit(testing.tiny("llama")) is None
-
-
-def test_doctor_holds_the_block_of_a_table_against_the_config(tmp_path):
-    ropewalk.extend(_directory(tmp_path / "a"), window=LONGER, out=tmp_path / "b")
-
-    def of_the_block() -> list[str]:
-        return [finding.verdict for finding in examine(str(tmp_path / "b")).findings if finding.number == 2]
-
-    assert of_the_block() == ["ok"]
-    _edited(tmp_path / "b", n_positions=48)
-    assert of_the_block() == ["wrong"]
-
-
-@pytest.mark.parametrize(
-    "layers, local",
-    [([[["global", "local"], 2]], "2 of 4 layers see 8 tokens only"), ([[["global"], 1], [["local"], 3]], "3 of 4 layers see 8 tokens only")],
-)  # fmt: skip
-def test_layers_that_see_a_part_of_the_longer_table_are_told(layers, local, tmp_path, caplog):
-    config = dict(
-        model_type="gpt_neo", hidden_size=32, num_layers=4, num_heads=2, window_size=8, attention_types=layers
-    )
-    (tmp_path / "config.json").write_text(json.dumps(config | dict(max_position_embeddings=WINDOW)))
-    with caplog.at_level(logging.WARNING, "ropewalk"):
-        extended_config(Checkpoint.open(tmp_path), window=LONGER)
-    assert local in caplog.text
-    assert local in {finding.sentence for finding in examine(str(tmp_path)).findings if finding.number == 6}
-
-
-def test_r5_a_longer_table_that_no_layer_would_see_is_refused(tmp_path):
-    model = _directory(tmp_path / "a", "gpt_neo")
-    local = _edited(model, attention_types=[[["local"], 2]])
-    with pytest.raises(UserError, match=r"local in every layer .* 8 tokens only"):
-        ropewalk.extend(local, window=LONGER, out=tmp_path / "b")
-    longer = ropewalk.extend(_edited(model, window_size=LONGER), window=LONGER, out=tmp_path / "c")
-    assert longer.window == LONGER  # a local layer that sees as much is a global one
-    _edited(tmp_path / "c", window_size=8)
-    assert [each.verdict for each in examine(str(tmp_path / "c")).findings if each.number == 6] == ["wrong"]
-
-
-@pytest.mark.parametrize(
-    "family, reason",
-    [
-        ("bloom", "ALiBi, whose slopes could be scaled, but no config says it"),
-        ("t5", "nothing to interpolate"),
-        *((family, "interpolated in GPT-2, GPT-Neo, OPT") for family in ("big_bird", "longformer", "led")),
-    ],
-)
-def test_what_has_no_table_is_refused_with_the_reason(family, reason, tmp_path):
-    source = _edited(testing.tiny_directory(tmp_path / "a", window=WINDOW), model_type=family)
-    with pytest.raises(UserError, match=reason):
-        ropewalk.extend(source, window=LONGER, out=tmp_path / "b")
 
 
 # What it is good for
@@ -502,7 +311,7 @@ def test_an_interpolated_table_beats_other_rows_before_training_and_after_ten_ti
     held_out, tokens = tokens[-40 * 256 :], tokens[: -40 * 256]
     source = _pretrained(tokens, tmp_path / "a")
     ropewalk.extend(source, window=256, out=tmp_path / "b")
-    old = _weights(source, "gpt2")[1]
+    old = table_in(source, "gpt2")[1]
     beyond = 0.02 * torch.randn(192, 64, generator=torch.Generator().manual_seed(2))  # as GPT-2 begins
     before, after = {}, {}
     for name, rows, steps in (

@@ -13,7 +13,7 @@ import huggingface_hub
 import pytest
 
 from ropewalk import UserError, doctor, export, extend, push, testing
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.cli import main
 from ropewalk.model.push import Parcel
 from ropewalk.settings.export import PushSettings

@@ -15,9 +15,10 @@ import pytest
 from ropewalk import cli
 from ropewalk.cli.tables.plan import show_plan
 from ropewalk.errors import UserError
-from ropewalk.planner import chip_names, chips, layout, plan, planner, regimes
+from ropewalk.planner import chip_names, chips, plan, planner, regimes
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import step_time
+from ropewalk.planner.ways import ways_out
 from ropewalk.settings import budget
 from ropewalk.settings.recipe import Recipe
 
@@ -233,7 +234,7 @@ def test_other_regimes_and_adapters_are_named_before_more_chips() -> None:
 def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> None:
     kept_by_hand = plan("7b", window=131072, gpus="H100", batch_size=1, optimizer="adamw", activations="full")
     assert not kept_by_hand.fits and kept_by_hand.ways[0].endswith("--activations auto --host-memory 128GiB")
-    assert layout.ways_out(kept_by_hand.job, kept_by_hand.chip)[0].endswith("--activations auto")
+    assert ways_out(kept_by_hand.job, kept_by_hand.chip)[0].endswith("--activations auto")
     little = plan("7b", window=262144, gpus="H100", batch_size=1, host_memory="32GB")
     firsts = [way.split()[0] for way in little.ways]
     assert not little.fits and firsts[-3:] == ["--host-memory", "--gpus", "--window"]
@@ -268,7 +269,7 @@ def test_positions_are_skipped_before_adapters_and_only_where_whole_windows_do_n
     for asked in (dict(gpus="H100"), dict(gpus="H100", activations="none"), dict(gpus="5090", mode="lora")):
         assert "pose" not in {other.job.recipe.mode for other in plan("7b", window=32768, **asked).others}
     short = plan("7b", window=2**20, gpus="H100", batch_size=1)
-    assert layout.ways_out(short.job, short.chip)[0] == "--mode pose"
+    assert ways_out(short.job, short.chip)[0] == "--mode pose"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import shelf
+import sick_shelf
 
 ANSWERS = Path(__file__).with_name("answers.json")
 Config = dict[str, Any]
@@ -30,7 +31,9 @@ Config = dict[str, Any]
 
 def configs() -> dict[str, Config]:
     """Every config of the shelf, by kind."""
-    return {kind: build() for kind, build in shelf.SOUND.items()} | {kind: case[0] for kind, case in shelf.SICK.items()}
+    return {kind: build() for kind, build in shelf.SOUND.items()} | {
+        kind: case[0] for kind, case in sick_shelf.SICK.items()
+    }
 
 
 def written(config: Config) -> str:

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import ropewalk
 from ropewalk import cli, testing
-from ropewalk.checkpoint import digests, guard
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint import digests, marks
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.errors import UserError
 from ropewalk.readers import digest_checks
 from ropewalk.readers.digest_checks import unchanged
@@ -170,7 +170,7 @@ def test_a_gguf_file_is_compared_with_the_mark_beside_it(tmp_path: Path) -> None
 
 def test_a_page_that_is_written_anew_leaves_the_digests_in_the_mark(model: Path) -> None:
     before = noted(model)
-    guard.mark_again(model, "README.md")
+    marks.mark_again(model, "README.md")
     assert noted(model) == before
 
 
@@ -323,7 +323,7 @@ def test_what_fix_writes_is_as_it_should_be_unless_somebody_edited_it_before(mod
     limit = "tokenizer_config.json"
     edit(model / limit, lambda tokenizer: tokenizer.update(model_max_length=128))
     edit(model / "config.json", lambda config: config["rope_parameters"].update(factor=4))
-    guard.mark(model, digests=digests.to_note(model))  # as if ropewalk had written the one and the other
+    marks.mark(model, digests=digests.to_note(model))  # as if ropewalk had written the one and the other
     edit(model / "config.json", EDITS["activation"][1])
     assert len(ropewalk.doctor(model, fix=True).kept) == 2
     assert [(verdict, sentence.split()[0]) for verdict, sentence in verdicts(model)] == [
@@ -333,7 +333,7 @@ def test_what_fix_writes_is_as_it_should_be_unless_somebody_edited_it_before(mod
 
 
 def test_a_mark_that_notes_weights_alone_says_nothing_of_other_files(model: Path) -> None:
-    guard.mark(model, digests={WEIGHTS: noted(model)[WEIGHTS]})  # as earlier versions did
+    marks.mark(model, digests={WEIGHTS: noted(model)[WEIGHTS]})  # as earlier versions did
     edit(model / "config.json", EDITS["activation"][1])
     assert verdicts(model) == [("ok", f"{WEIGHTS} is as written, to the last bit")]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import shelf
+import sick_shelf
 from readers import ask
 from ropewalk import testing
 from ropewalk.checkpoint.checkpoint import Checkpoint
@@ -62,7 +63,7 @@ def test_a_rule_says_what_its_reader_answered(name: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(NONSENSE))
 def test_a_rule_refuses_what_cannot_be_meant(kind: str) -> None:
-    config = shelf.SICK[kind][0]
+    config = sick_shelf.SICK[kind][0]
     assert all(reader.refusal(config) for reader in READERS.values())
 
 

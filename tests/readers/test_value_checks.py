@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import ropewalk
 from ropewalk import UserError, cli, testing
 from ropewalk.checkpoint import finite
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.readers import value_checks
 
 WEIGHTS = "model.safetensors"
@@ -188,9 +188,9 @@ def test_what_takes_minutes_is_read_when_it_is_asked_for(model: Path, monkeypatc
 
 def changed(model: Path) -> str:
     """Weights that are finite and no longer those that were noted."""
-    from ropewalk.checkpoint import digests, guard
+    from ropewalk.checkpoint import digests, marks
 
-    guard.mark(model, digests=digests.to_note(model))
+    marks.mark(model, digests=digests.to_note(model))
     spoil(model, 0.5)
     return "not as it was written"
 

@@ -39,7 +39,9 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
     )
     assert "88\u202f%" not in told[2048] and "79\u202f%" not in told[2048]
     assert "measured on hemp" in told[256]
-    assert "untrained: +0.19 nats in the old window, 60\u202f% of passkeys there, 20\u202f% in the new one" in told[32768]
+    assert (
+        "untrained: +0.19 nats in the old window, 60\u202f% of passkeys there, 20\u202f% in the new one" in told[32768]
+    )
     assert not any("extrapolation" in each for each in told.values())
 
 

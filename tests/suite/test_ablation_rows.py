@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import ropewalk
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import marks
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.processes import locked
 from ropewalk.cli import main
@@ -50,7 +50,7 @@ def test_rows_that_are_there_are_left_and_those_of_others_refused(tmp_path):
         ["passkey"],
         ["passkey", "perplexity"],
     ]
-    assert not list(tmp_path.glob("run-3.yaml")) and not list(guard.others(tmp_path))
+    assert not list(tmp_path.glob("run-3.yaml")) and not list(marks.others(tmp_path))
 
 
 def test_a_row_that_is_not_whole_is_made_again(tmp_path, caplog):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ropewalk.checkpoint import digests, guard
+from ropewalk.checkpoint import digests, half_written, marks
 from ropewalk.errors import UserError
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training.checkpoints import _put_in_place
@@ -257,10 +257,10 @@ def test_the_manifest_holds_the_hash_of_every_file(three):
 
 
 def test_a_mark_notes_no_digest_of_what_an_earlier_final_model_of_the_run_had(tmp_path):
-    out, beside = tmp_path / "run", tmp_path / "run" / guard.FINAL
+    out, beside = tmp_path / "run", tmp_path / "run" / half_written.FINAL
     for directory, name in ((out, "adapter/adapter_config.json"), (beside, "config.json")):
         (directory / name).parent.mkdir(parents=True)
         (directory / name).write_text("{}")
-        guard.mark(directory, [name], digests=digests.to_note(directory))
+        marks.mark(directory, [name], digests=digests.to_note(directory))
     _put_in_place(beside, out)
     assert set(digests.noted_digests(out)) == {"config.json"}  # and `doctor` does not miss the adapter

@@ -13,7 +13,7 @@ import torch
 
 import killing
 from ropewalk import testing
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.marks import MARK
 
 #: Moments in 8 bits are torchao's, whose step each process compiles anew: seconds a start.
 EIGHT_BIT = [

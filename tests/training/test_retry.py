@@ -14,7 +14,6 @@ import torch
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
-from ropewalk.planner import layout
 from ropewalk.settings import budget
 from ropewalk.training import optimizer as optimizers
 from ropewalk.training import torchao_adamw, train
@@ -127,7 +126,7 @@ def test_no_more_is_advised_than_would_change_something_and_nothing_that_is_refu
     base, tmp_path, monkeypatch, options, kept, ways
 ):
     """On a CPU; what would change something is what the planner says takes less."""
-    monkeypatch.setattr(layout, "installed", lambda package: False)
+    monkeypatch.setattr("ropewalk.planner.ways.installed", lambda package: False)
     fail_at(monkeypatch, *range(1000))
     with pytest.raises(UserError, match="step 1 takes more memory") as refused:
         train(base, out=tmp_path / "out", **SHARED | options)
@@ -144,7 +143,7 @@ def test_no_more_is_advised_than_would_change_something_and_nothing_that_is_refu
 
 @pytest.mark.parametrize("has_library", [True, False])
 def test_four_bits_are_advised_where_their_library_is(base, tmp_path, monkeypatch, has_library):
-    monkeypatch.setattr(layout, "installed", lambda package: has_library)
+    monkeypatch.setattr("ropewalk.planner.ways.installed", lambda package: has_library)
     fail_at(monkeypatch, *range(1000))
     with pytest.raises(UserError) as refused:
         train(base, out=tmp_path / "out", **SHARED)

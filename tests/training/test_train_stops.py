@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ropewalk import cli, records, testing
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import half_written, marks
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.data.packing import PackedBlocks, order
@@ -177,18 +177,18 @@ def test_a_run_that_went_on_at_another_rate_is_repeated_by_the_commands_in_its_f
     for command in commands:
         cli.main([*shlex.split(command)[1:], "--quiet"])
     assert len(commands) == 2 and same(weights(tmp_path / "NEW"), weights(tmp_path / "out"))
-    assert {"run.yaml", "run-until-2.yaml"} <= set(guard.marked(tmp_path / "out"))
+    assert {"run.yaml", "run-until-2.yaml"} <= set(marks.marked(tmp_path / "out"))
 
 
 def test_a_model_half_written_when_the_run_was_killed_does_not_stay(base, tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
-    name = guard.beside(tmp_path / "out/.final").name
+    name = half_written.beside(tmp_path / "out/.final").name
     left = tmp_path / "out" / name.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
     go(base, tmp_path / "out", steps=1, resume=True)
-    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [guard.MARK]
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [marks.MARK]
 
 
 def test_a_finished_run_goes_on_further_and_keeps_what_somebody_put_beside_it(base, tmp_path):

@@ -33,7 +33,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from ropewalk.attention_ops import blocks, cached_rows, choosing, kernels, last_positions, prefix, sliding
 from ropewalk.attention_ops.block_attention import attention
 from ropewalk.attention_ops.blocks import Attend
-from ropewalk.checkpoint.layers import is_masked, layers_of, not_shared, slides_alone
+from ropewalk.checkpoint.layers import is_masked, not_shared
+from ropewalk.checkpoint.read_layers import layers_of, slides_alone
 from ropewalk.errors import UserError
 
 BLOCKS = blocks.NAME

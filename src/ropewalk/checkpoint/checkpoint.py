@@ -22,11 +22,13 @@ from ropewalk.checkpoint.digests import PARSED, decides, digest_of
 from ropewalk.checkpoint.files import read_config, read_json, strange_config
 from ropewalk.checkpoint.headers import INDEX, SINGLE, WeightFiles, tensors, weight_files, weight_headers
 from ropewalk.checkpoint.hub import locate
-from ropewalk.checkpoint.layers import LayerLayout, read_layers
+from ropewalk.checkpoint.layers import LayerLayout
 from ropewalk.checkpoint.model_card import README, base_in, called
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
 from ropewalk.checkpoint.position_table import Positions, read_table
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.checkpoint.read_layers import read_layers
+from ropewalk.checkpoint.read_rope import read_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.checkpoint.steps import outrun
 from ropewalk.checkpoint.tensor_problems import Problem, tensor_problems
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers

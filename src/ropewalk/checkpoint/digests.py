@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import marks
 from ropewalk.checkpoint.cache import cache_directory
 from ropewalk.checkpoint.links import files_below
 from ropewalk.errors import read_text
@@ -73,7 +73,7 @@ def weights_in(directory: Path) -> list[Path]:
 def _files_in(directory: Path) -> list[Path]:
     """The files of a directory and below it, but for what has a mark of its own."""
     files = files_below(directory)
-    marked = {path.parent for path in files if path.name == guard.MARK} - {directory}
+    marked = {path.parent for path in files if path.name == marks.MARK} - {directory}
     return [path for path in files if marked.isdisjoint(path.parents)]
 
 
@@ -83,7 +83,7 @@ def noted_digests(directory: Path) -> dict[str, str]:
     A part of a model, its adapter, has no mark of its own: the mark above it has those.
     """
     place, below = _marked_above(directory)
-    noted = guard.of_mark(place, "digests")
+    noted = marks.of_mark(place, "digests")
     words = noted.items() if isinstance(noted, dict) else ()
     return {name.removeprefix(below): word for name, word in words if name.startswith(below) and isinstance(word, str)}
 
@@ -91,7 +91,7 @@ def noted_digests(directory: Path) -> dict[str, str]:
 def _marked_above(directory: Path) -> tuple[Path, str]:
     """Where the mark of a directory lies, and what its names begin with there."""
     directory = Path(os.path.abspath(directory))
-    is_marked = (directory / guard.MARK).is_file()
+    is_marked = (directory / marks.MARK).is_file()
     return (directory, "") if is_marked else (directory.parent, f"{directory.name}/")
 
 
@@ -115,13 +115,13 @@ def added_since(directory: Path) -> list[str]:
 def note_again(directory: Path, names: Iterable[str]) -> None:
     """Note these files of a directory as they are now, among those whose digests its mark notes; what is gone is noted no more."""
     place, below = _marked_above(directory)
-    noted, holds = noted_digests(place), guard.marked(place)
+    noted, holds = noted_digests(place), marks.marked(place)
     for name in names:
         noted.pop(below + name, None)
         if (directory / name).is_file():
             noted[below + name] = digest_now(directory / name)
     if holds is not None:
-        guard.mark(place, holds, digests=noted)
+        marks.mark(place, holds, digests=noted)
 
 
 def to_note(directory: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> dict[str, str]:

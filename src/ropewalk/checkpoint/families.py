@@ -4,8 +4,8 @@ in   a model_type
 out  its `Family` (family.py): how its layers differ, what its logits do; or what it has instead of RoPE
 
 Facts of the families' own papers and code; what a config.json says always wins. tests/checkpoint/test_families.py holds them
-against transformers, and docs/families.md shows what comes of them. Everything that knows families reads this table: rope_config
-(RoPE), layers (which rotate, which slide), the planner (counts), the loss (logits), testing (tiny models).
+against transformers, and docs/families.md shows what comes of them. Everything that knows families reads this table: read_rope
+(RoPE), read_layers (which rotate, which slide), the planner (counts), the loss (logits), testing (tiny models).
 """
 
 from __future__ import annotations

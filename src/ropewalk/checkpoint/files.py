@@ -21,7 +21,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ropewalk.checkpoint import digests, guard
+from ropewalk.checkpoint import digests, guard, half_written, marks
 from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.guard import refuse_existing, refuse_to_lose
 from ropewalk.checkpoint.processes import one_at_a_time
@@ -115,7 +115,7 @@ def whole_directory(out: str | Path, *, overwrite: bool = False, inputs: Iterabl
         UserError: the guard refuses `out` (guard.py); the disk is full; no permission.
     """
     place = Path(os.path.realpath(out))
-    guard.sweep(place.parent, place)
+    half_written.sweep(place.parent, place)
     guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
     guard.refuse_to_lose_home(place)  # an empty one would be replaced too
     # Asked again when it takes its place: hours may have passed.
@@ -139,24 +139,24 @@ def whole_directory_of_ours(
     sources: directories whose weights may be linked in it, for the digests that the mark notes (digests.py); None: those of a model that was
     saved into it are enough.
     """
-    beside = guard.beside(place)
+    beside = half_written.beside(place)
     missing = [path for path in place.parents if not path.exists()]
     try:
         with disk_errors(called or place):
             beside.mkdir(parents=True)
             yield beside
             _share(beside)
-            guard.mark(beside, digests=None if sources is None else digests.to_note(beside, sources))
+            marks.mark(beside, digests=None if sources is None else digests.to_note(beside, sources))
             _sync(beside)
             with one_at_a_time(place.parent):
                 ask()
-                guard.replace(beside, place)
+                half_written.replace(beside, place)
             _sync_one(place.parent)
     except UserError as error:
         sentence = str(error).replace(str(beside), str(called or place))  # nobody but us knows the name beside
         raise (error if sentence == str(error) else UserError(sentence)) from error.__cause__
     finally:
-        guard.remove(beside)
+        half_written.remove(beside)
         for path in () if place.exists() else missing:
             with contextlib.suppress(OSError):  # not empty: somebody else's by now
                 path.rmdir()
@@ -167,8 +167,8 @@ def write_whole(out: Path, content: str | bytes, *, ask: Callable[[], None] = la
     place = Path(os.path.realpath(out))
     if place.is_symlink():
         raise UserError(f"{out} could not be written: its links lead in a circle; choose another place")
-    guard.sweep(place.parent, place)
-    beside = guard.beside(place)
+    half_written.sweep(place.parent, place)
+    beside = half_written.beside(place)
     try:
         with disk_errors(out):
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -179,9 +179,9 @@ def write_whole(out: Path, content: str | bytes, *, ask: Callable[[], None] = la
             _sync_one(beside)
             with one_at_a_time(place.parent):
                 ask()
-                guard.replace(beside, place)
+                half_written.replace(beside, place)
     finally:
-        guard.remove(beside)
+        half_written.remove(beside)
 
 
 def refuse_unwritable(out: str | Path) -> None:
@@ -207,8 +207,8 @@ def refuse_full(out: str | Path, directory: Path) -> None:
     Raises:
         UserError: `out` could not be written, and why.
     """
-    guard.sweep(directory)  # of a process that was killed just here, too
-    probe = guard.beside(directory / "probe")
+    half_written.sweep(directory)  # of a process that was killed just here, too
+    probe = half_written.beside(directory / "probe")
     try:
         with disk_errors(out):
             probe.write_bytes(bytes(_PROBE))
@@ -243,7 +243,7 @@ def disk_errors(out: str | Path) -> Iterator[None]:
         number = system_error(error)
         if number not in reasons or (number == errno.ENOENT and not _is_near(error, out)):
             raise
-        raise UserError(f"{guard.known_as(out)} could not be written: {reasons[number]}") from error
+        raise UserError(f"{half_written.known_as(out)} could not be written: {reasons[number]}") from error
 
 
 def _is_near(error: Exception, out: str | Path) -> bool:

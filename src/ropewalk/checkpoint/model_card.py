@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import guard, half_written
 from ropewalk.checkpoint.licence import licence_of
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import read_text
@@ -96,7 +96,7 @@ def called(name: str, path: Path) -> str:
         return base
     if cached := re.search(r"models--([^/]+)--([^/]+)/snapshots/", str(path)):
         return f"{cached[1]}/{cached[2]}"
-    return guard.known_as(path.resolve()).name if Path(name).exists() else name
+    return half_written.known_as(path.resolve()).name if Path(name).exists() else name
 
 
 def is_hub_id(base: str) -> bool:

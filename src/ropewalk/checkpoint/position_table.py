@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ropewalk.checkpoint.class_defaults import text_type
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.checkpoint.read_rope import read_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.checkpoint.ropewalk_block import block_for
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.checkpoint.write_rope import write_rope

@@ -10,7 +10,7 @@ import os
 import shlex
 from pathlib import Path
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import marks
 from ropewalk.checkpoint.processes import refuse_locked
 from ropewalk.checkpoint.steps import Unfinished, at_stake, model_step
 from ropewalk.errors import UserError
@@ -25,7 +25,7 @@ def place_beside(place: Path) -> Path:
 def begun(out: str | Path) -> Path | None:
     """A replacement of `out` that was begun and has not taken its place; None if there is none."""
     place = Path(os.path.realpath(out))
-    return beside if place.name and guard.marked(beside := place_beside(place)) is not None else None
+    return beside if place.name and marks.marked(beside := place_beside(place)) is not None else None
 
 
 def goes_on_in(out: str | Path) -> Path:

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ropewalk.checkpoint import guard, replacement
+from ropewalk.checkpoint import guard, half_written, marks, replacement
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
 from ropewalk.checkpoint.processes import locked, refuse_locked
 from ropewalk.errors import UserError
@@ -57,10 +57,10 @@ def run_directory(
     work = _work(out, place, signs, overwrite=overwrite, go_on=go_on, inputs=inputs)
     with disk_errors(out), _held(place, signs):
         with contextlib.nullcontext() if work == place else _held(work, signs):
-            guard.sweep(place.parent, place)
-            guard.sweep(work)
-            if guard.is_free(work):
-                guard.mark(work, holds)
+            half_written.sweep(place.parent, place)
+            half_written.sweep(work)
+            if marks.is_free(work):
+                marks.mark(work, holds)
             yield work
         if work != place:
             _take_the_place(work, place, inputs)
@@ -75,8 +75,8 @@ def _held(directory: Path, signs: Sequence[str]) -> Iterator[None]:
         with locked(directory):
             yield
     finally:
-        if is_new and not _has(directory, signs) and next(guard.others(directory), None) is None:
-            guard.remove(directory)
+        if is_new and not _has(directory, signs) and next(marks.others(directory), None) is None:
+            half_written.remove(directory)
 
 
 def _work(
@@ -97,10 +97,10 @@ def _work(
         raise UserError(replacement.both(out))
     guard.refuse_existing(out, overwrite=overwrite, inputs=inputs)
     if pending:
-        guard.remove(begun)
-    if guard.is_free(place):
+        half_written.remove(begun)
+    if marks.is_free(place):
         return place
-    if not guard.is_free(begun):  # one that was killed before it was marked left no file
+    if not marks.is_free(begun):  # one that was killed before it was marked left no file
         raise UserError(f"a run that replaces {out} is written to {begun} first, which is taken; move that elsewhere")
     _logger.info(f"{out} is replaced when this run is finished; until then it is written to {begun}")
     return begun
@@ -113,7 +113,7 @@ def refuse_unlike(out: str | Path, signs: Sequence[str]) -> None:
         UserError: what lies there is no run.
     """
     place = Path(os.path.realpath(out))
-    if not guard.is_free(place) and guard.marked(place) is None and not _has(place, signs):
+    if not marks.is_free(place) and marks.marked(place) is None and not _has(place, signs):
         raise UserError(
             f"{out} exists and holds no run to go on with (no {' or '.join(signs)}), and ropewalk does not write among other files; "
             "choose another --out"
@@ -127,8 +127,8 @@ def _has(directory: Path, signs: Sequence[str]) -> bool:
 def _take_the_place(work: Path, place: Path, inputs: Iterable[str | Path]) -> None:
     try:
         guard.refuse_to_lose(place, inputs)
-        for other in guard.others(place):
+        for other in marks.others(place):
             raise UserError(f"ropewalk did not make {other}")
     except UserError as error:
         raise UserError(f"the run is finished and lies in {work}, but {error}; move it to where you want it") from None
-    guard.replace(work, place)
+    half_written.replace(work, place)

@@ -19,7 +19,8 @@ from ropewalk.checkpoint.class_defaults import class_defaults, text_type, with_d
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import FULL_LAYERS, Family
 from ropewalk.checkpoint.named_scaling import SCALING_KEYS
-from ropewalk.checkpoint.rope_config import rope_entries, text_section, whole_head
+from ropewalk.checkpoint.read_rope import rope_entries, whole_head
+from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.window import ORIGINAL_KEYS, Windows, lengthened, refuse_disagreement
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import LongRope, Proportional, Rope, Scaling
@@ -45,19 +46,15 @@ def write_rope(
     entry, rope_theta = scaling.config_entry(rope)
     old, unscaled = rope_entries(with_defaults({**text, "model_type": model_type}), model_type)
     kept = {key: value for key, value in old.items() if key not in SCALING_KEYS and key not in entry}
-    original = "original_max_position_embeddings"
-    if old.get("llama_4_scaling_beta") and entry.get(original) != old.get(original):
-        raise UserError(
-            f"{model_type} scales its queries by position, from {original} {old.get(original)} on, which {scaling.method} scaling would "
-            f"change to {entry.get(original, 'none')}; use --method yarn"
-        )
+    _refuse_queries_from_elsewhere(old, entry, model_type, scaling)
     # v5 lets rope_scaling win over rope_parameters, so it repeats what only the latter could otherwise say.
     legacy = {**entry, "type": entry["rope_type"], **kept}
     for part in (text, out):
         lengthened(part, windows)
     if isinstance(scaling, LongRope):  # where both readers look first
         text["original_max_position_embeddings"] = rope.window
-    text.update({key: entry[original] for key in ORIGINAL_KEYS if key in text and original in entry})
+    if (original := entry.get("original_max_position_embeddings")) is not None:
+        text.update({key: original for key in ORIGINAL_KEYS if key in text})
     if isinstance(scaling, Proportional):
         _refuse_partial(rope, whole_head(with_defaults({**text, "model_type": model_type})))
     if family.only_longrope:
@@ -84,6 +81,18 @@ def write_rope(
     text["max_position_embeddings"] = int(window)
     out["ropewalk"] = block
     return out
+
+
+def _refuse_queries_from_elsewhere(
+    old: dict[str, Any], entry: dict[str, Any], model_type: str, scaling: Scaling
+) -> None:
+    """Raises UserError where queries are scaled by position (Ministral 3), and another scaling would move where that begins."""
+    key = "original_max_position_embeddings"
+    if old.get("llama_4_scaling_beta") and entry.get(key) != old.get(key):
+        raise UserError(
+            f"{model_type} scales its queries by position, from {key} {old.get(key)} on, which {scaling.method} scaling would "
+            f"change to {entry.get(key, 'none')}; use --method yarn"
+        )
 
 
 def _write_older_keys(text: dict[str, Any], family: Family, rope_theta: float, share: float | None) -> None:

@@ -52,7 +52,7 @@ def train(options: Any) -> None:
     from ropewalk.planner.planner import plan
     from ropewalk.suite.digests import warn_of_trained_texts
     from ropewalk.training.batch import batches_of, estimates_of
-    from ropewalk.training.deadline import BY_TIME, Deadline
+    from ropewalk.training.deadline import Deadline
     from ropewalk.training.run import method_taken
     from ropewalk.training.setup import mesh_for, settled_for, trained_checkpoint
 
@@ -73,27 +73,14 @@ def train(options: Any) -> None:
     batches = None if readings else batches_of(settings, checkpoint, mesh)
     sources = [f"{reading} (estimated)" for reading in readings] if batches is None else batches.readings
     shown = "" if batches is None else _a_conversation(batches.windows, checkpoint)
-    often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
-    often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
-    often += ["at each look"] if settings.saves_by_time and settings.watch_stop is not None else []
-    saves = f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
-    done = (
-        f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""
-    )
-    tokens = settings.tokens_in_memory(checkpoint.positions.original_window)
-    read = (
-        f"{counted(settings.batch, 'chunk')} of {counted(tokens, 'token')}"
-        if settings.mode == "pose"
-        else counted(settings.batch, "window")
-    )
     tell(
         f"train {before.name}, {after.family}, {after.parameters / 1e6:,.1f} M weights, window {before.window} → {settings.window} tokens, "
         f"{after.method} factor {after.factor:g}\n"
-        f"{done}{counted(left, 'step')} of {read}, {left * settings.batch * tokens:,} tokens in all:\n"
+        f"{_steps(settings, left, settings.tokens_in_memory(checkpoint.positions.original_window))}:\n"
         + "".join(f"  {source}\n" for source in sources)
         + shown
         + _unread(seconds) * bool(readings)
-        + f"into {settings.out}: {saves}, then the model"
+        + f"into {settings.out}: {_saves(settings)}, then the model"
     )
     if sentence := method_taken(settings, checkpoint):
         tell(sentence)
@@ -109,6 +96,29 @@ def train(options: Any) -> None:
     if settings.budget is not None and (sentence := ends_early(planned, settings.budget)):
         tell(sentence)
     say(_NOTHING)
+
+
+def _steps(settings: TrainSettings, left: int, tokens: int) -> str:
+    """The steps that are left, and what they read. tokens: of one window, or of one chunk of it."""
+    done = (
+        f"{settings.steps - left} of {counted(settings.steps, 'step')} are done, and " if left < settings.steps else ""
+    )
+    read = (
+        f"{counted(settings.batch, 'chunk')} of {counted(tokens, 'token')}"
+        if settings.mode == "pose"
+        else counted(settings.batch, "window")
+    )
+    return f"{done}{counted(left, 'step')} of {read}, {left * settings.batch * tokens:,} tokens in all"
+
+
+def _saves(settings: TrainSettings) -> str:
+    """When a checkpoint is saved."""
+    from ropewalk.training.deadline import BY_TIME
+
+    often = [f"every {counted(settings.save_steps, 'step')}"] if 0 < settings.save_steps < settings.steps else []
+    often += [f"after every {counted(round(BY_TIME / 60), 'minute')} without"] if settings.saves_by_time else []
+    often += ["at each look"] if settings.saves_by_time and settings.watch_stop is not None else []
+    return f"a checkpoint {' and '.join(often)}" if often else "no checkpoint before the end"
 
 
 def _a_conversation(windows: Any, checkpoint: Any) -> str:

@@ -10,7 +10,7 @@ import collections
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.data.archives import Tree
 from ropewalk.data.splits import STATE_FILE, as_typed, files_of_rows, is_saved_in_splits, other_splits
 

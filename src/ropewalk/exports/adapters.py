@@ -19,7 +19,7 @@ import peft
 import torch
 from safetensors.torch import load_file, save_file
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import guard, half_written
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import (
@@ -36,7 +36,7 @@ from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import read_table
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError, told
 from ropewalk.exports.checkpoints import write_checkpoint
@@ -153,13 +153,13 @@ def _saved(model: Any, weights: dict[str, torch.Tensor], like: Checkpoint, place
 
 @contextlib.contextmanager
 def _beside(out: str | Path) -> Iterator[Path]:
-    place = guard.beside(Path(out))
+    place = half_written.beside(Path(out))
     try:
         with disk_errors(out):
             place.mkdir(parents=True)
             yield place
     finally:
-        guard.remove(place)
+        half_written.remove(place)
 
 
 def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from ropewalk.checkpoint.layers import LayerLayout, layers_of
+from ropewalk.checkpoint.layers import LayerLayout
+from ropewalk.checkpoint.read_layers import layers_of
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import decoder_of
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from ropewalk.attention_ops.blocks import Attend
 from ropewalk.attention_ops.transformers import BLOCKS
-from ropewalk.checkpoint.layers import layers_of
+from ropewalk.checkpoint.read_layers import layers_of
 from ropewalk.data.packing import IGNORED
 from ropewalk.errors import UserError
 from ropewalk.model.architecture import body_of

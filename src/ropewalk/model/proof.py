@@ -4,7 +4,7 @@ in   a checkpoint under its config before and after
 out  nothing, if positions that are `factor` times as far give what they gave before, and the same positions something else
 
 `verify` holds the model's rotary tables against the closed form; this holds what the layers do with them. A model that ignores its
-tables (Falcon with ALiBi), or rotates in other layers than checkpoint/layers.py says, is found here whatever its family.
+tables (Falcon with ALiBi), or rotates in other layers than checkpoint/read_layers.py says, is found here whatever its family.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.layers import DecoderLayer, LayerLayout, read_layers
+from ropewalk.checkpoint.layers import DecoderLayer, LayerLayout
+from ropewalk.checkpoint.read_layers import read_layers
 from ropewalk.errors import UserError
 from ropewalk.model.layers import decoder_layers
 from ropewalk.model.small import SEEN, no_copy, small_config, small_model
@@ -68,7 +69,7 @@ def prove(before: Checkpoint, after: Checkpoint, *, code: str | None = None) -> 
 
 
 def _hold_layout(model: Any, layout: LayerLayout, positions: Tensor, outputs: list[Tensor], family: str) -> None:
-    """Raises UserError where other layers rotate, or slide, than checkpoint/layers.py says."""
+    """Raises UserError where other layers rotate, or slide, than checkpoint/read_layers.py says."""
     apart, another_first = _outputs(model, 3 * positions), _outputs(model, positions, first=1)
     for index, (layer, near, far, other) in enumerate(zip(layout.layers, outputs, apart, another_first, strict=False)):
         if (_largest(near, far) > _MOVED) != layer.rotates:

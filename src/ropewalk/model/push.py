@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
-from ropewalk.checkpoint.guard import MARK, mark_of
 from ropewalk.checkpoint.licence import NOTICE_FILES
 from ropewalk.checkpoint.links import outside
+from ropewalk.checkpoint.marks import MARK, mark_of
 from ropewalk.checkpoint.model_card import front_matter_of
 from ropewalk.checkpoint.own_code import AUTO_MAP, carried_code, configs_with_code
 from ropewalk.checkpoint.processes import LOCK, refuse_locked

@@ -20,7 +20,8 @@ import transformers
 from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.named_scaling import rope_type_of
 from ropewalk.checkpoint.position_table import Positions, PositionTable, read_positions
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.read_rope import read_rope
+from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers
 from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import auto_class, decoder_of

@@ -8,7 +8,8 @@ choice.py     what becomes of each layer's results, in training as in a plan; ke
 memory.py     bytes by part, at the worst moment
 speed.py      seconds by part
 regimes.py    precision and optimiser, where nobody named them
-layout.py     the fastest layout that fits; other options that would
+layout.py     the fastest layout that fits
+ways.py       other options by which a job fits that does not
 machines.py   the host's memory, and what chips cannot do together
 measured_recipe.py  a smaller recipe beside the paper's
 calibrate.py  the machine at hand, timed (the only part that imports torch)

@@ -16,8 +16,10 @@ from ropewalk.checkpoint.checkpoint import Checkpoint, ModelName
 from ropewalk.checkpoint.class_defaults import text_type
 from ropewalk.checkpoint.files import read_json, strange_config
 from ropewalk.checkpoint.hub import refuse_irregular_cache
-from ropewalk.checkpoint.layers import read_layers, with_raised_window
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope, text_section
+from ropewalk.checkpoint.layers import with_raised_window
+from ropewalk.checkpoint.read_layers import read_layers
+from ropewalk.checkpoint.read_rope import read_rope
+from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner.known_models import known_model

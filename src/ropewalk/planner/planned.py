@@ -25,6 +25,16 @@ from ropewalk.planner.memory import GIB, Memory, step_memory
 from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
+from ropewalk.planner.ways import (
+    Way,
+    shorter_windows_on_a_cpu,
+    ways_on_a_cpu,
+    ways_on_more_chips,
+    ways_on_the_same_chips,
+    ways_with_a_shorter_window,
+    ways_with_more_host,
+    ways_with_positions_skipped,
+)
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS
 from ropewalk.settings.plan import PlanSettings
@@ -142,20 +152,20 @@ class Plan:
         """
         asked = self.asked
         if self.chip.on_cpu:
-            same = [other for way in layout.ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits]
-            shorter = map(self._on_the_same_cpu, layout.shorter_windows_on_a_cpu(self.job, asked.batch_size))
+            same = [other for way in ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits]
+            shorter = map(self._on_the_same_cpu, shorter_windows_on_a_cpu(self.job, asked.batch_size))
             return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
-        same = [other for way in layout.ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
+        same = [other for way in ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
         if self.rates.known:
             same.sort(key=lambda other: other._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
         return (
-            *self._first_that_fits(layout.ways_with_positions_skipped(self.job, asked)),
+            *self._first_that_fits(ways_with_positions_skipped(self.job, asked)),
             *same,
-            *self._first_that_fits(layout.ways_with_more_host(self.job, asked)),
-            *self._first_that_fits(layout.ways_on_more_chips(self.job, self.chip, asked)),
-            *self._first_that_fits(layout.ways_with_a_shorter_window(self.job, asked)),
+            *self._first_that_fits(ways_with_more_host(self.job, asked)),
+            *self._first_that_fits(ways_on_more_chips(self.job, self.chip, asked)),
+            *self._first_that_fits(ways_with_a_shorter_window(self.job, asked)),
         )
 
     @property
@@ -164,13 +174,13 @@ class Plan:
         recipe = self.job.recipe
         return recipe.base_bits is not None, recipe.mode == "lora", round(math.log(self.time.seconds), 2)
 
-    def _on_the_same_cpu(self, way: layout.Way) -> Plan:
+    def _on_the_same_cpu(self, way: Way) -> Plan:
         job = regimes.on_cpu(way.job, self.chip.memory * GIB)
         memory, time = step_memory(job, cpu=True), step_time(job, self.rates, self.chip)
         fits = memory.total <= self.chip.memory * GIB and machines.takes(job)
         return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
 
-    def _first_that_fits(self, choices: Iterator[list[layout.Way]]) -> Iterator[Plan]:
+    def _first_that_fits(self, choices: Iterator[list[Way]]) -> Iterator[Plan]:
         """Of the first of several choices in which any way fits the one that a plan takes of regimes that are left open."""
         fitting = ((other for way in ways if (other := self._by(way)).fits) for ways in choices)
         taken = (regimes.first_of(plans, lambda other: layout.is_short(other.job, self.chip)) for plans in fitting)
@@ -181,7 +191,7 @@ class Plan:
         """Options by which it fits, if it does not."""
         return () if self.fits else tuple(other.options for other in self.others)
 
-    def _by(self, way: layout.Way) -> Plan:
+    def _by(self, way: Way) -> Plan:
         start = compiled(way.job)
         if not (machines.takes(start, cp=self.cp, replicas=self.replicas) and layout.is_divided(start, self.cp)):
             return replace(self, fits=False)

@@ -17,7 +17,8 @@ from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.class_defaults import text_type, with_defaults
 from ropewalk.checkpoint.families import LLAMA_LAYERS, family_of
 from ropewalk.checkpoint.family import Layers
-from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, not_shared, read_layers
+from ropewalk.checkpoint.layers import LayerLayout, is_masked, keys_computed, keys_seen, not_shared
+from ropewalk.checkpoint.read_layers import read_layers
 from ropewalk.checkpoint.rope_config import RopeConfig, text_section
 from ropewalk.errors import UserError
 from ropewalk.rope.config_numbers import whole_number

@@ -25,7 +25,7 @@ from ropewalk.checkpoint.digests import (
     weights_in,
 )
 from ropewalk.checkpoint.files import disk_errors
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.checkpoint.model_card import README, base_in, is_theirs
 from ropewalk.errors import UserError
 from ropewalk.readers.diagnosis import CHANGED, NO_DIGEST, Finding

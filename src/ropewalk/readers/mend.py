@@ -21,7 +21,7 @@ from ropewalk.checkpoint.digests import BEFORE_FIX, digest_now, note_again, note
 from ropewalk.checkpoint.families import family_of
 from ropewalk.checkpoint.family import Family
 from ropewalk.checkpoint.files import disk_errors, write_json
-from ropewalk.checkpoint.guard import beside
+from ropewalk.checkpoint.half_written import beside
 from ropewalk.checkpoint.named_twice import named_twice
 from ropewalk.checkpoint.rope_config import text_section
 from ropewalk.checkpoint.tokenizer_config import for_both

@@ -18,7 +18,8 @@ from ropewalk.checkpoint.family import FULL_LAYERS
 from ropewalk.checkpoint.files import ADAPTER_CONFIG, read_config, read_json
 from ropewalk.checkpoint.hub import locate
 from ropewalk.checkpoint.position_table import PositionTable, read_table
-from ropewalk.checkpoint.rope_config import RopeConfig, read_rope
+from ropewalk.checkpoint.read_rope import read_rope
+from ropewalk.checkpoint.rope_config import RopeConfig
 from ropewalk.checkpoint.window import NOTHING_SAID, Answers, WindowQuestion
 from ropewalk.errors import Unsupported, UserError
 from ropewalk.readers.reader import BAD_VALUES, Reader, model_type_of

@@ -12,7 +12,7 @@ table or on a page comes from a row, and every row names the run that made it.
     rows.py                 runs, perplexity, context gain, training steps; what all kinds share
     retrieval.py, long_context.py, attention.py, downstream.py
                             the other kinds; kinds.py has the table of all
-    files.py, reading.py    writing a run's rows; reading them back as the classes that were written
+    files.py, reading.py    writing a run's rows; reading them back as the classes that were written (decoding.py, a line)
     tables.py               rows as a pandas frame, or a notebook's table
     measurement.py          a row with its run: what figures and the page are made from
     variant.py              base, extrapolating, PI before or after training: what a run's model is called
@@ -25,12 +25,13 @@ table or on a page comes from a row, and every row names the run that made it.
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records.attention import Adjacent, AttentionScores
+from ropewalk.records.decoding import Unspecified
 from ropewalk.records.downstream import Benchmark, BenchmarkComparison, DocumentRouge, DocumentSummary, Summary
 from ropewalk.records.files import SCHEMA, Recorder, append_lines, check_file, new_run, rename_in, to_line, versions
 from ropewalk.records.kinds import BOOKKEEPING, KINDS, Bounds, Growth, Resolution, Row
 from ropewalk.records.long_context import EffectiveLength, LengthScore, LongItem, LongTask, Unfit
 from ropewalk.records.measurement import Measurement
-from ropewalk.records.reading import LeftOut, Records, Unspecified, read
+from ropewalk.records.reading import LeftOut, Records, read
 from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval, Trial
 from ropewalk.records.rows import (
     ContextGain,

@@ -55,7 +55,7 @@ class PasskeySummary(Alone):
     #: 95 % interval of the accuracy over all prompts.
     low: Share = 0.0
     high: Share = 1.0
-    #: 95 % interval of k_max, from what the trials of all depths leave open (evals/intervals.py, reach_interval).
+    #: 95 % interval of k_max, from what the trials of all depths leave open (evals/reach.py, reach_interval).
     k_low: Whole = 0
     k_high: Whole = 0
     #: Whether the prompt ended after the blank before the key or before it (a matter of the tokenizer); the key's tokens.

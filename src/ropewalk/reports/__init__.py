@@ -10,7 +10,7 @@ out  an HTML file, written whole or not at all
     contenders, methods one method, its figures by measure; who is ahead, if intervals tell, and by which measures others are
     seeds               several seeds of one training in words
     files               tables as CSV, LaTeX and Markdown, figures as SVG, PDF and PNG
-    verdict, provenance the paragraph at the top; what was run at the end
+    verdict, provenance the paragraph at the top (verdict_passkey, two_windows: its sentences on these); what was run at the end
     templates/          jinja2, everything escaped
 """
 

@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from ropewalk.evals.intervals import Paired
+from ropewalk.evals.intervals import Paired, over_seeds
 from ropewalk.figures import accuracy, style
 from ropewalk.figures.accuracy import Change
 from ropewalk.records import Benchmark, BenchmarkComparison, paper
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, labels
 from ropewalk.reports.beside_paper import paper_label
-from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
+from ropewalk.reports.content import Cell, Line, Section, Table, Tile, Verdict, seeds_together
 from ropewalk.reports.paired import Bounded
 from ropewalk.reports.rows import Clean, once
+from ropewalk.reports.seeds import spread
 
 ByTask = dict[str, Benchmark]
 
@@ -206,3 +207,25 @@ def _accuracy(row: Benchmark | None) -> Cell:
     if row is None:
         return Cell("")
     return Cell.of(100 * row.accuracy, _tenths, 100 * row.low, 100 * row.high, within=(0, 100))
+
+
+def tell(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> None:
+    """Add to a verdict what benchmarks say of the seeds of one training."""
+    own = [change for change in changes(clean) if change.variant in seeds]
+    if not own:
+        return
+    tasks: dict[str, list[float]] = {}
+    for change in own:
+        tasks.setdefault(name(change.task), []).append(change.difference)
+    lost = dict.fromkeys(name(change.task) for change in own if change.is_loss)
+    of_seeds = " of some seed" if len(seeds) > 1 else ""
+    text = f"Of {number_format.counted(len(tasks), 'benchmark')} in the original window "
+    text += f"{len(lost)} lost beyond chance{of_seeds} ({', '.join(lost)})" if lost else "none lost beyond chance"
+    means = [mean for seed in seeds if (mean := mean_change([c for c in own if c.variant == seed]))]
+    value, low, high = over_seeds(means)
+    total, bounds = f"{number_format.points(value)} points", number_format.interval(low, high, number_format.points)
+    around = spread([mean for mean, _, _ in means], number_format.points, len(seeds))
+    worst = min(tasks, key=lambda task: fmean(tasks[task]))
+    lowest = f"; the lowest is {worst} ({number_format.points(fmean(tasks[worst]))})" if len(tasks) > 1 else ""
+    verdict.sentences.append(f"{text}; the mean changed by {total}{f' ({around})' if around else ''}{lowest}.")
+    verdict.tiles.append(Tile("benchmarks", total, f"95\u202f% interval {bounds}, paired"))

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import marks
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import write_whole
 from ropewalk.checkpoint.model_card import README, ModelCard, base_in, is_theirs, not_measured
@@ -115,7 +115,7 @@ def card(settings: CardSettings) -> Path:
     text = composed(subject, records).text(directory)
     write_whole(out, text, ask=lambda: refuse_theirs(out))
     if out.resolve() == (directory / README).resolve():
-        guard.mark_again(directory, README)
+        marks.mark_again(directory, README)
     return out
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from statistics import fmean
 
-from ropewalk.evals.intervals import reach_interval
+from ropewalk.evals.reach import reach_interval
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
@@ -37,7 +37,7 @@ def depths_of(clean: Clean, variant: Variant, window: int) -> list[Passkey]:
 
 
 def k_max_interval(rows: Sequence[Passkey]) -> tuple[int, int]:
-    """A 95 % interval of k_max, in tokens (intervals.reach_interval)."""
+    """A 95 % interval of k_max, in tokens (evals/reach.py)."""
     rows = sorted(rows, key=lambda row: row.k)
     successes, trials = [row.successes for row in rows], [row.trials for row in rows]
     return reach_interval([row.k for row in rows], successes, trials, threshold=paper.PASSKEY_THRESHOLD)

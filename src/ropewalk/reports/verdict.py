@@ -6,25 +6,22 @@ Every sentence is a comparison of two rows of the same page. None is written whe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.evals.intervals import leaves_open, over_seeds
-from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
+from ropewalk.records import Bounds, Growth, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, befores, seeds_of_rows
 from ropewalk.reports import (
     benchmarks,
     comparable,
-    contenders,
     damage,
     gain,
-    passkey,
     perplexity,
     reach,
     retrieval,
     training,
     two_windows,
+    verdict_passkey,
 )
 from ropewalk.reports.content import Tile, Verdict
 from ropewalk.reports.contests import contest, not_comparable
@@ -32,7 +29,6 @@ from ropewalk.reports.helped import in_short
 from ropewalk.reports.inside import compared, extensions, only_inside
 from ropewalk.reports.paired import ratio
 from ropewalk.reports.rows import Clean
-from ropewalk.reports.seeds import spread, told
 from ropewalk.sentences import counted, joined
 
 #: What is on record of a model without its having been read.
@@ -72,22 +68,7 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
             own = next((each for each in alike if variant in each.variants()), None)
             verdict.sentences += [_trained_on(base, variant, alike), reach.sentence(clean, own, own, [variant])]
     elif target is None:
-        runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
-        verdict.sentences.append(
-            "Nothing was measured: what follows is theory, from the model's config alone."
-            if not measured and any(isinstance(m.row, Bounds) for m in clean.measurements)
-            else f"Only the base model was measured ({variants[0].original_window} tokens); {_yet(runs)}."
-            if base in measured
-            else "No extended model was measured."
-        )
-        verdict.sentences = verdict.sentences if measured or not runs else []  # of each training a sentence says it
-        if base in measured:
-            verdict.sentences.append(reach.of_base(clean, base))
-        left = {run.run.id for run in training.unmeasured(clean)}
-        verdict.sentences += dict.fromkeys(
-            reach.of_unmeasured(r) for r in runs if r.variant.extended or r.run.id in left
-        )
-        verdict.sentences += _unfinished(runs)
+        verdict.sentences = _nothing_extended(clean, base, variants, measured)
     else:
         _extension(verdict, clean, base, target, len(seeds))
         verdict.sentences += [apart] if (apart := not_comparable(clean, lineage)) else []
@@ -100,12 +81,34 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
     if group is not None and (target or not tuned):
         two_windows.tell(verdict, group, near or group, base, seeds)
     _beside(verdict, gain.sentence(clean, seeds))
-    _passkey(verdict, clean, base, seeds)
+    verdict_passkey.tell(verdict, clean, base, seeds)
     untrained = befores(target, variants) if target else []
     _beside(verdict, retrieval.sentence(clean, seeds, untrained))
-    _benchmarks(verdict, clean, seeds)
+    benchmarks.tell(verdict, clean, seeds)
     verdict.sentences.append(_basis(clean, group, seeds or bases))
     return verdict
+
+
+def _nothing_extended(
+    clean: Clean, base: Variant | None, variants: Sequence[Variant], measured: set[Variant]
+) -> list[str]:
+    """Where no model that was extended or trained on was measured: what there is instead, and what came of trainings that were not measured."""
+    lineage = variants[0].lineage
+    runs = [run for run in training.trainings(clean) if run.variant.lineage == lineage]
+    sentences = []
+    if measured or not runs:  # of each training a sentence says it
+        sentences.append(
+            "Nothing was measured: what follows is theory, from the model's config alone."
+            if not measured and any(isinstance(m.row, Bounds) for m in clean.measurements)
+            else f"Only the base model was measured ({variants[0].original_window} tokens); {_yet(runs)}."
+            if base in measured
+            else "No extended model was measured."
+        )
+    if base in measured:
+        sentences.append(reach.of_base(clean, base))
+    left = {run.run.id for run in training.unmeasured(clean)}
+    sentences += dict.fromkeys(reach.of_unmeasured(r) for r in runs if r.variant.extended or r.run.id in left)
+    return [*sentences, *_unfinished(runs)]
 
 
 def _trained_on(base: Variant | None, variant: Variant, alike: Sequence[comparable.Group]) -> str:
@@ -228,65 +231,6 @@ def _yet(runs: Sequence[training.Training]) -> str:
     if not names:
         return "nothing was extended"
     return f"{joined(names)} {'was' if len(names) == 1 else 'were'} trained and not measured yet"
-
-
-def _passkey(verdict: Verdict, clean: Clean, base: Variant | None, seeds: Sequence[Variant]) -> None:
-    rows = passkey.summaries(clean)
-
-    def longest(variant: Variant | None, window: int | None = None) -> PasskeySummary | None:
-        by_window = rows.get(variant, {}) if variant else {}
-        return by_window[window if window in by_window else max(by_window)] if by_window else None
-
-    each = list(filter(None, map(longest, seeds)))
-    before = longest(base, max((row.window for row in each), default=None))
-    if not each:
-        if before is not None and not seeds and not verdict.says(f" {before.k_max} by k_max"):
-            verdict.sentences.append(f"Its k_max is {before.reach}.")
-        return
-    after = max(each, key=lambda row: row.window)
-    each = [row for row in each if row.window == after.window]
-    reaches = list(filter(None, (contenders.k_max(clean, seed, after.window) for seed in seeds)))
-    ends = contenders.over_seeds_of("k_max", after.window, reaches)[1:] if reaches else None
-    is_open = ends == (0, after.window)
-    sure = f"but {leaves_open(after)}" if is_open else reach.interval(*ends) if ends else ""
-    sure = f", {sure}" if sure and not verdict.says(f"by k_max ({sure}") else ""
-    figures = [row.k_max for row in each]
-    of_window = f"{told(figures, number_format.count, len(seeds))} of {after.window} tokens"
-    name = "mean k_max" if len(set(figures)) > 1 else "k_max"
-    reached = f"Passkey retrieval reaches {'a ' * (name != 'k_max')}{name} {of_window if len(seeds) > 1 else after.reach}{sure}"
-    its = contenders.k_max(clean, base, before.window) if before and base else None
-    as_open = ", which is as open" if is_open else f", but {leaves_open(before)}" if before else ""
-    doubt = as_open if before and its and its[1:] == (0, before.window) else ""
-    verdict.sentences.append(f"{reached}; the base {before.reach}{doubt}." if before else f"{reached}.")
-    around = spread(figures, number_format.count, len(seeds))
-    length = f"of {after.window}" if after.window == seeds[0].window else f"in prompts of {after.window} tokens"
-    asked = perplexity.least_to_most([row.trials for row in each])
-    trials = f"{asked} trial{'s' * (asked != '1')} a depth"
-    against = "; ".join(
-        filter(None, [length, trials, around, f"base {before.k_max}{'?' if doubt else ''}" if before else ""])
-    )
-    verdict.tiles.append(Tile(name, f"{fmean(figures):.0f}{'?' if is_open else ''}", against))
-
-
-def _benchmarks(verdict: Verdict, clean: Clean, seeds: Sequence[Variant]) -> None:
-    changes = [change for change in benchmarks.changes(clean) if change.variant in seeds]
-    if not changes:
-        return
-    tasks: dict[str, list[float]] = {}
-    for change in changes:
-        tasks.setdefault(benchmarks.name(change.task), []).append(change.difference)
-    lost = dict.fromkeys(benchmarks.name(change.task) for change in changes if change.is_loss)
-    of_seeds = " of some seed" if len(seeds) > 1 else ""
-    text = f"Of {number_format.counted(len(tasks), 'benchmark')} in the original window "
-    text += f"{len(lost)} lost beyond chance{of_seeds} ({', '.join(lost)})" if lost else "none lost beyond chance"
-    means = [mean for seed in seeds if (mean := benchmarks.mean_change([c for c in changes if c.variant == seed]))]
-    value, low, high = over_seeds(means)
-    total, bounds = f"{number_format.points(value)} points", number_format.interval(low, high, number_format.points)
-    around = spread([mean for mean, _, _ in means], number_format.points, len(seeds))
-    worst = min(tasks, key=lambda task: fmean(tasks[task]))
-    lowest = f"; the lowest is {worst} ({number_format.points(fmean(tasks[worst]))})" if len(tasks) > 1 else ""
-    verdict.sentences.append(f"{text}; the mean changed by {total}{f' ({around})' if around else ''}{lowest}.")
-    verdict.tiles.append(Tile("benchmarks", total, f"95\u202f% interval {bounds}, paired"))
 
 
 def _basis(clean: Clean, group: comparable.Group | None, variants: Sequence[Variant]) -> str:

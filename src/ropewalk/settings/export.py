@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from ropewalk.checkpoint.files import ADAPTER_CONFIG, is_adapter
-from ropewalk.checkpoint.guard import MARK
+from ropewalk.checkpoint.marks import MARK
 from ropewalk.errors import UserError
 from ropewalk.sentences import joined
 from ropewalk.settings.extras import EXTRAS

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 import yaml
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import half_written, marks
 from ropewalk.checkpoint.files import disk_errors, write_whole
 from ropewalk.errors import UserError, read_text, told
 from ropewalk.progress import is_first_process
@@ -32,7 +32,7 @@ from ropewalk.settings.scaling import FACTORS
 from ropewalk.version import __version__
 
 RUN_FILE = "run.yaml"
-#: That, and those of further commands, as names and patterns of a mark (checkpoint/guard.py).
+#: That, and those of further commands, as names and patterns of a mark (checkpoint/marks.py).
 NAMES = (RUN_FILE, "run-[0-9]*.yaml")
 #: About one start of a command and not about what it makes.
 _OF_THE_MOMENT = frozenset(("overwrite", "yes", "resume", "dry_run", "json", "quiet", "verbose", "config"))
@@ -124,11 +124,11 @@ def write(settings: Settings, directory: Path, *, instead: bool = False, head: s
     if text is None or not is_first_process():
         return
     place = directory / RUN_FILE if instead else _place(directory / RUN_FILE, text)
-    holds = guard.marked(directory)
-    if holds is not None and not guard.is_listed(place.name, holds):
+    holds = marks.marked(directory)
+    if holds is not None and not marks.is_listed(place.name, holds):
         if place.exists() and place.stat().st_size:
             return
-        guard.mark(directory, [*holds, place.name])
+        marks.mark(directory, [*holds, place.name])
     _put(text, place)
 
 
@@ -158,8 +158,8 @@ def _keep_until(directory: Path, step: int) -> None:
     old, kept = directory / RUN_FILE, directory / f"run-until-{step}.yaml"
     if not old.is_file() or kept.exists():  # another start from this very step, of which nothing was saved
         return
-    if (holds := guard.marked(directory)) is not None:
-        guard.mark(directory, [*holds, kept.name])
+    if (holds := marks.marked(directory)) is not None:
+        marks.mark(directory, [*holds, kept.name])
     os.replace(old, kept)
 
 
@@ -227,7 +227,7 @@ def _plain(value: Any, *, names_files: bool) -> Any:
     if isinstance(value, Checkpoint):
         value = value.name
     if isinstance(value, os.PathLike) or (names_files and isinstance(value, str) and value != "hemp"):
-        path = guard.known_as(os.path.abspath(value))
+        path = half_written.known_as(os.path.abspath(value))
         return str(path) if isinstance(value, os.PathLike) or os.path.lexists(value) else str(value)
     if isinstance(value, str | int | float):
         return value

@@ -19,7 +19,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import marks
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.files import disk_errors, refuse_unwritable
 from ropewalk.checkpoint.processes import one_at_a_time
@@ -27,7 +27,8 @@ from ropewalk.data.documents import refuse_missing
 from ropewalk.distributed import mesh as meshes
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.intervals import few_trials, share_interval
+from ropewalk.evals.intervals import share_interval
+from ropewalk.evals.reach import few_trials
 from ropewalk.model.devices import device_for
 from ropewalk.model.load import refuse_unknown_code
 from ropewalk.progress import is_first_process
@@ -94,19 +95,7 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
             warn_of_trained_texts(option, getattr(settings, option), settings.data)
         _warn_of_few_trials(settings)
     if settings.dry_run:
-        to_do = [row for row in grid.rows if not is_whole(grid, row, out)]
-        # What is refused is so by its rotation, whatever the budget.
-        twins = {row: replace(row, tokens=0, rate=0.0, seed=0) for row in to_do}
-        reasons = {twin: _refusal(grid, twin) for twin in dict.fromkeys(twins.values())}
-        refused = {row: reasons[twin] for row, twin in twins.items() if reasons[twin]}
-        first = next((row for row in to_do if row.tokens and row not in refused), None)
-        beside = {first: _tokenising(grid, first)} if first else {}
-        return Rows(
-            Outcome(row.name, grid.model_name, refused[row])
-            if row in refused
-            else Outcome(row.name, grid.model_name, "to do" * (row in to_do), grid.seconds(row) + beside.get(row, 0.0))
-            for row in grid.rows
-        )
+        return _rehearsed(grid, out)
     mesh = meshes.start(device=device_for(settings.device))
     atexit.register(mesh.close)
     # Digests are of what is read now, whatever is written there later.
@@ -119,6 +108,23 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
     while any([_take(grid, row, bench, outcomes) for row in grid.rows]):
         pass
     return Rows(outcomes[row] for row in grid.rows)
+
+
+def _rehearsed(grid: Grid, out: Path) -> Rows[Outcome]:
+    """What would become of each row: refused, whole already, or to do in about so many seconds."""
+    to_do = [row for row in grid.rows if not is_whole(grid, row, out)]
+    # What is refused is so by its rotation, whatever the budget.
+    twins = {row: replace(row, tokens=0, rate=0.0, seed=0) for row in to_do}
+    reasons = {twin: _refusal(grid, twin) for twin in dict.fromkeys(twins.values())}
+    refused = {row: reasons[twin] for row, twin in twins.items() if reasons[twin]}
+    first = next((row for row in to_do if row.tokens and row not in refused), None)
+    beside = {first: _tokenising(grid, first)} if first else {}
+    return Rows(
+        Outcome(row.name, grid.model_name, refused[row])
+        if row in refused
+        else Outcome(row.name, grid.model_name, "to do" * (row in to_do), grid.seconds(row) + beside.get(row, 0.0))
+        for row in grid.rows
+    )
 
 
 def _refusal(grid: Grid, row: Row) -> str:
@@ -166,7 +172,7 @@ def _take_directory(settings: AblateSettings, out: Path) -> None:
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(out):
-            guard.mark(out, ["*.jsonl", f"{WORK}/*", *run_file.NAMES])
+            marks.mark(out, ["*.jsonl", f"{WORK}/*", *run_file.NAMES])
     run_file.write(settings, out)
 
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import guard, marks
 from ropewalk.errors import STRANGE_DATA, UserError, nearest
 from ropewalk.records.recipe import CONTROL
 from ropewalk.rope.scaling import EXTENDING
@@ -143,5 +143,5 @@ def refuse_other_files(out: Path) -> None:
         UserError: the directory of the rows holds something else.
     """
     guard.refuse_unreadable(out.absolute())
-    if not guard.is_free(out) and guard.marked(out) is None and not any(map(asked_of, out.glob("*.jsonl"))):
+    if not marks.is_free(out) and marks.marked(out) is None and not any(map(asked_of, out.glob("*.jsonl"))):
         raise UserError(f"rows lie in a directory of their own, and {out} holds other files; choose another --out")

@@ -21,9 +21,10 @@ from ropewalk.checkpoint.architecture import hurdles
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.class_defaults import with_defaults
 from ropewalk.checkpoint.files import whole_directory
-from ropewalk.checkpoint.layers import LayerLayout, read_layers
+from ropewalk.checkpoint.layers import LayerLayout
 from ropewalk.checkpoint.model_info import ModelInfo, info_of
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_layers import read_layers
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner.known_models import known_model

@@ -162,24 +162,7 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
             )
         corpus = ranks.first_on_each_machine(_tokenising(group, settings, tokenizer, window, chosen).corpus)
         check_ids(tokenizer, corpus.ids)  # what was kept from an earlier run is not encoded again
-        if settings.mode == "pose" and group.length:
-            raise UserError(
-                f"mode pose moves texts apart over the whole window, and a length (as in 0.1@8k) keeps them together, as of {group.name}; use --mode "
-                "full, or leave the length out"
-            )
-        if not settings.allow_short and not group.allow_short:
-            _refuse_short(group, corpus, window, settings.option_in_memory)
-        option = f"length than {group.word()} has" if group.length else settings.option_in_memory
-        packed = (
-            partial(FittedBlocks, option=option)
-            if corpus.marks is not None or settings.packing == "best-fit"
-            else PackedBlocks
-        )
-        try:
-            rows = packed(corpus, window, length=group.length)
-        except UserError as error:
-            raise UserError(f"{group.name}: {error}") from None
-        parts.append((group, corpus, rows))
+        parts.append((group, corpus, _packed(group, corpus, settings, window)))
     if settings.loss == "answers" and all(corpus.marks is None for _, corpus, _ in parts):
         raise UserError(
             "--loss answers is of conversations, and --data holds none, so that every token counts; leave it out, or name the turns with --field"
@@ -195,6 +178,31 @@ def _parts(settings: TrainSettings, tokenizer: Any, window: int, mesh: Mesh) -> 
         )
         for group, corpus, rows in parts
     ]
+
+
+def _packed(group: Group, corpus: TokenCorpus, settings: TrainSettings, window: int) -> FittedBlocks | PackedBlocks:
+    """A source's rows.
+
+    Raises:
+        UserError: a length that mode pose keeps nothing of; documents that are too short.
+    """
+    if settings.mode == "pose" and group.length:
+        raise UserError(
+            f"mode pose moves texts apart over the whole window, and a length (as in 0.1@8k) keeps them together, as of {group.name}; use --mode "
+            "full, or leave the length out"
+        )
+    if not settings.allow_short and not group.allow_short:
+        _refuse_short(group, corpus, window, settings.option_in_memory)
+    option = f"length than {group.word()} has" if group.length else settings.option_in_memory
+    packed = (
+        partial(FittedBlocks, option=option)
+        if corpus.marks is not None or settings.packing == "best-fit"
+        else PackedBlocks
+    )
+    try:
+        return packed(corpus, window, length=group.length)
+    except UserError as error:
+        raise UserError(f"{group.name}: {error}") from None
 
 
 def _chosen(settings: TrainSettings) -> Chosen | None:

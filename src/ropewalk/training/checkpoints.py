@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import half_written, marks
 from ropewalk.checkpoint.digests import noted_digests
 from ropewalk.checkpoint.files import disk_errors, link_or_copy, read_config, whole_directory_of_ours
 from ropewalk.distributed import ranks
@@ -48,7 +48,7 @@ def write_checkpoint(
     Raises:
         UserError: on every process, if the disk refuses any of them.
     """
-    parts = ranks.first(lambda: guard.beside(snapshots.path(step)))
+    parts = ranks.first(lambda: half_written.beside(snapshots.path(step)))
     weights = plain_weights(model, start, mesh)
 
     def write(directory: Path) -> None:
@@ -80,9 +80,9 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
     weights = None if same_as is not None else plain_weights(model, start, mesh)
 
     def write() -> None:
-        beside = out / guard.FINAL
+        beside = out / half_written.FINAL
         for left in [beside, *out.glob(f".{beside.name}.*.partial")]:  # by a run that was killed while it wrote
-            guard.remove(left)
+            half_written.remove(left)
         with whole_directory_of_ours(beside, sources=[same_as] if same_as else []) as directory:
             if weights is not None:
                 _write_model(directory, step, weights, start)
@@ -106,14 +106,14 @@ def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Me
 
 def _put_in_place(beside: Path, out: Path) -> None:
     """Move a model into its run's directory, whose mark lists it from then on; what somebody else put there is renamed."""
-    made, ours = guard.marked(beside) or [], guard.marked(out) or []
+    made, ours = marks.marked(beside) or [], marks.marked(out) or []
     for name in ("config.json", "adapter"):  # first of all an earlier model is none any more
         _clear(out / name, ours)
     if ours:
         before = {name: digest for name, digest in noted_digests(out).items() if (out / name).is_file()}
-        guard.mark(out, [*ours, *made], digests=before | noted_digests(beside))
+        marks.mark(out, [*ours, *made], digests=before | noted_digests(beside))
     for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
-        if path.name != guard.MARK:
+        if path.name != marks.MARK:
             _clear(out / path.name, ours)
             os.replace(path, out / path.name)
     # Not rmdir: renaming one of two links to a file over the other does nothing, and leaves it behind (POSIX rename).
@@ -124,16 +124,16 @@ def _clear(path: Path, ours: list[str]) -> None:
     """Make way: what this run made is deleted, anything else renamed."""
     files = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
     files = [file for file in files if file.is_symlink() or file.is_file()]
-    if all(guard.is_listed(guard.listed_as(file, file.relative_to(path.parent).as_posix()), ours) for file in files):
-        guard.remove(path)
+    if all(marks.is_listed(marks.listed_as(file, file.relative_to(path.parent).as_posix()), ours) for file in files):
+        half_written.remove(path)
     else:
-        warnings.warn(f"{path} is not this run's; it is called {guard.set_aside(path).name} now", stacklevel=2)
+        warnings.warn(f"{path} is not this run's; it is called {half_written.set_aside(path).name} now", stacklevel=2)
 
 
 def _link(source: Path, target: Path) -> None:
     """A checkpoint's model: its weights as links, what a user may edit as copies."""
     for path in source.iterdir():
-        if path.name == guard.MARK:
+        if path.name == marks.MARK:
             continue
         if path.is_file():
             (link_or_copy if path.suffix == ".safetensors" else shutil.copyfile)(path, target / path.name)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.files import disk_errors
-from ropewalk.checkpoint.guard import known_as
+from ropewalk.checkpoint.half_written import known_as
 from ropewalk.checkpoint.steps import ENDED_BY, MODEL_STEP, RISE
 from ropewalk.errors import UserError, told
 from ropewalk.planner.chips import Mfu

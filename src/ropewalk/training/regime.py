@@ -19,7 +19,7 @@ from ropewalk.errors import UserError
 from ropewalk.planner import calibrate
 from ropewalk.planner.chips import Chip
 from ropewalk.planner.job import FULL, NONE, Job
-from ropewalk.planner.layout import least, ways_out, ways_out_on_a_cpu
+from ropewalk.planner.layout import least
 from ropewalk.planner.memory import CONTEXT, GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.regimes import (
@@ -32,6 +32,7 @@ from ropewalk.planner.regimes import (
     with_regime,
     without_bfloat16,
 )
+from ropewalk.planner.ways import ways_out, ways_out_on_a_cpu
 from ropewalk.sentences import apart, sizes_apart
 from ropewalk.settings.budget import host_room, memory_held, micro_windows
 from ropewalk.settings.command import arguments

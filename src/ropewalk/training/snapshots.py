@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint import guard
+from ropewalk.checkpoint import half_written, marks
 from ropewalk.checkpoint.files import whole_directory_of_ours
 from ropewalk.checkpoint.steps import CHECKPOINTS, step_name, steps_in
 from ropewalk.errors import UserError, read_text
@@ -42,7 +42,7 @@ _GONE = ".state.gone"
 #: In `about`: whether a checkpoint came by time, only to be gone on from.
 BY_TIME = "by_time"
 RECORDS = "records.jsonl"
-#: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/guard.py).
+#: What a run writes into its directory before it is finished, as names and patterns of its mark (checkpoint/marks.py).
 HOLDS = (
     RECORDS,
     "watch.jsonl",
@@ -116,7 +116,7 @@ class Snapshots:
             files = sorted(
                 file
                 for file in beside.rglob("*")
-                if file.is_file() and file.name != guard.MARK and file.suffix != ".md"
+                if file.is_file() and file.name != marks.MARK and file.suffix != ".md"
             )
             hashes = {str(file.relative_to(beside)): digest for file, digest in _hashes(files).items()}
             manifest = {"step": step, "about": about, "sha256": hashes}
@@ -127,10 +127,10 @@ class Snapshots:
 
     def _make_way(self, path: Path, step: int) -> None:
         """What lies where a checkpoint goes is replaced only if it is one of this very step, damaged or from before."""
-        if guard.is_free(path) or (_step_of(path) == step and next(guard.others(path), None) is None):
+        if marks.is_free(path) or (_step_of(path) == step and next(marks.others(path), None) is None):
             return
         warnings.warn(
-            f"{path} is not a checkpoint of step {step}, or not only; it is called {guard.set_aside(path).name} now",
+            f"{path} is not a checkpoint of step {step}, or not only; it is called {half_written.set_aside(path).name} now",
             stacklevel=2,
         )
 
@@ -145,10 +145,10 @@ class Snapshots:
             if self.path(step).is_symlink() or state.is_symlink():
                 continue  # it lies elsewhere, in another run perhaps
             # Renamed first: a run killed in the middle must not leave a state that looks whole.
-            if self._came_by_time(step) and next(guard.others(self.path(step)), None) is None:
-                gone = guard.beside(self.path(step), "old")
+            if self._came_by_time(step) and next(marks.others(self.path(step)), None) is None:
+                gone = half_written.beside(self.path(step), "old")
                 os.rename(self.path(step), gone)
-                guard.remove(gone)
+                half_written.remove(gone)
                 continue
             gone = state.with_name(_GONE)
             shutil.rmtree(gone, ignore_errors=True)
@@ -195,7 +195,7 @@ class Snapshots:
             *self.root.glob(".step-*.old"),
             *self.root.glob(f"step-*/{_GONE}"),
         ]:
-            guard.remove(path)
+            half_written.remove(path)
 
 
 def _step_of(path: Path) -> int | None:

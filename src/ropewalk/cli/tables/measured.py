@@ -12,7 +12,8 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
-from ropewalk.evals.intervals import lacking, leaves_open, share_interval
+from ropewalk.evals.intervals import lacking, share_interval
+from ropewalk.evals.reach import leaves_open
 from ropewalk.records import ContextGain, EffectiveLength, LongTask, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.format import fixed
 from ropewalk.sentences import counted

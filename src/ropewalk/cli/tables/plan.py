@@ -38,6 +38,30 @@ _MOMENTS = {
 def show_plan(plan: Plan) -> None:
     """Print a plan."""
     terminal = console()
+    tell("\n".join(_what_is_planned(plan)))
+    # Before all tables where it is what a person can do; on one chip a run of days is one of nights.
+    of_days = plan.timed and plan.hours > 24 and plan.job.gpus == 1
+    at_once = of_days and (plan.chip.on_cpu or plan.hours > MONTH)
+    if at_once:
+        tell(night_line(plan))
+    recipe = recipe_line(plan)
+    if at_once and recipe:
+        tell(recipe)
+    if not plan.fits:  # before every table
+        tell(verdict(plan))
+    terminal.print(memory_table(plan))
+    if plan.fits:
+        tell(verdict(plan))
+        terminal.print(time_table(plan))
+    if plan.others:
+        terminal.print(others_table(plan))
+    after = [night_line(plan)] * (of_days and not at_once) + [recipe] * (not at_once and bool(recipe))
+    tell("\n".join([*after, measuring_line(plan)]))
+    terminal.print(serving_table(plan))
+
+
+def _what_is_planned(plan: Plan) -> list[str]:
+    """The model, the chips, and what of them a plan goes by; a sentence each."""
     job, shape, chip = plan.job, plan.job.shape, plan.chip
     where = f"{job.gpus} × {chip.shown}" if chip.matrix or job.gpus > 1 else chip.shown
     source = "counted from the config" if shape.stored is None else "counted from the files"
@@ -70,26 +94,7 @@ def show_plan(plan: Plan) -> None:
         )
     if shape.assumed:
         lines.append(f"the family {shape.family or '(unnamed)'} is not known by name and was counted as Llama's")
-    tell("\n".join(lines))
-    # Before all tables where it is what a person can do; on one chip a run of days is one of nights.
-    of_days = plan.timed and plan.hours > 24 and plan.job.gpus == 1
-    at_once = of_days and (chip.on_cpu or plan.hours > MONTH)
-    if at_once:
-        tell(night_line(plan))
-    recipe = recipe_line(plan)
-    if at_once and recipe:
-        tell(recipe)
-    if not plan.fits:  # before every table
-        tell(verdict(plan))
-    terminal.print(memory_table(plan))
-    if plan.fits:
-        tell(verdict(plan))
-        terminal.print(time_table(plan))
-    if plan.others:
-        terminal.print(others_table(plan))
-    after = [night_line(plan)] * (of_days and not at_once) + [recipe] * (not at_once and bool(recipe))
-    tell("\n".join([*after, measuring_line(plan)]))
-    terminal.print(serving_table(plan))
+    return lines
 
 
 def others_table(plan: Plan) -> Table:

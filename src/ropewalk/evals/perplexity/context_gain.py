@@ -25,13 +25,11 @@ exp((0.4 + 1.8) / 2) = 3.00.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,19 +39,18 @@ from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.encode import check_ids
 from ropewalk.data.scores import score_of
 from ropewalk.data.select import TokenizedDocument, name_of, select_documents, texts_of
-from ropewalk.data.sliding import SlidingWindow
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.compile import faster
-from ropewalk.evals.likelihood import check_window, default_batch_tokens, not_a_number
-from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model, opened
+from ropewalk.evals.likelihood import check_window, default_batch_tokens
+from ropewalk.evals.loaded import LoadedModel, open_model, opened
 from ropewalk.evals.pairing import refuse_other_tokenizer
-from ropewalk.evals.perplexity.gain_figures import Sums, gained, of_documents, of_sample, sums
+from ropewalk.evals.perplexity.gain_figures import Sums, gained, of_documents, of_sample
+from ropewalk.evals.perplexity.gain_reader import Reader
 from ropewalk.evals.perplexity.measure import key_of
 from ropewalk.evals.perplexity.sampled import draw
 from ropewalk.evals.perplexity.strata import Population, units_of
 from ropewalk.evals.perplexity.time_needed import OfWhat, reckon
-from ropewalk.evals.perplexity.two_pass import Contexts, read_twice
+from ropewalk.evals.perplexity.two_pass import Contexts
 from ropewalk.evals.time_needed import announce, passes_of
 from ropewalk.model.load import load_tokenizer
 from ropewalk.progress import Progress
@@ -153,57 +150,6 @@ def _contexts(settings: GainSettings, own: int, original: int) -> Contexts:
     return contexts
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads windows twice, by the model and by the evaluator if there is one.
-
-    Attributes:
-        loaded: the model.
-        judge: the evaluator; None: the model itself.
-        contexts: what tokens are predicted from.
-        batch_tokens: tokens of one forward pass.
-    """
-
-    loaded: LoadedModel
-    judge: LoadedModel | None
-    contexts: Contexts
-    batch_tokens: int | None = None
-
-    @property
-    def models(self) -> list[LoadedModel]:
-        return [self.loaded] if self.judge is None else [self.loaded, self.judge]
-
-    def __call__(self, places: Sequence[tuple[TokenizedDocument, SlidingWindow]]) -> Iterator[Sums]:
-        """The sums of each window.
-
-        Raises:
-            UserError: a logit was NaN; the error names the document and the window's place in it.
-        """
-        windows = [(document.ids, place) for document, place in places]
-        read = [read_twice(each.model, windows, self.contexts, self.batch_tokens) for each in self.models]
-        for (document, place), *twice in zip(places, *read, strict=True):
-            if any(np.isnan(nll).any() for each in twice for nll in each):
-                raise not_a_number(document.name, place)
-            yield sums(place, twice[0], twice[-1].key, self.contexts)
-
-    @contextlib.contextmanager
-    def faster(self, places: Sequence[SlidingWindow]) -> Iterator[None]:
-        """While the block runs, passes of the two usual shapes are compiled if these windows are worth it."""
-        tokens = self.batch_tokens or default_batch_tokens(self.loaded.device)
-        lengths = (self.contexts.window, self.contexts.short)
-        shapes = [(max(1, tokens // length), length) for length in lengths]
-        passes = self.contexts.tokens_read(places) // self.contexts.window
-        with contextlib.ExitStack() as stack:
-            for each in self.models:
-                stack.enter_context(faster(each.model, passes=passes, window=self.contexts.window, shapes=shapes))
-            yield
-
-    def identity(self) -> str:
-        """Everything about the models and the contexts that decides a document's sums."""
-        weights = " ".join(f"{fingerprint(each)} {each.dtype}" for each in self.models)
-        return f"gain {weights} {self.contexts.short}"
-
-
 def measure(
     loaded: LoadedModel,
     settings: GainSettings,
@@ -233,11 +179,7 @@ def measure(
     )
     recorder, recorded = records.Recorder(settings.out, run), on_record(settings.out)
     if settings.budget is None:
-        times = contexts.times_perplexity([len(document.ids) for document in documents])
-        if times > _DEAR and ranks.rank() == 0:
-            _logger.info(
-                f"context gain reads {times:.1f} times the tokens of perplexity at {contexts.window} alone: the short context slides by {contexts.stride}; a larger --stride or --short reads fewer"
-            )
+        _tell_if_dear(documents, contexts)
         scores = _score_documents(reader, documents, recorder, by_key(recorded, records.DocumentGain))
         figures = of_documents(documents, np.array([score.sums for score in scores]), contexts)
         figures["seconds"] = math.fsum(score.seconds for score in scores)
@@ -257,6 +199,15 @@ def measure(
     if ranks.rank() == 0 and not already_recorded(row, recorded.of(records.ContextGain), run):
         recorder.add(row)
     return row
+
+
+def _tell_if_dear(documents: Sequence[TokenizedDocument], contexts: Contexts) -> None:
+    """Say beforehand that many more tokens are read than perplexity reads, and what reads fewer."""
+    times = contexts.times_perplexity([len(document.ids) for document in documents])
+    if times > _DEAR and ranks.rank() == 0:
+        _logger.info(
+            f"context gain reads {times:.1f} times the tokens of perplexity at {contexts.window} alone: the short context slides by {contexts.stride}; a larger --stride or --short reads fewer"
+        )
 
 
 def _score_documents(

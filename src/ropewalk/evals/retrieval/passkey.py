@@ -36,10 +36,11 @@ from ropewalk.data.encode import TokenIds, encode
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import enough_trials, reach_interval, share_interval
+from ropewalk.evals.intervals import share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
 from ropewalk.evals.perplexity.time_needed import OfWhat
+from ropewalk.evals.reach import enough_trials, reach_interval
 from ropewalk.evals.retrieval.forced import Prompt, passes_of, verdicts
 from ropewalk.evals.time_needed import announce, reckoned
 from ropewalk.evals.tokenize_parts import UNLIKE, after, common_length
@@ -232,17 +233,20 @@ def measure_depths(
             judged = iter(verdicts(loaded.model, batch, prefix=prefix, batch_tokens=batch_tokens, advance=advance))
             for at in local:
                 right[at] += [next(judged) for _ in placed_prompts[at][asked]]
-    rows = {}
-    for at in local:
-        rows[at] = records.Passkey(
-            window=window,
-            k=distances[at],
-            trials=len(right[at]),
-            successes=sum(bool(tokens.all()) for tokens in right[at]),
-            digits_right=sum(int(tokens.sum()) for tokens in right[at]),
-            placed=placed_prompts[at][0][1],
-        )
+    rows = {at: _row(window, distances[at], right[at], placed=placed_prompts[at][0][1]) for at in local}
     return [row for _, row in sorted(ranks.gathered(rows).items())]
+
+
+def _row(window: int, k: int, right: Sequence[Any], *, placed: int) -> records.Passkey:
+    """One depth's row. right: for each trial, which tokens of the answer were. placed: the key's actual distance, in tokens."""
+    return records.Passkey(
+        window=window,
+        k=k,
+        trials=len(right),
+        successes=sum(bool(tokens.all()) for tokens in right),
+        digits_right=sum(int(tokens.sum()) for tokens in right),
+        placed=placed,
+    )
 
 
 @dataclass(frozen=True)

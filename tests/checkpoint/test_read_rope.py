@@ -1,4 +1,4 @@
-"""config: what a config.json says of RoPE, and a sentence where it says what no rotation is. Writing is in test_extend.py."""
+"""What a config.json says of RoPE, and a sentence where it says what no rotation is. Writing is in test_extend.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ropewalk.checkpoint.rope_config import read_rope
+from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.errors import UserError
 from ropewalk.rope.scaling import Linear, Rope, Yarn
 

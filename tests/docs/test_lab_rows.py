@@ -1,0 +1,112 @@
+"""From records that are cut, damaged, copied or absent the lab draws nothing, and says which they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import results
+import rows
+
+
+@pytest.mark.parametrize(
+    ("row", "cut", "told"),
+    [
+        ("x32/lab-2k/none", lambda text: text[:3000], "cut or no record"),
+        ("x32/lab-2k/none", lambda text: text.rstrip("\n"), "cut or no record"),
+        ("x32/lab-2k/none", lambda text: _until(text, "passkey_summary", 2), "lacks passkey at 65536;"),
+        ("c/smollm2-135m/linear-x4-20M-1e-3-s0", lambda text: _until(text, "retrieval", 8), "lacks retrieval at 32768;"),
+        ("c/smollm2-135m/linear-x4-20M-1e-3-s1", lambda text: _until(text, "benchmark", 3), "lacks benchmarks;"),
+        ("slid/lab-2k/none", lambda text: _until(text, "perplexity", 2), "lacks perplexity at 2048;"),
+        ("slid/lab-2k/none", lambda text: text.replace('"row":', '"other":'), "lacks the line that says"),
+        ("slid/lab-2k/none", lambda text: text.replace('"row":', '"row":{},"other":', 1), "lacks the line that says"),
+        ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: text * 2, "holds its row more than once"),
+        ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: re.sub(r'{"kind":"step".*\n', "", text, count=1), "has 19 of the 20 steps"),
+        ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: text + '{"kind":"unheard","run":"of"}\n', "cut or no record"),
+        ("slid/lab-2k/none", lambda text: _edited(text, lambda number: 1.01 * number, r'(?<="nll":)[\d.]+'), "none.jsonl, line 2: the loss in all and by part differ"),
+        ("x32/lab-2k/none", lambda text: _edited(text, lambda number: 1 - number, r'(?<="successes":)[01](?=,"digits)'), "passkeys found in all and by part differ"),
+        ("x32/lab-2k/none", lambda text: _without_the_fifth(text, "passkey"), "depths in all and by part differ, 16 and 15"),
+        ("a/lab-2k/ntk-x4-0", lambda _: _text("a/lab-2k/abf-x4-0"), "holds lab-2k/abf-x4-0;"),
+        ("a/lab-2k/ntk-x4-0", lambda _: _text("a/hemp/ntk-x4-0"), "holds hemp/ntk-x4-0;"),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_cut_is_named_and_nothing_is_drawn_from_it(row, cut, told, tmp_path, monkeypatch, capsys):
+    source, there = results.RECORDS / f"{row}.jsonl", tmp_path / "a" / f"{row.partition('/')[2]}.jsonl"
+    there.parent.mkdir(parents=True)
+    shutil.copy(source, there)
+    assert len(rows.rows_in(there.parent)) == 1
+    there.write_text(cut(source.read_text(encoding="utf-8")), encoding="utf-8")
+    os.utime(there, (1, 1))  # rows are read again when their file has changed
+    said = _refused(tmp_path, monkeypatch, capsys)
+    assert told in said and str(there) in said
+
+
+def _refused(records: Path, monkeypatch, capsys) -> str:
+    """What `make results` says of records from which it draws nothing."""
+    monkeypatch.setattr(results, "RECORDS", records)
+    for written in ("EVIDENCE", "PAGE", "README"):  # should it draw
+        shutil.copy(getattr(results, written), records / written)
+        monkeypatch.setattr(results, written, records / written)
+    monkeypatch.setattr(results, "FIGURES", records / "FIGURES")
+    monkeypatch.setattr(sys, "argv", ["results.py"])
+    with pytest.raises(SystemExit) as refused:
+        results.main()
+    assert refused.value.code == 2 and not (records / "FIGURES").exists()
+    return capsys.readouterr().err
+
+
+def test_a_row_that_lies_in_another_level_too_is_named_by_both_places(tmp_path, monkeypatch, capsys):
+    name = "smollm2-135m/yarn-x4-20M-3e-4-s1.jsonl"
+    for level in ("a", "c"):
+        (tmp_path / level / "smollm2-135m").mkdir(parents=True)
+        shutil.copy(results.RECORDS / "c" / name, tmp_path / level / name)
+    said = " ".join(_refused(tmp_path, monkeypatch, capsys).split())
+    assert f"{tmp_path / 'a' / name} and {tmp_path / 'c' / name} hold the same run" in said
+
+
+@pytest.mark.parametrize("page", ["PAGE", "README"])
+@pytest.mark.parametrize("left", [None, "a page without marks\n", results.MARKS[0]])
+def test_a_page_without_a_place_for_the_results_is_told_in_a_sentence(page, left, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a/lab-2k").mkdir(parents=True)
+    shutil.copy(results.RECORDS / "a/lab-2k/none.jsonl", tmp_path / "a/lab-2k")
+    damaged = tmp_path / "page.md"
+    if left is not None:
+        damaged.write_text(left, encoding="utf-8")
+    monkeypatch.setattr(results, "refuse_copies", lambda records: monkeypatch.setattr(results, page, damaged))
+    said = _refused(tmp_path, monkeypatch, capsys)
+    assert f"between two marks of {damaged}" in said and f"git checkout {damaged} restores it" in said
+
+
+def test_no_records_are_told_in_a_sentence(tmp_path, monkeypatch, capsys):
+    assert f"{tmp_path} holds none" in _refused(tmp_path, monkeypatch, capsys)
+
+
+def _text(row: str) -> str:
+    return (results.RECORDS / f"{row}.jsonl").read_text(encoding="utf-8")
+
+
+def _edited(text: str, edit, figure: str) -> str:
+    """With the first such figure made another."""
+    return re.sub(figure, lambda found: str(edit(float(found[0]) if "." in found[0] else int(found[0]))), text, count=1)
+
+
+def _without_the_fifth(text: str, kind: str) -> str:
+    lines = text.splitlines(keepends=True)
+    gone = [at for at, line in enumerate(lines) if f'"kind":"{kind}"' in line][4]
+    return "".join(lines[:gone] + lines[gone + 1 :])
+
+
+def _until(text: str, kind: str, number: int) -> str:
+    """The lines before the so manieth of a kind."""
+    lines = text.splitlines(keepends=True)
+    return "".join(lines[: [at for at, line in enumerate(lines) if f'"kind":"{kind}"' in line][number - 1]])
+
+
+def test_harder_retrieval_has_as_many_families_as_a_whole_row():
+    from ropewalk.evals.retrieval import FAMILIES
+
+    assert len(FAMILIES) == rows.FAMILIES
