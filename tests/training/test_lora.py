@@ -94,6 +94,14 @@ def test_merging_for_a_checkpoint_leaves_the_model_in_training_alone(trained):
     assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
 
 
+def test_adapters_are_added_where_the_frozen_weights_lie():
+    """Frozen weights that were read from their file again lie in the host's memory, adapters on the GPU; here the device that holds no numbers stands for either."""
+    adapted = lora.add(testing.tiny(), rank=4, alpha=8)
+    state = adapted.get_base_model().state_dict()
+    state = {name: value if ".lora_" in name else value.to("meta") for name, value in state.items()}
+    assert {value.device.type for value in lora.merged(adapted, state).values()} == {"meta"}
+
+
 def test_an_adapter_is_not_loaded_on_a_model_that_turns_otherwise(trained):
     base, _, out = trained
     with pytest.raises(
