@@ -237,9 +237,16 @@ def whole_records(path: Path) -> Records:
     Raises:
         UserError: a line cannot, or the file ends in the middle of one.
     """
+    return _whole(path, path.stat().st_mtime_ns if path.is_file() else 0)  # `read` says what is not there
+
+
+@functools.cache
+def _whole(path: Path, changed: int) -> Records:
     records = read([path])
-    if records.left_out != LeftOut() or not path.read_bytes().endswith(b"\n"):
-        why = next(iter(records.left_out.reasons.values()), "it is cut or no record")
+    left_out = records.left_out
+    if left_out != LeftOut() or not path.read_bytes().endswith(b"\n"):
+        headless = ["the header of its run is missing or damaged"] * bool(left_out.headless)
+        why = next(iter([*left_out.reasons.values(), *headless]), "it is cut or no record")
         raise UserError(
             f"nothing is drawn from half of a file or an altered one, but of {path} a line cannot be used: {why}; {_WAY_OUT}"
         )

@@ -100,13 +100,18 @@ def is_shortage(error: BaseException) -> bool:
     if isinstance(error, OSError | ImportError) and _UNMAPPED in str(
         error
     ):  # or by a file system that is mounted noexec
-        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        return addresses_are_limited()
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     named = (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     )  # torch's, which is not imported
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY))
+
+
+def addresses_are_limited() -> bool:
+    """Whether `ulimit -v` limits this process; asked without psutil, which memory that ran out may not let read."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def is_of_gpu(error: BaseException) -> bool:

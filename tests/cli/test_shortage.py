@@ -34,6 +34,7 @@ ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator:
         ("train hemp --data {data} --window 1024 --batch-size 1 --out {out}", 950_000, 1024),  # ended raw
         ("doctor hemp", 700_000, 1024),
         ("perplexity hemp --data {data}", 60_000, 1024),  # reading the options imports NumPy
+        ("evaluate hemp --out {out}", 1_220_000, 1280),  # "OpenBLAS error" in its last stage
         ("theory hemp --window 4096", 150_000, 256),  # "OpenBLAS error: Memory allocation still failed"
     ],
 )
@@ -50,6 +51,16 @@ def test_a_limit_within_which_the_libraries_do_not_load_is_refused_before(tmp_pa
         rf"ropewalk {typed[0]} needs {least} MiB of addresses to begin, and ulimit -v leaves \d+; raise", done.stderr
     )
     assert not (tmp_path / "out").exists() and len(done.stderr.splitlines()) == 1
+
+
+def test_arrow_leaves_a_limited_process_the_addresses_that_torch_needs(tmp_path) -> None:
+    item = '{"question": "is it", "passage": "words", "answer": true, "label": 1}'
+    (tmp_path / "boolq.jsonl").write_text(item)
+    limit = 'ulimit -v 1500000; exec timeout -k 5 200 "$0" -m ropewalk "$@"'
+    typed = ["benchmarks", "hemp", "--tasks", "boolq", "--data", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-c", limit, sys.executable, *typed], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def defaults(name: str) -> SimpleNamespace:
@@ -139,7 +150,7 @@ def test_a_command_that_runs_out_of_memory_ends_with_that_sentence(tmp_path, mon
 
 
 def test_a_limit_is_named_where_there_is_one(monkeypatch) -> None:
-    monkeypatch.setattr(shortage, "address_space_left", lambda: 2**30)
+    monkeypatch.setattr(shortage, "addresses_are_limited", lambda: True)
     assert out_of_memory(MemoryError(), defaults("merge")).endswith("(MemoryError); raise the limit (ulimit -v)")
     assert out_of_memory(MemoryError(), defaults("train")).endswith("--mode lora; or raise the limit (ulimit -v)")
     assert "ulimit" not in out_of_memory(ON_GPU, defaults("train"))

@@ -18,6 +18,8 @@ import rows
     [
         ("x32/lab-2k/none", lambda text: text[:3000], "cut or no record"),
         ("x32/lab-2k/none", lambda text: text.rstrip("\n"), "cut or no record"),
+        ("x32/lab-2k/none", lambda text: text.partition("\n")[2], "the header of its run is missing or damaged;"),
+        ("x32/lab-2k/none", lambda text: "XX" + text[2:], "the header of its run is missing or damaged;"),
         ("x32/lab-2k/none", lambda text: _until(text, "passkey_summary", 2), "lacks passkey at 65536;"),
         ("c/smollm2-135m/linear-x4-20M-1e-3-s0", lambda text: _until(text, "retrieval", 8), "lacks retrieval at 32768;"),
         ("c/smollm2-135m/linear-x4-20M-1e-3-s1", lambda text: _until(text, "benchmark", 3), "lacks benchmarks;"),
@@ -43,6 +45,15 @@ def test_a_row_that_is_cut_is_named_and_nothing_is_drawn_from_it(row, cut, told,
     os.utime(there, (1, 1))  # rows are read again when their file has changed
     said = _refused(tmp_path, monkeypatch, capsys)
     assert told in said and str(there) in said
+
+
+def test_a_file_is_read_once_to_refuse_copies_and_to_be_drawn(tmp_path, monkeypatch):
+    (tmp_path / "lab-2k").mkdir()
+    shutil.copy(results.RECORDS / "x32/lab-2k/none.jsonl", tmp_path / "lab-2k")
+    times, whole = [], rows.read
+    monkeypatch.setattr(rows, "read", lambda paths: (times.append(paths), whole(paths))[1])
+    rows.refuse_copies(tmp_path)
+    assert len(rows.rows_in(tmp_path / "lab-2k")) == len(times) == 1
 
 
 def _refused(records: Path, monkeypatch, capsys) -> str:

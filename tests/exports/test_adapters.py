@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import shutil
 import warnings
@@ -101,6 +102,25 @@ def test_an_adapter_of_ours_names_the_model_that_was_trained(trained, tmp_path):
         assert ropewalk.merge(out / "adapter", out=tmp_path / "merged").window == 96
         extend(base, window=96, out=tmp_path / "longer")  # the same weights
         ropewalk.merge(out / "adapter", base=tmp_path / "longer", out=tmp_path / "too")
+
+
+def test_the_disk_is_asked_before_a_model_is_written(trained, tmp_path, monkeypatch):
+    base, out = trained
+    plain = tmp_path / "plain"
+    size = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, size))  # the weights alone would have room
+    for write in (
+        lambda: ropewalk.merge(out / "adapter", out=plain),
+        lambda: ropewalk.export(out / "adapter", reader="vllm", out=plain),
+        lambda: ropewalk.export(out / "adapter", reader="peft", out=plain),
+    ):
+        with pytest.raises(UserError, match=r"plain takes .* MiB, and its disk has .* MiB free; make room"):
+            write()
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, 2**15))  # too little for what links lack
+    with pytest.raises(UserError, match=r"plain takes .* MiB, and its disk has .* MiB free; make room"):
+        ropewalk.export(base, reader="vllm", out=plain)
+    assert not plain.exists() and [*tmp_path.iterdir()] == []
 
 
 def test_weights_that_an_adapter_was_not_trained_on_are_said(trained, tmp_path):

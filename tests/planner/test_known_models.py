@@ -30,6 +30,19 @@ def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:
         shape_of("llama-70b")
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("llama3-8", r"did you mean llama-3-8b or .*\? Else name a directory, or a hub id"),
+        ("qwen-7b", r"did you mean qwen2.5-7b or qwen3-8b\? Else"),
+        ("phi-3", "known by name; name one of them, a directory, or a hub id"),
+    ],
+)
+def test_a_name_that_is_near_to_known_ones_is_told_the_nearest(name: str, meant: str) -> None:
+    with pytest.raises(UserError, match=meant):
+        shape_of(name)
+
+
 def test_theory_takes_a_known_model_as_plan_does(tmp_path: Path, capsys) -> None:
     """rope_theta 500000 and 8192 tokens: not LLaMA's, which every known name once had here."""
     forecast = theory("llama-3-8b", window=32768, out=tmp_path / "python")

@@ -45,6 +45,9 @@ def flipped(row: dict[str, Any]) -> None:
         (YARN, "context_gain", lambda row: scaled(row, "short_nll"), "the gain in all and by part"),
         (YARN, "perplexity", lambda row: row.update(high=row["high"] / 5), "is not within its interval"),
         (YARN, "context_gain", lambda row: row.update(low=row["high"]), "is not within its interval"),
+        (YARN, "retrieval", lambda row: row.update(low=row["high"], high=1.0), "is not within its interval"),
+        (YARN, "benchmark", lambda row: row.update(high=row["low"]), "is not within its interval"),
+        (RULER, "long_task", lambda row: row.update(high=row["score"] - 0.01), "is not within its interval"),
         (YARN, "retrieval", flipped, "right answers in all and by part"),
         (YARN, "retrieval", lambda row: row["per_trial"].pop(3), "trials in all and by part"),
         (YARN, "benchmark", lambda row: row.update(answers=row["answers"].replace("1", "0", 1)), "right answers in all"),
@@ -73,6 +76,14 @@ def test_a_passkey_test_that_lacks_a_depth_is_left_out_whole(tmp_path, edit, tol
     assert records.left_out.malformed == {"passkey_summary": 1} and told in records.left_out.reasons["passkey_summary"]
     windows = {m.row.window for m in records.measurements if m.row.kind.startswith("passkey")}
     assert windows == {32768}
+
+
+@pytest.mark.parametrize("altered", [dict(low=0.99, high=1.0), dict(k_high=1024)])
+def test_a_passkey_test_of_which_an_interval_was_altered_is_left_out_whole(tmp_path, altered):
+    records = edited(tmp_path / "r.jsonl", YARN, "passkey_summary", lambda row: row.update(altered))
+    assert records.left_out.malformed == {"passkey_summary": 1}
+    assert "is not within its interval" in records.left_out.reasons["passkey_summary"]
+    assert len({m.row.window for m in records.measurements if m.row.kind.startswith("passkey")}) == 1
 
 
 def test_a_k_max_that_its_depths_do_not_give_is_left_out(tmp_path):

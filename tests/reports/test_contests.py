@@ -14,6 +14,7 @@ import made_up
 import ropewalk
 from grid_pages import page_of, recorded, table, trained
 from ropewalk import records
+from ropewalk.errors import UserError
 from ropewalk.reports import benchmarks, gain, render, training
 from ropewalk.reports.contests import contest, contests
 from ropewalk.reports.rows import clean
@@ -306,6 +307,23 @@ def test_a_line_that_is_left_out_is_said_where_the_page_is_written(tmp_path, cap
     path.write_text((LAB / "hemp/none.jsonl").read_text() + f"{extra}\n")
     ropewalk.report([path], out=tmp_path / "page.html")
     assert told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda text: text.partition("\n")[2], "without the header of a run, so of unknown origin, w"),
+        (lambda text: text[:-30], "1 line of the record files could not be read"),
+    ],
+)
+def test_one_damaged_row_of_ablate_alone_is_told_with_the_way_to_make_it_again(tmp_path, damage, told):
+    path = tmp_path / "row.jsonl"
+    path.write_text(damage((LAB / "hemp/none.jsonl").read_text()))
+    with pytest.raises(UserError) as refused:
+        ropewalk.report([path], out=tmp_path / "page.html")
+    said = str(refused.value)
+    assert told in said and "0 damaged" not in said and "hemp/none lacks " in said
+    assert said.endswith("); the same ropewalk ablate, with the --out that it lies in, makes such a row again")
 
 
 @pytest.mark.parametrize("is_cut", [False, True])

@@ -202,7 +202,9 @@ def test_every_method_has_a_row_and_none_is_trained_or_untrained_that_cannot_be(
 @pytest.mark.parametrize("options, sentence", [
     (dict(methods=["alibi"]), "a method is one of none, direct"),
     (dict(methods=["YRAN"]), "got YRAN; did you mean yarn?"),
-    (dict(methods=["yarn:slope=3"]), "parameters stand behind a method as in"),
+    (dict(methods=["yarn:slope=3"]), "a method's parameter is one of rope_theta, .*, got yarn:slope=3; leave it out"),
+    (dict(methods=["yarn:beta-fats=16"]), "got yarn:beta-fats=16; did you mean beta_fast?"),
+    (dict(methods=["yarn:beta_fast=16,beta_slow=2"]), "parameters stand behind a method as in"),
     (dict(tokens=[1024], data=None), "need documents to train on"),
     (dict(methods=["control", "direct"]), "^control and direct are trainings, and at --tokens 0 there is no row of them; give --tokens"),
     (dict(methods=["linear"], tokens=[0, 500]), "of linear-x2-500-1e-4-s0 512 tokens, and asked for are 500; give --tokens 512 or more"),

@@ -6,13 +6,12 @@ out  a sentence that names options which this command has
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import Any
 
 from ropewalk.cli.commands import Command
-from ropewalk.errors import UserError, is_of_gpu, shortage
-from ropewalk.settings.budget import LEAST_ADDRESSES, LEAST_LIGHT_ADDRESSES, address_space_left
+from ropewalk.errors import UserError, addresses_are_limited, is_of_gpu, shortage
+from ropewalk.settings.budget import LEAST_ADDRESSES, LEAST_EVAL_ADDRESSES, LEAST_LIGHT_ADDRESSES, address_space_left
 
 #: Dtypes that take no more than the one that is proposed.
 _NARROW = ("bfloat16", "float16")
@@ -31,6 +30,7 @@ def refuse_few_addresses(name: str, command: Command) -> None:
     They end raw there, or never: OpenBLAS, as SciPy has it, asks for memory again and again and lets no signal through.
     """
     library, least = ("torch", LEAST_ADDRESSES) if command.opens else ("numpy", LEAST_LIGHT_ADDRESSES)
+    least = LEAST_EVAL_ADDRESSES if "eval" in command.needs else least
     if library not in sys.modules and (left := address_space_left()) < least:
         raise UserError(
             f"ropewalk {name} needs {least // 2**20} MiB of addresses to begin, and ulimit -v leaves {left // 2**20:.0f}; "
@@ -42,7 +42,7 @@ def out_of_memory(error: Exception, options: Any = None) -> str:
     """The sentence for an error of memory. options: of the command in which it was raised; None before they are read."""
     on_gpu = is_of_gpu(error)
     ways = _ways(options, on_gpu=on_gpu) if hasattr(options, "device") else []
-    limited = not on_gpu and address_space_left() < math.inf
+    limited = not on_gpu and addresses_are_limited()
     ways = ways or ["a smaller model"] * (not limited)
     out = [f"what takes less: {', or '.join(ways)}"] * bool(ways) + ["raise the limit (ulimit -v)"] * limited
     return f"what is asked for takes more memory than there is ({shortage(error)}); {'; or '.join(out)}"

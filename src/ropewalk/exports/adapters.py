@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from ropewalk.checkpoint import guard, half_written
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.disk_room import refuse_without_room
 from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import (
     ADAPTER_CONFIG,
@@ -40,7 +41,7 @@ from ropewalk.checkpoint.read_rope import read_rope
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError, told
 from ropewalk.exports.checkpoints import write_checkpoint
-from ropewalk.model.carry import carry_the_rest, carry_weights
+from ropewalk.model.carry import carry_the_rest, carry_weights, to_be_written
 from ropewalk.model.load import load_model, refuse_unknown_code
 from ropewalk.model.save import save_model
 from ropewalk.readers.refusals import refuse_damaged
@@ -50,6 +51,7 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.export import FromAdapter, MergeSettings
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.training import lora
+from ropewalk.training.disk import model_bytes
 
 BASE = "base"
 _PLAIN = "LORA"
@@ -174,6 +176,8 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     for part in (adapter, base):
         refuse_damaged(part)
     refuse_unknown_code(base)  # by its own name, not by that of the directory that is made of it
+    carried = to_be_written(base, settings.out, convert_pickle=False).taken if _is_ours(adapter) else 0
+    refuse_without_room(settings.out, carried + model_bytes(base))
     if not _is_ours(adapter):
         return base
     if _about(adapter).get(lora.BASE_WEIGHTS) not in (None, base.weights_fingerprint):

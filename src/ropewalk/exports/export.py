@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.disk_room import refuse_without_room
 from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import (
     read_config,
@@ -30,7 +31,7 @@ from ropewalk.exports import adapters, gguf_rope
 from ropewalk.exports.checkpoints import full_layers, refuse_unreadable, write_checkpoint
 from ropewalk.exports.converter import convert, converter_directory
 from ropewalk.exports.pretokenizers import pre_tokenizer_name
-from ropewalk.model.carry import say_of_links
+from ropewalk.model.carry import say_of_links, to_be_written
 from ropewalk.model.load import refuse_unknown_code, refuse_without_tokenizer
 from ropewalk.planner.reading import cache_bytes
 from ropewalk.planner.shape import read_shape
@@ -188,7 +189,12 @@ def _warning(target: _Target, directory: Path, checkpoint: Checkpoint) -> str:
 
 def _safetensors(*readers: str) -> Callable[[Checkpoint, Path, ExportSettings], int]:
     rows = [READERS[name] for name in readers]
-    return lambda checkpoint, directory, settings: write_checkpoint(checkpoint, directory, rows)
+
+    def write(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:
+        refuse_without_room(settings.out, to_be_written(checkpoint, settings.out, convert_pickle=False).taken)
+        return write_checkpoint(checkpoint, directory, rows)
+
+    return write
 
 
 def _peft(checkpoint: Checkpoint, directory: Path, settings: ExportSettings) -> int:

@@ -10,6 +10,7 @@ HuggingFaceTB/SmolLM2-135M.
 
 from __future__ import annotations
 
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,11 @@ def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
     if known := known or (alike[0] if len(alike) == 1 else None):
         return known, CONFIGS[known]
     if re.fullmatch(r"[\w-]+", name):
+        words = [EMBEDDED, *CONFIGS]
+        near = difflib.get_close_matches(name, words)
+        meant = f"did you mean {' or '.join(near)}? Else name" if near else "name one of them,"
         raise UserError(
-            f"{model} is no directory here, and {', '.join([EMBEDDED, *CONFIGS])} are the models that are known by name; name one of them, a directory, or a "
+            f"{model} is no directory here, and {', '.join(words)} are the models that are known by name; {meant} a directory, or a "
             "hub id such as owner/name"
         )
     return None

@@ -59,6 +59,14 @@ _PARTS: dict[type, tuple[str, Callable[[Any], _Totals]]] = {
     Benchmark: ("answers", _of_benchmark),
     LongTask: ("scores", _of_task),
 }
+#: Kind → the figure that its interval is of.
+_ESTIMATES: dict[type, Callable[[Any], float]] = {
+    Perplexity: lambda row: row.perplexity,
+    ContextGain: lambda row: row.gain,
+    Retrieval: lambda row: row.successes / row.trials,
+    Benchmark: lambda row: row.accuracy,
+    LongTask: lambda row: row.score,
+}
 
 
 def check(row: Any) -> None:
@@ -69,23 +77,30 @@ def check(row: Any) -> None:
     field, totals = _PARTS.get(type(row), ("", None))
     if totals is not None and getattr(row, field):
         _compare(totals(row))
-    if isinstance(row, Perplexity | ContextGain):
-        estimate = row.perplexity if isinstance(row, Perplexity) else row.gain
-        if row.low > estimate or row.high < estimate:  # nothing of what is not a number
-            raise ValueError(f"{estimate:.6g} is not within its interval, {row.low:.6g} to {row.high:.6g}")
+    if type(row) in _ESTIMATES:
+        _within(_ESTIMATES[type(row)](row), row.low, row.high)
+
+
+def _within(estimate: float, low: float, high: float) -> None:
+    """To 1e-6, by which the oldest intervals miss shares of 0 and 1; nothing of what is not a number."""
+    if low > estimate + 1e-6 or high < estimate - 1e-6:
+        raise ValueError(f"{estimate:.6g} is not within its interval, {low:.6g} to {high:.6g}")
 
 
 def check_test(summary: PasskeySummary, depths: Iterable[Passkey]) -> None:
     """The same of a passkey test, whose depths are rows. One that stands twice, of a run that went on, counts once.
 
     Raises:
-        ValueError: of the depths some are missing, or they add up to something else.
+        ValueError: of the depths some are missing, or they add up to something else; a figure is not within its interval.
     """
     if own := {row.k: row for row in depths}:
         right, trials = (sum(getattr(row, name) for row in own.values()) for name in ("successes", "trials"))
         reached = k_max([(row.k, row.successes / row.trials) for row in own.values()])
         _compare([("depths", summary.depths, len(own)), ("passkeys found", summary.accuracy, right / trials)])
         _compare([("k_max", summary.k_max, reached)])
+    _within(summary.accuracy, summary.low, summary.high)
+    if summary.k_high:  # rows of earlier versions have none
+        _within(summary.k_max, summary.k_low, summary.k_high)
 
 
 def _compare(totals: _Totals) -> None:

@@ -123,9 +123,12 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
                 "a report needs at least one measurement, and what is on record is part of one that was interrupted; the same command with the same "
                 "--out goes on where it was"
             )
+        why = "; ".join(each.rstrip(".") for each in provenance.damaged(rows))
+        way_out = "record one with ropewalk perplexity or passkey and --out"
+        if rows.unfinished:
+            way_out = "the same ropewalk ablate, with the --out that it lies in, makes such a row again"
         raise UserError(
-            f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown "
-            f"({'; '.join([f'{records.left_out.damaged} damaged lines', *(each.rstrip('.') for each in [*rows.left_out.files, *rows.unfinished])])}); record one with ropewalk perplexity or passkey and --out"
+            f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown{f' ({why})' * bool(why)}; {way_out}"
         )
     _count_unshown(rows)
     return rows, sections if rows.paper else [section.alone() for section in sections]

@@ -114,14 +114,17 @@ def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
     parameters = []
     for part in filter(None, rest.split(":")):
         key, _, number = part.partition("=")
+        key, known = key.strip().replace("-", "_"), parameter_names()
+        if key not in known:
+            raise UserError(
+                f"a method's parameter is one of {', '.join(known)}, got {word}; {nearest(key, known, 'leave it out')}"
+            )
         try:
-            parameters.append((key.replace("-", "_"), float(number)))
+            parameters.append((key, float(number)))
         except ValueError:
-            parameters.append(("", 0.0))
-        if parameters[-1][0] not in parameter_names():
             raise UserError(
                 f"parameters stand behind a method as in yarn:beta_fast=16:beta_slow=2, got {word}; write it so, or leave them out"
-            )
+            ) from None
     return ALIASES.get(method, method), tuple(parameters)
 
 

@@ -49,14 +49,18 @@ class Writes:
         return self.models * self.model + self.states * self.state + self.adapter
 
     @property
+    def adapter_in_words(self) -> str:
+        """Behind the models; nothing where there is none."""
+        return f", the adapter of {size_in_words(self.adapter)}" * bool(self.adapter)
+
+    @property
     def with_one_more(self) -> Writes:
         """And another checkpoint."""
         return replace(self, models=self.models + 1, states=self.states + 1)
 
     def __str__(self) -> str:
         return (
-            f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one)"
-            + f", the adapter of {size_in_words(self.adapter)}" * bool(self.adapter)
+            f"on the disk: {size_in_words(self.total)}; {counted(self.models, 'model')} of {size_in_words(self.model)} (each checkpoint's and the final one){self.adapter_in_words}"
             + f", and beside the newest checkpoints, for --resume, {counted(self.states, 'state')} of the optimiser of about {size_in_words(self.state)} (--keep-checkpoints)"
             * bool(self.states)
             + f"; {counted(self.by_time, 'checkpoint')} more, one every {BY_TIME / 60:g} minutes, if the run takes longer than {BY_TIME / 60:g} minutes and there is room"
@@ -105,10 +109,9 @@ def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes,
     ]
     ways = [way for way in ways if way and seldom <= room]  # else neither would do
     states = f", {counted(planned.states, 'state')} of {size_in_words(planned.state)} at once" * bool(planned.states)
-    adapter = f", the adapter of {size_in_words(planned.adapter)}" * bool(planned.adapter)
     takes, has = sizes_apart(planned.total, room)
     raise UserError(
-        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{adapter}{states}), and the disk of {settings.out} has {has} free; "
+        f"what this run will write takes {takes} ({counted(planned.models, 'model')} of {size_in_words(planned.model)}{planned.adapter_in_words}{states}), and the disk of {settings.out} has {has} free; "
         f"{', or '.join([*ways, 'make room', 'choose another --out'])}"
     )
 
