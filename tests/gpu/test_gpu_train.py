@@ -2,6 +2,7 @@
 
 import pytest
 import safetensors.torch
+import torch
 
 from ropewalk import records, testing
 from ropewalk.data.documents import Document
@@ -55,6 +56,15 @@ def test_a_resumed_run_goes_on(base, tmp_path, mode):
     assert losses(tmp_path / "twice") == pytest.approx(losses(tmp_path / "once"), rel=1e-3)
     once, twice = (safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("once", "twice"))
     assert once.keys() == twice.keys()
+
+
+def test_adapters_on_four_bits_leave_the_checkpoint_s_own_numbers(base, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    go(base, tmp_path / "out", mode="lora", base_bits=4)
+    before, after = (safetensors.torch.load_file(place / "model.safetensors") for place in (base, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    same = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert any("embed_tokens" in name for name in same) and not any("q_proj" in name for name in same)
 
 
 def test_documents_are_kept_apart_on_a_gpu_as_on_a_cpu(base, tmp_path):
