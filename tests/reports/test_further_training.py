@@ -115,3 +115,46 @@ def test_figures_and_words_say_before_which_training(tmp_path, further):
         f"Before {word}: held-out" in page and f"before {word} {'as the last' if further else 'extended, and'}" in page
     )
     assert f"efore {other}" not in page
+
+
+def _watched(path, *, start: str = FIRST, moved: bool = False, started: str = "2026-11-23T05:00:00+00:00"):
+    """Two trainings of one model, 4 steps and 2 more on top, each of which was only watched: of weights that were rounded after the first one's last look."""
+    for name, before, steps, nll, of in (
+        ("runs/a", 0, 4, (2.5, 2.3), "hemp"),
+        ("runs/b", 4, 2, (2.301, 2.1), "runs/a"),
+    ):
+        state = dataclasses.replace(made_up.extended(4, name=of), steps_before=before)
+        asked = {"out": "elsewhere" if moved and not before else name, "learning_rate": 1e-4, "batch_size": 1, "steps": steps}  # fmt: skip
+        asked |= {"model_fingerprint": start} if before else {}
+        when = {"started": started} if before else {}
+        header = made_up.run(state, f"ropewalk train {of} --out {name}", settings=asked, **when)
+        made_up.steps(Recorder(path, header), steps)
+        for step, each in zip((0, steps), nll, strict=True):
+            look = dataclasses.replace(state, name=asked["out"], steps=step, fingerprint=f"{name[-1]}{step}" * 8)
+            rows = Recorder(path, made_up.run(look, header.command, **when))
+            rows.add(made_up.row(each, 256))
+            rows.add(made_up.row(each, 1024))
+    return records.read([path])
+
+
+def _said(rows) -> tuple[list[str], str]:
+    """The states of a page by their labels; its words."""
+    page = clean(rows)
+    return sorted({m.model_variant.label for m in page.of(records.Perplexity)}), made_up.words(render(rows))
+
+
+def test_what_a_watched_training_left_is_what_the_next_began_from_and_the_last_is_the_headline(tmp_path):
+    """By place and steps, since no header has what the first saved; by hand, e^2.301 before and e^2.1 after."""
+    states, page = _said(_watched(tmp_path / "r.jsonl"))
+    assert states == ["PI ×4, 2 steps more", "PI ×4, 4 steps", "PI ×4, before training"]
+    assert "trained for 2 steps (16k tokens) more, on top of 4 steps at this window" in page
+    assert f"At 1024 tokens: {math.exp(2.1):.2f} (before further training {math.exp(2.301):.2f})" in page
+    assert "Left to the tables" not in page
+
+
+@pytest.mark.parametrize("apart", [{"moved": True}, {"started": "2026-11-21T05:00:00+00:00"}])
+def test_a_training_at_another_place_or_later_is_not_what_another_began_from(tmp_path, apart):
+    states, page = _said(_watched(tmp_path / "r.jsonl", **apart))
+    assert "PI ×4, before further training" in states and len(states) == 4
+    assert "trained for 2 steps (16k tokens) more, on top of 4 steps at this window" in page
+    assert "Left to the tables: PI ×4, 4 steps. This is of the training" in page

@@ -60,6 +60,11 @@ class ModelInfo:
         return float(self.scaling.factor)
 
     @property
+    def all_steps(self) -> int:
+        """Fine-tuning steps on record of all its trainings."""
+        return self.earlier_steps + self.steps_before + self.steps
+
+    @property
     def earlier(self) -> str:
         """On top of which steps the last training was, in words; empty of the first."""
         counts = {"at shorter windows": self.earlier_steps, "at this window": self.steps_before}

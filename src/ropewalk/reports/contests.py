@@ -14,7 +14,7 @@ from statistics import fmean
 from ropewalk.records import Step
 from ropewalk.records import format as number_format
 from ropewalk.records.recipe import Recipe
-from ropewalk.records.variant import Variant, seeds_of_rows, told_apart
+from ropewalk.records.variant import Variant, befores, labels, last_steps, seeds_of_rows, told_apart
 from ropewalk.reports import validation
 from ropewalk.reports.comparable import ByWindow, Group, groups
 from ropewalk.reports.contenders import MEASURES, OLD, TAKEN, Contender, over_seeds_of, ranked
@@ -22,6 +22,7 @@ from ropewalk.reports.methods import Contest
 from ropewalk.reports.rows import Clean, once
 from ropewalk.reports.texts import listed
 from ropewalk.reports.training import Training, budget, trainings
+from ropewalk.sentences import joined
 
 Block = dict[Variant, ByWindow]
 
@@ -117,6 +118,17 @@ def not_comparable(clean: Clean, lineage: tuple) -> str:
     values = {name: {each.aspects[name] for each in states} for name in _differing(states)}
     differ = "; ".join(f"{name} ({'; '.join(sorted(several))})" for name, several in values.items())
     return f"{', '.join(sorted(methods))} are not compared, since no two of them were measured alike. They differ in {differ}."
+
+
+def other_trainings(seeds: Sequence[Variant], measured: Iterable[Variant]) -> str:
+    """Which other trained states of these there are, in a sentence, where a verdict is of the seeds of one training and tells it against its beginning alone."""
+    own, before = {seed.training for seed in seeds}, [v for seed in seeds for v in befores(seed, measured)]
+    others = last_steps([v for v in measured if v.extended and v.steps and v.training not in own and v not in before])
+    names = labels([*seeds, *others])
+    if not others:
+        return ""
+    told = joined(sorted({names[other] for other in others}))
+    return f"Left to the tables: {told}. This is of the training that was measured in the most ways, then of the longest window, on top of an earlier one, of the most steps."
 
 
 def blocks(variants: Block, runs: list[Training]) -> dict[str, Block]:

@@ -146,11 +146,16 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     whole = [m for m in records.measurements if m.run.id not in lacks]
     runs, rows, same_names = apart(_with_fingerprints(_with_parameters(records.runs)), whole)
     by_place = {place(str(run.settings["out"])): run for run in runs.values() if is_training(run)}
-    measurements = [Measurement(_exact(m.row), run := runs[m.run.id], _trained_by(run, by_place)) for m in rows]
+    made_by = {key: _trained_by(run, by_place) for key, run in runs.items()}
+    # The steps of a training are of itself, and its header's model is what it began from.
+    measurements = [
+        Measurement(_exact(m.row), run := runs[m.run.id], None if is_training(run) else made_by[run.id]) for m in rows
+    ]
     looks = frozenset(m.run.id for m in measurements if is_look(m, records.commands))
-    saved, measurements = saved_since(measurements, looks), as_begun(measurements)
+    begun = [(run, earlier) for run in runs.values() if is_training(run) and (earlier := made_by[run.id])]
+    saved = saved_since(measurements, looks, begun)
+    measurements = as_begun([Measurement(m.row, known_by(m.run, saved), m.trained_by) for m in measurements])
     same, told = same_states(measurements, _asked)
-    same |= saved
     runs, of_controls = same_controls(runs | {m.run.id: known_by(m.run, same) for m in measurements})
     measurements = [Measurement(m.row, runs[m.run.id], m.trained_by) for m in measurements]
     page = Clean(runs, measurements, records.left_out, paper=paper, same_names=same_names, same_states=told + of_controls, commands=records.commands, looks=looks)  # fmt: skip
@@ -187,10 +192,8 @@ def _exact(row: Any) -> Any:
 
 
 def _trained_by(run: Run, by_place: dict[str, Run]) -> Run | None:
-    """The run that trained what was measured: by its place; where that is written otherwise, the one training of such a place, scaling and window."""
+    """The run that trained the model of a header: by its place; where that is written otherwise, the one training of such a place, scaling and window."""
     own = place(run.model.name)
-    if is_training(run):
-        return None  # its steps are of itself, and its model is what it began from
     if own in by_place:
         return by_place[own]
     model = (run.model.scaling, run.model.window)

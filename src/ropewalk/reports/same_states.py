@@ -75,14 +75,23 @@ def as_begun(measurements: Sequence[Measurement[Row]]) -> list[Measurement[Row]]
     return [Measurement(m.row, replace(m.run, model=one.run.model), one.trained_by) if one else m for m, one in begun]
 
 
-def saved_since(measurements: Iterable[Measurement[Row]], watched: frozenset[str]) -> dict[str, str]:
-    """Fingerprint of a model that a watch looked at, before its weights were rounded and saved → the one by which it was measured since."""
+def saved_since(
+    measurements: Iterable[Measurement[Row]], watched: frozenset[str], begun: Iterable[tuple[Run, Run]]
+) -> dict[str, str]:
+    """Fingerprint of a model that a watch looked at, before its weights were rounded and saved → the one by which it was measured since, or trained further.
+
+    Args:
+        begun: trainings, and by place the earlier one of what each began from.
+    """
     looks, saved = dict[tuple[str, int], str](), dict[tuple[str, int], str]()
+    for run, earlier in begun:
+        if run.model.all_steps and earlier.started < run.started:  # else its start is what the earlier one began from
+            saved[earlier.id, run.model.all_steps] = recipe_of(run).start
     for m in measurements:
         if m.trained_by is not None and m.run.id != m.trained_by.id and m.run.model.fingerprint:
             by_step = looks if m.run.id in watched else saved
-            by_step[m.trained_by.id, m.run.model.steps] = m.run.model.fingerprint
-    return {fingerprint: saved[key] for key, fingerprint in looks.items() if key in saved}
+            by_step[m.trained_by.id, m.run.model.all_steps] = m.run.model.fingerprint
+    return {fingerprint: saved[key] for key, fingerprint in looks.items() if saved.get(key)}
 
 
 def known_by(run: Run, same: dict[str, str]) -> Run:

@@ -24,7 +24,7 @@ from ropewalk.reports import (
     verdict_passkey,
 )
 from ropewalk.reports.content import Tile, Verdict
-from ropewalk.reports.contests import contest, not_comparable
+from ropewalk.reports.contests import contest, not_comparable, other_trainings
 from ropewalk.reports.helped import in_short
 from ropewalk.reports.inside import compared, extensions, only_inside
 from ropewalk.reports.paired import ratio
@@ -71,7 +71,8 @@ def _verdict(clean: Clean, variants: list[Variant]) -> Verdict:
         verdict.sentences = _nothing_extended(clean, base, variants, measured)
     else:
         _extension(verdict, clean, base, target, len(seeds))
-        verdict.sentences += [apart] if (apart := not_comparable(clean, lineage)) else []
+        further = not_comparable(clean, lineage) or ("" if fair else other_trainings(seeds, [v for v in variants if v in measured]))  # fmt: skip
+        verdict.sentences += [further] if further else []
         if group and near and target.steps and not fair:
             verdict.sentences.append(in_short(group, near, seeds))
         verdict.sentences.append(reach.sentence(clean, group, near, seeds))
@@ -163,7 +164,7 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
-    """The variant the page is about: trained, and left so, and no further, by PI, measured in the most ways, then the longest window, the most steps."""
+    """The variant the page is about: trained, and left so, and no further, by PI, measured in the most ways, then the longest window, trained further, the most steps."""
     kinds: dict[Variant, set[str]] = {}
     for m in clean.measurements:
         kinds.setdefault(m.model_variant, set()).add(m.row.kind)
@@ -176,6 +177,7 @@ def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
             v.method == "linear",
             len(kinds[v]),
             v.window,
+            bool(v.recipe.earlier),
             v.steps,
         ),
         default=None,
