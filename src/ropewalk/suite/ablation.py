@@ -88,8 +88,9 @@ def ablate(settings: AblateSettings) -> Rows[Outcome]:
             grid.stride(window)
         if (rounded := grid.rounded(row)) and is_first_process():
             _logger.warning(rounded)
+    unreached = grid.unreached
     if is_first_process():
-        if lacking := without_rows(settings):
+        for lacking in filter(None, (without_rows(settings), unreached)):
             _logger.warning(lacking)
         for option in ("test", "validation", "also"):
             warn_of_trained_texts(option, getattr(settings, option), settings.data)

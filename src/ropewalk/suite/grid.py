@@ -25,7 +25,7 @@ from ropewalk.records.recipe import CONTROL, steps_of
 from ropewalk.records.whole import windows_of
 from ropewalk.rope.scaling import Abf, LongRope, Plain, Rope
 from ropewalk.rope.vectors import clipped
-from ropewalk.sentences import counted
+from ropewalk.sentences import counted, joined
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.command import arguments
 from ropewalk.settings.mixture import sources_of
@@ -74,10 +74,33 @@ class Grid:
         """L', tokens."""
         return round(self.window * row.factor)
 
-    def windows(self, row: Row) -> list[int]:
-        """At which perplexity is measured, as far as documents reach."""
-        prompts = self.prompt_windows(row)
-        return windows_of(self.settings.windows, self.window, self.new_window(row), prompts, self.test_tokens)
+    def windows(self, row: Row, reach: float | None = None) -> list[int]:
+        """At which perplexity is measured, as far as documents of so many tokens reach; `test_tokens` if not given."""
+        prompts, reach = self.prompt_windows(row), self.test_tokens if reach is None else reach
+        return windows_of(self.settings.windows, self.window, self.new_window(row), prompts, reach)
+
+    @property
+    def unreached(self) -> str:
+        """What is asked for and not measured, since it takes longer documents than --test-tokens leaves, in a sentence; nothing where all is.
+
+        Raises:
+            UserError: of a row nothing that reads documents is left.
+        """
+        asks, beyond, nothing_left = self.settings.measure, dict[str, int](), False
+        for row in self.rows:
+            windows = self.windows(row, math.inf) if "perplexity" in asks else []
+            takes = {f"perplexity at {window}": window for window in windows}
+            takes |= {f"{name} at {new}": new for name in ("gain", "attention") if name in asks for new in [self.new_window(row)]}  # fmt: skip
+            far = {name: window for name, window in takes.items() if window > self.test_tokens}
+            nothing_left |= bool(far) and far == takes
+            beyond |= far
+        if not beyond:
+            return ""
+        said = f"documents cut to {self.test_tokens} tokens are too short for {joined(list(beyond))}"
+        way_out = f"--test-tokens {max(beyond.values())}"
+        if nothing_left:
+            raise UserError(f"{said}, and a row would have none of it; give {way_out}, or leave it out of --measure")
+        return f"{said}, which no row will have; {way_out} would do"
 
     def stride(self, window: int) -> int:
         """By which a window of the perplexity slides, tokens.
