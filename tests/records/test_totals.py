@@ -73,7 +73,9 @@ def test_a_row_that_is_at_odds_with_its_parts_is_left_out_and_told(tmp_path, sou
 def test_a_passkey_test_that_lacks_a_depth_is_left_out_whole(tmp_path, edit, told):
     """k_max of the others could be any; the other window stays."""
     records = edited(tmp_path / "r.jsonl", YARN, "passkey", edit)
-    assert records.left_out.malformed == {"passkey_summary": 1} and told in records.left_out.reasons["passkey_summary"]
+    reason = records.left_out.reasons["passkey_summary"]
+    assert records.left_out.malformed == {"passkey_summary": 1} and told in reason
+    assert reason.startswith(f"{tmp_path.name}/r.jsonl, line ")
     windows = {m.row.window for m in records.measurements if m.row.kind.startswith("passkey")}
     assert windows == {32768}
 

@@ -56,7 +56,7 @@ def test_damaged_and_foreign_lines_are_counted_and_said(tmp_path):
         "1 row of kind “perplexity” with a field missing, of the wrong type or at odds with others was left out."
         in page
     )
-    assert "The first: r.jsonl, line 7: Expected `int`, got `str` - at `$.window`." in page
+    assert f"The first: {tmp_path.name}/r.jsonl, line 7: Expected `int`, got `str` - at `$.window`." in page
 
 
 def test_a_clean_page_has_nothing_to_read_with_care(tmp_path):

@@ -138,6 +138,31 @@ def test_trials_too_few_to_tell_methods_apart_are_said_before_the_grid_begins(tm
     assert "k_max" not in caplog.text
 
 
+@pytest.mark.parametrize("dry", [True, False])
+def test_windows_beyond_what_documents_are_cut_to_are_named_before_the_grid_begins(tmp_path, caplog, dry):
+    """A quarter of hemp's 256 tokens, these and their doublings; the context gain is of the new window."""
+    asked = dict(methods=["none"], depths=1, dry_run=dry, measure=["perplexity", "gain", "passkey"])
+    with caplog.at_level("INFO", "ropewalk"):
+        ablate(tmp_path / "cut", **asked, test_tokens=300)
+    said = next(place for place, message in enumerate(caplog.messages) if "cut to 300 tokens" in message)
+    assert dry or said < next(place for place, message in enumerate(caplog.messages) if "[1/1]" in message)
+    assert "for perplexity at 512 and gain at 512, which no row will have; --test-tokens 512 would do" in caplog.messages[said]  # fmt: skip
+    caplog.clear()
+    ablate(tmp_path / "reached", **asked | {"dry_run": True}, test_tokens=512)
+    assert "documents cut" not in caplog.text
+    with pytest.raises(UserError, match="perplexity at 256 and perplexity at 512, and a row would have none of it; give --test-tokens 512"):  # fmt: skip
+        ablate(tmp_path / "none", **asked | {"measure": ["perplexity", "passkey"]}, windows="ends", test_tokens=200)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_grid_of_which_no_row_is_there_sends_nobody_to_a_report(tmp_path, capsys):
+    asked = ["--test", *map(str, TEXTS["test"]), "--methods", "none", "--measure", "passkey", "--depths", "1", "--trials", "1"]  # fmt: skip
+    main(["ablate", "hemp", *asked, "--minutes", "0.0001", "--out", str(tmp_path / "rows")])
+    assert "0 of 1 row" in (said := capsys.readouterr().out) and "report" not in said
+    main(["ablate", "hemp", *asked, "--out", str(tmp_path / "rows")])
+    assert "1 of 1 row; now: ropewalk report" in capsys.readouterr().out
+
+
 def test_what_the_measurements_need_is_asked_for_before_anything_is_trained(tmp_path, monkeypatch):
     asked = dict(methods=["linear"], tokens=[1024], measure=["benchmarks"])
     with monkeypatch.context() as without:

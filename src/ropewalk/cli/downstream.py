@@ -71,6 +71,6 @@ def ablate(options: Any) -> None:
     elif outcomes and all(outcome.reason and outcome.seconds for outcome in outcomes):  # tried, each of them
         raise UserError(f"no row could be measured: {outcomes[0].reason}")
     else:
-        say(
-            f"in {options.out}: {len(outcomes) - len(to_do)} of {counted(len(outcomes), 'row')}; now: ropewalk report {shlex.quote(str(options.out))}/*.jsonl --out report.html"
-        )
+        done = len(outcomes) - len(to_do)
+        now = f"; now: ropewalk report {shlex.quote(str(options.out))}/*.jsonl --out report.html" if done else ""
+        say(f"in {options.out}: {done} of {counted(len(outcomes), 'row')}{now}")

@@ -99,34 +99,38 @@ def read(paths: Iterable[str | Path]) -> Records:
     lines = [line for place in places for file in files[place] for line in _lines(file, left_out)]
     headers = {number: run for number, line in enumerate(lines) if (run := _run(line, left_out)) is not None}
     runs = {run.id: run for run in headers.values()}
-    in_force, measurements = dict(runs), []  # a run that goes on has a header again: rows are of the one before them
+    # A run that goes on has a header again: rows are of the one before them.
+    in_force, measurements, stands = dict(runs), [], dict[Measurement[Row], str]()
     for number, line in enumerate(lines):
         if number in headers:
             in_force[headers[number].id] = headers[number]
         elif line.head.kind != Run.kind and (measured := _measurement(line, in_force, left_out)) is not None:
             measurements.append(measured)
+            stands[measured] = line.place
     commands: dict[str, list[str]] = {}
     for run in headers.values():
         commands.setdefault(run.id, []).append(run.command)
-    return Records(runs, _whole_tests(measurements, left_out), left_out, commands)
+    return Records(runs, _whole_tests(measurements, stands, left_out), left_out, commands)
 
 
-def _whole_tests(measurements: list[Measurement[Row]], left_out: LeftOut) -> list[Measurement[Row]]:
+def _whole_tests(
+    measurements: list[Measurement[Row]], stands: dict[Measurement[Row], str], left_out: LeftOut
+) -> list[Measurement[Row]]:
     """Without the passkey tests that lack a depth or whose depths add up to something else: they are counted, and left out whole, since k_max is of all depths."""
     tests: dict[tuple[str, int], list[Measurement[Any]]] = {}
     for m in measurements:
         if isinstance(m.row, Passkey | PasskeySummary):
             tests.setdefault((m.run.id, m.row.window), []).append(m)
     wrong = set[int]()
-    for (run, window), test in tests.items():
+    for test in tests.values():
         depths = [m.row for m in test if isinstance(m.row, Passkey)]
-        try:
-            for m in test:
+        for m in test:
+            try:
                 if isinstance(m.row, PasskeySummary):
                     check_test(m.row, depths)
-        except ValueError as error:
-            left_out.refuse(PasskeySummary.kind, f"run {run}, window {window}", error)
-            wrong.update(map(id, test))
+            except ValueError as error:
+                left_out.refuse(PasskeySummary.kind, stands[m], error)
+                wrong.update(map(id, test))
     return [m for m in measurements if id(m) not in wrong]
 
 
@@ -176,7 +180,7 @@ def _lines(path: Path, left_out: LeftOut) -> Iterable[_Line]:
         if text.strip():
             try:
                 text.decode()
-                records.append(_Line(_HEAD.decode(text), text, f"{path.name}, line {number}"))
+                records.append(_Line(_HEAD.decode(text), text, f"{Path(*path.parts[-2:])}, line {number}"))
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
                 damaged.append(text)
     begins = damaged[0][: len(FIRST)] if damaged else b""
