@@ -32,6 +32,8 @@ import rows
         ("slid/lab-2k/none", lambda text: _edited(text, lambda number: 1.01 * number, r'(?<="nll":)[\d.]+'), "none.jsonl, line 2: the loss in all and by part differ"),
         ("x32/lab-2k/none", lambda text: _edited(text, lambda number: 1 - number, r'(?<="successes":)[01](?=,"digits)'), "passkeys found in all and by part differ"),
         ("x32/lab-2k/none", lambda text: _without_the_fifth(text, "passkey"), "depths in all and by part differ, 16 and 15"),
+        ("slid/lab-2k/none", lambda text: _edited(text, lambda number: 0.9 * number, r'(?<="low":)[\d.]+'), "has an interval of a perplexity that its documents do not give;"),
+        ("a/lab-2k/linear-x4-5M-1e-3-s0", lambda text: re.sub('("tokens":5242880,"learning_rate":)0.001', r"\g<1>0.003", text), "has the settings of linear-x4-5M-3e-3-s0;"),
         ("a/lab-2k/ntk-x4-0", lambda _: _text("a/lab-2k/abf-x4-0"), "holds lab-2k/abf-x4-0;"),
         ("a/lab-2k/ntk-x4-0", lambda _: _text("a/hemp/ntk-x4-0"), "holds hemp/ntk-x4-0;"),
     ],

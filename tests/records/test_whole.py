@@ -77,3 +77,30 @@ def test_a_row_that_has_lost_the_header_of_its_training_is_not_whole(tmp_path):
     records = read([tmp_path])
     assert records.left_out.headless == 40
     assert set(missing(records.runs.values(), records.measurements).values()) == {"lacks the header of its training"}
+
+
+@pytest.mark.parametrize(
+    ("of", "altered", "told"),
+    [
+        ("row", {"learning_rate": 1e-3}, "has the settings of yarn-x4-20M-1e-3-s1"),
+        ("row", {"seed": 2}, "has the settings of yarn-x4-20M-3e-4-s2"),
+        ("row", {"factor": 8.0}, "has the settings of yarn-x8-20M-3e-4-s1"),
+        ("row", {"tokens": 5 * 2**20}, "has the settings of yarn-x4-5M-3e-4-s1"),
+        ("row", {"method": "ntk"}, "has the settings of ntk-x4-20M-3e-4-s1"),
+        ("row", {"parameters": {"beta_fast": 16.0}}, "has the settings of yarn-beta_fast=16-x4-20M-3e-4-s1"),
+        ("row", {"factor": "four"}, "has settings that no row has"),
+        ("row", {"name": "smollm2-135m/yarn-x4-20M-1e-3-s1", "learning_rate": 1e-3}, "has learning_rate 0.0003 in its training's header and 0.001 in its own settings"),
+        ("settings", {"learning_rate": 1e-3}, "has learning_rate 0.001 in its training's header and 0.0003 in its own settings"),
+        ("header", {"seed": 7}, "has seed 7 in its training's header and 1 in its own settings"),
+    ],
+)  # fmt: skip
+def test_a_row_whose_settings_its_name_or_its_training_contradict_is_not_whole(tmp_path, of, altered, told):
+    """The names are those of the guide: method, parameters, factor, tokens, rate, seed."""
+    entries = [json.loads(line) for line in (LAB / "c/smollm2-135m/yarn-x4-20M-3e-4-s1.jsonl").read_text().splitlines()]
+    for header in [entry for entry in entries if entry["kind"] == "run"]:
+        if of == "row":
+            header["settings"]["row"] |= altered
+        elif "learning_rate" in header["settings"]:
+            (header if of == "header" else header["settings"]).update(altered)
+    (tmp_path / "row.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert lacking(tmp_path / "row.jsonl") == {told}

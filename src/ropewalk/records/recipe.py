@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from ropewalk.checkpoint.model_info import ModelInfo
@@ -43,6 +44,8 @@ _FACTS = (
 _NAMED = {"data", "data_digest", "tokens", "steps"}
 #: Methods of `ablate` whose config does not say which they are, by their word and as they are called: factors, and the base trained in its own window.
 CONTROL = "control"
+#: The base itself, which is a row too.
+NONE = "none"
 NAMES = {"p-rope": "p-RoPE", "cope": "CoPE", CONTROL: "control"}
 
 
@@ -140,6 +143,16 @@ def steps_of(tokens: int, step_tokens: int, window: int) -> tuple[int, int]:
     return batch, max(1, round(tokens / (batch * window)))
 
 
+def row_name(method: str, parameters: Mapping[str, float], factor: float, tokens: int, rate: float, seed: int) -> str:
+    """What a row of `ablate` is called: `yarn-x4-5M-1e-4-s0`, `yarn-x4-0`."""
+    word = "-".join([method, *(f"{name}={value:g}" for name, value in parameters.items())])
+    if method == NONE:
+        return word
+    size, unit = next(each for each in ((2**20, "M"), (2**10, "k"), (1, "")) if tokens % each[0] == 0)
+    trained = f"-{Decimal(repr(rate)).normalize():e}-s{seed}" if tokens else ""
+    return f"{word}-x{factor:g}-{f'{tokens // size}{unit}' if tokens else 0}{trained}"
+
+
 def place(name: str) -> str:
     """The run that a checkpoint belongs to: its name without `checkpoints/step-000200`."""
     return re.sub(r"/checkpoints/step-\d+$", "", name.replace("\\", "/").rstrip("/"))
@@ -175,7 +188,7 @@ def recipe_of(run: Run) -> Recipe:
 def _in_two_steps(row: dict[str, Any], model: ModelInfo) -> str:
     """What was trained before, of a row of `ablate` whose header does not say it: by its factor, that of the last extension alone."""
     factor = row.get("factor")
-    if row.get("method") in ("none", CONTROL) or not isinstance(factor, int | float) or factor <= 0:
+    if row.get("method") in (NONE, CONTROL) or not isinstance(factor, int | float) or factor <= 0:
         return ""
     window = round(model.window / factor)
     is_first = abs(window - model.original_window) <= 1

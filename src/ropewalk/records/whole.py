@@ -11,21 +11,25 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ropewalk.errors import STRANGE_DATA
 from ropewalk.records.attention import AttentionScores
 from ropewalk.records.downstream import Benchmark
 from ropewalk.records.kinds import Row
 from ropewalk.records.measurement import Measurement
-from ropewalk.records.recipe import CONTROL, ablated
+from ropewalk.records.recipe import CONTROL, NONE, ablated, row_name
 from ropewalk.records.retrieval import PasskeySummary, Retrieval
 from ropewalk.records.rows import ContextGain, Perplexity, Run, Step
 
 #: In the row of a header: how many rows it has. Those of earlier versions do not say.
 ROWS = "rows"
+#: What tells rows of one directory apart, and what of that is of the training.
+_OF_TRAINING = ("learning_rate", "seed")
+_IDENTITY = {"name", "method", "parameters", "factor", "tokens", *_OF_TRAINING}
 #: Of the harder retrieval set, a row each; evals/retrieval/facts.py has them, and needs torch.
 FAMILIES = 4
 
 
-def windows_of(word: str, old: int, new: int, prompts: list[int], text: int) -> list[int]:
+def windows_of(word: str, old: int, new: int, prompts: list[int], text: float) -> list[int]:
     """At which windows a row's perplexity is measured. word: of --windows. prompts: those of keys and facts. text: tokens that documents reach."""
     doublings = [old << power for power in range(20) if old << power < new]
     choices = {"all": [old // 4, *doublings, new], "ends": sorted({old, new}), "prompts": prompts}
@@ -49,6 +53,8 @@ def missing(runs: Iterable[Run], measurements: Iterable[Measurement[Row]], unkno
 
 def _lacks(own: list[Run], rows: list[Row], unknown: int) -> str:
     row = ablated(own[0])
+    if at_odds := _at_odds(row, own):
+        return at_odds
     steps = max((each for run in own if isinstance(each := run.settings.get("steps"), int)), default=0)
     done = {each.step for each in rows if isinstance(each, Step)}
     if row.get("tokens") and len(done) < steps:
@@ -66,10 +72,28 @@ def _lacks(own: list[Run], rows: list[Row], unknown: int) -> str:
     return f"has {len(rows)} of its {row[ROWS]} rows" if len(rows) + unknown < row.get(ROWS, 0) else ""
 
 
+def _at_odds(row: dict[str, Any], own: list[Run]) -> str:
+    """What its name or the header of its training say otherwise than a row's own settings; nothing where they agree, or a row of an earlier version does not say."""
+    if row.keys() >= _IDENTITY:
+        try:
+            name = row_name(
+                row["method"], row["parameters"], *(row[key] for key in ("factor", "tokens", *_OF_TRAINING))
+            )
+        except STRANGE_DATA:
+            return "has settings that no row has"
+        if name != str(row["name"]).rpartition("/")[2]:
+            return f"has the settings of {name}"
+    trainings = [run for run in own if "learning_rate" in run.settings]
+    said = [(key, run.settings.get(key)) for key in _OF_TRAINING for run in trainings]
+    said += [("seed", run.seed) for run in trainings]
+    others = [f"{key} {value} in its training's header" for key, value in said if value != row.get(key)]
+    return f"has {others[0]} and {row.get(others[0].split()[0])} in its own settings" if others else ""
+
+
 def _asked(row: dict[str, Any], run: Run) -> Iterator[tuple[str, tuple[type, int]]]:
     """(measurement, by its name in `suite/measurements.py`; a row that it ends with, and its window)."""
     asks, factor, text = row.get("measure", ()), row.get("factor", 1), row.get("test_tokens", 0)
-    is_old = row.get("method") in ("none", CONTROL)
+    is_old = row.get("method") in (NONE, CONTROL)
     new = round(run.model.window * factor) if is_old else run.model.window
     old = run.model.window if is_old else round(new / factor)
     prompts = sorted(set(row.get("prompt_windows") or (old, new)))

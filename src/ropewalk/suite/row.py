@@ -10,20 +10,19 @@ import contextlib
 import itertools
 import json
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint import guard, marks
 from ropewalk.errors import STRANGE_DATA, UserError, nearest
-from ropewalk.records.recipe import CONTROL
+from ropewalk.records.recipe import CONTROL, NONE, row_name
 from ropewalk.rope.scaling import EXTENDING
 from ropewalk.sentences import joined
 from ropewalk.settings.ablate import AblateSettings
 from ropewalk.settings.scaling import ALIASES, SPELLINGS, parameter_names
 
 #: Rows whose rotation is the base's.
-NONE, DIRECT = "none", "direct"
+DIRECT = "direct"
 METHODS = (NONE, DIRECT, CONTROL, *(word for word in EXTENDING if word != "factors"), "p-rope", "cope")
 
 
@@ -46,12 +45,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """As a file is called: `yarn-x4-5M-1e-4-s0`, `yarn-x4-0`."""
-        word = "-".join([self.method, *(f"{name}={value:g}" for name, value in self.parameters)])
-        if self.method == NONE:
-            return word
-        trained = f"-{_short(self.rate)}-s{self.seed}" if self.tokens else ""
-        return f"{word}-x{self.factor:g}-{_tokens(self.tokens)}{trained}"
+        """As a file is called."""
+        return row_name(self.method, dict(self.parameters), self.factor, self.tokens, self.rate, self.seed)
 
 
 def rows_of(settings: AblateSettings) -> list[Row]:
@@ -87,17 +82,6 @@ def _row(
     if tokens:
         return Row(word, parameters, factor, tokens, rate, seed)
     return None if word in (DIRECT, CONTROL) else Row(word, parameters, factor)
-
-
-def _tokens(number: int) -> str:
-    for size, unit in ((2**20, "M"), (2**10, "k")):
-        if number and number % size == 0:
-            return f"{number // size}{unit}"
-    return str(number)
-
-
-def _short(number: float) -> str:
-    return f"{Decimal(repr(number)).normalize():e}"
 
 
 def _method(word: str) -> tuple[str, tuple[tuple[str, float], ...]]:
