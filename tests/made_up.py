@@ -11,6 +11,9 @@ import tempfile
 import zlib
 from html import unescape
 from pathlib import Path
+from statistics import stdev
+
+from scipy.stats import t
 
 from ropewalk import records
 from ropewalk.records import ModelInfo, Recorder, Run
@@ -327,11 +330,22 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u202f", " "))
 
 
-def row(nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, **changes) -> records.Perplexity:
-    """A perplexity row whose documents all have the same nll a token."""
-    each = [{"name": f"d{i}", "tokens": tokens, "nll": nll * tokens} for i in range(documents)]
+def row(
+    nll: float, window: int = 256, documents: int = 5, tokens: int = 1000, reach: float = 0.0, **changes
+) -> records.Perplexity:
+    """A perplexity row whose documents all have the same nll a token, or scatter about it so that Student's interval of the mean reaches so far to either side."""
+    places = [at - (documents - 1) / 2 for at in range(documents)]
+    scatter = reach * math.sqrt(documents) / (t.ppf(0.975, documents - 1) * stdev(places)) if reach and documents > 1 else 0.0  # fmt: skip
+    each = [
+        {"name": f"d{i}", "tokens": tokens, "nll": (nll + scatter * place) * tokens} for i, place in enumerate(places)
+    ]
     fields = dict(
-        window=window, stride=64, perplexity=math.exp(nll), low=math.exp(nll), high=math.exp(nll), documents=documents
+        window=window,
+        stride=64,
+        perplexity=math.exp(nll),
+        low=math.exp(nll - reach),
+        high=math.exp(nll + reach),
+        documents=documents,
     )
     fields |= dict(skipped=0, tokens=tokens * documents, bos=True, data="held-out", per_document=each)
     return records.Perplexity(**(fields | changes))

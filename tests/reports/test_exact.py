@@ -1,17 +1,20 @@
-"""Intervals of shares in records of earlier versions, which hold Wilson's and Newcombe's: pages and the files of their tables have exact ones."""
+"""Intervals in records of earlier versions, which hold Wilson's, Newcombe's and the bootstrap's: pages and the files of their tables have those of counts and documents."""
 
 from __future__ import annotations
 
 import csv
+import math
 import re
+from statistics import fmean
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, t
 
 import made_up
 from ropewalk import records
 from ropewalk.evals.intervals import Paired
 from ropewalk.reports import benchmarks, report
+from ropewalk.reports.rows import clean
 
 RIGHT, OF = 29, 30  # where Wilson's ends at 99.4 % and the exact one at 99.9 %
 
@@ -56,6 +59,26 @@ def test_an_old_comparison_has_the_interval_of_its_counts(tmp_path):
     with (tmp_path / "tables/benchmarks-1.csv").open(encoding="utf-8", newline="") as file:
         (line,) = csv.DictReader(file)
     assert float(line["points low"]) < 0 < float(line["points high"])
+
+
+def test_a_perplexity_has_the_interval_of_its_documents_whatever_is_on_record(tmp_path):
+    """Of as many tokens each: the textbook's, of the mean of five losses. The oldest records have the bootstrap's, and anybody could have written others."""
+    losses = [2.0, 2.1, 2.3, 2.2, 1.9]
+    each = [{"name": f"d{place}", "tokens": 1000, "nll": 1000 * loss} for place, loss in enumerate(losses)]
+    row = made_up.row(fmean(losses), per_document=each, low=8.1, high=8.2)
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, row))
+    report([path], tmp_path / "page.html", tables=tmp_path / "tables")
+    with (tmp_path / "tables/perplexity-1.csv").open(encoding="utf-8", newline="") as file:
+        (line,) = csv.DictReader(file)
+    ends = t.interval(0.95, len(losses) - 1, fmean(losses), sem(losses))
+    assert [float(line[f"256 L {end}"]) for end in ("low", "high")] == pytest.approx([math.exp(end) for end in ends])
+
+
+@pytest.mark.parametrize("kept", [{"estimate": True}, {"per_document": []}])
+def test_an_interval_that_is_not_of_the_documents_on_record_stays(tmp_path, kept):
+    path = made_up.record_rows(tmp_path / "r.jsonl", (made_up.BASE, made_up.row(2.0, low=7.0, high=8.0, **kept)))
+    (m,) = clean(records.read([path])).of(records.Perplexity)
+    assert (m.row.low, m.row.high) == (7.0, 8.0)
 
 
 def test_a_benchmark_is_bold_where_its_interval_and_its_test_both_leave_out_zero():

@@ -179,18 +179,20 @@ LABEL = re.compile(r"\\label\{tab:[A-Za-z0-9.-]*tables-([0-9a-f]{6})-")
 def test_what_was_measured_once_is_no_mean_of_seeds(tmp_path):
     """The untrained model has no seed: by steps it stood as 194.9 (194.9 to 194.9) of three."""
     seeds = [trained("linear", f"s{seed}", 2.1 + seed / 10, seed=seed) for seed in range(3)]
-    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024, low=11.0, high=13.0)])  # fmt: skip
+    once = (made_up.extended(4, 0, name="hemp/linear-0"), {"row": {"name": "hemp/linear-0", "method": "linear", "tokens": 0, "seed": 0}}, [made_up.row(2.5, 1024, reach=0.1)])  # fmt: skip
     page = page_of(tmp_path / "r.jsonl", once, *seeds)
     cells = table(page, "Perplexity by fine-tuning steps")["PI ×4, window 1024, 3 seeds mean"]
     assert "seeds" in cells[1] and cells[0].startswith(f"{math.exp(2.5):.2f}")
-    assert "seeds" not in cells[0] and "11.00 to 13.00" in cells[0]  # its own, over documents
+    assert (
+        "seeds" not in cells[0] and f"{math.exp(2.4):.2f} to {math.exp(2.6):.2f}" in cells[0]
+    )  # its own, over documents
 
 
 def test_three_documents_have_their_paired_change_where_their_interval_says_nothing(tmp_path):
     """The page said three times that there were too few documents, and no change."""
     path = tmp_path / "r.jsonl"
     for state, nll in ((made_up.BASE, 2.0), (made_up.extended(), 2.1), (made_up.extended(4, 8), 2.05)):
-        wide = made_up.row(nll, 128, documents=3, low=math.exp(nll - 1.5), high=math.exp(nll + 1.5))
+        wide = made_up.row(nll, 128, documents=3, reach=1.5)
         made_up.record_rows(path, (state, wide))
     lines = table(render(records.read([path])), "Perplexity, held-out")
     # Student's 4.303 / sqrt(3) = 2.48 of a scatter of 1.5 / 2.48: of 7 documents 0.925 is 0.56, of 6 it is 0.63, of 5 0.75; log 2 = 0.69.
@@ -205,9 +207,7 @@ def test_two_documents_have_an_interval_in_no_cell_and_three_in_each(tmp_path):
     def cells(documents: int) -> list[str]:
         path, widths = tmp_path / f"{documents}.jsonl", (0.05, 1.5, 1.5, 1.5)
         for width, nll, window in zip(widths, (2.0, 2.1, 2.2, 2.3), (128, 256, 512, 1024), strict=True):
-            of_two = made_up.row(
-                nll, window, documents=documents, low=math.exp(nll - width), high=math.exp(nll + width)
-            )
+            of_two = made_up.row(nll, window, documents, reach=width)
             made_up.record_rows(path, (made_up.BASE, of_two))
         text = render(records.read([path]))
         assert "An interval is given from 3 documents on, if its upper end is less than 4 times the lower." in text

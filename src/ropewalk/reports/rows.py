@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ropewalk.evals.intervals import Paired, share_interval
+import numpy as np
+
+from ropewalk.evals.intervals import Paired, documents_interval, share_interval
 from ropewalk.figures.style import palette
 from ropewalk.records import (
     Adjacent,
@@ -149,7 +152,7 @@ def clean(records: Records, *, paper: bool = True) -> Clean:
     made_by = {key: _trained_by(run, by_place) for key, run in runs.items()}
     # The steps of a training are of itself, and its header's model is what it began from.
     measurements = [
-        Measurement(_exact(m.row), run := runs[m.run.id], None if is_training(run) else made_by[run.id]) for m in rows
+        Measurement(exact(m.row), run := runs[m.run.id], None if is_training(run) else made_by[run.id]) for m in rows
     ]
     looks = frozenset(m.run.id for m in measurements if is_look(m, records.commands))
     begun = [(run, earlier) for run in runs.values() if is_training(run) and (earlier := made_by[run.id])]
@@ -174,8 +177,8 @@ def _is_of_paper(variant: Variant) -> bool:
     return variant.extended and variant.method in METHODS_OF_PAPER
 
 
-def _exact(row: Any) -> Any:
-    """A row of shares with the exact intervals of its counts: the oldest records hold Wilson's and Newcombe's, which are narrower than they say."""
+def exact(row: Any) -> Any:
+    """A row with the interval that its counts or documents give, whatever is on record: the oldest hold Wilson's, Newcombe's and the bootstrap's, which are narrower than they say."""
     counts = {
         Benchmark: lambda: (row.correct, row.items),
         Retrieval: lambda: (row.successes, row.trials),
@@ -184,11 +187,24 @@ def _exact(row: Any) -> Any:
     }
     if isinstance(row, BenchmarkComparison):
         low, high = Paired(0, row.lost, row.gained, row.items - row.lost - row.gained).interval()
+    elif isinstance(row, Perplexity | ContextGain):
+        if row.estimate or not row.per_document or not math.isfinite(row.low + row.high):
+            return row
+        low, high = _over_documents(row)
     elif type(row) in counts:
         low, high = share_interval(*counts[type(row)]())
     else:
         return row
     return dataclasses.replace(row, low=low, high=high)
+
+
+def _over_documents(row: Perplexity | ContextGain) -> tuple[float, float]:
+    """The interval of a perplexity or a gain, from the losses of its documents."""
+    read: list[Any] = [each for each in row.per_document if each["tokens"]]
+    is_gain = isinstance(row, ContextGain)
+    totals = [each["short_nll"] - each["nll"] if is_gain else each["nll"] for each in read]
+    low, high = documents_interval(np.array(totals), np.array([each["tokens"] for each in read]))
+    return (low, high) if is_gain else (float(np.exp(max(low, 0.0))), float(np.exp(high)))  # no perplexity is below 1
 
 
 def _trained_by(run: Run, by_place: dict[str, Run]) -> Run | None:
