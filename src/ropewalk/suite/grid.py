@@ -86,12 +86,9 @@ class Grid:
         Raises:
             UserError: of a row nothing that reads documents is left.
         """
-        asks, beyond, nothing_left = self.settings.measure, dict[str, int](), False
-        for row in self.rows:
-            windows = self.windows(row, math.inf) if "perplexity" in asks else []
-            takes = {f"perplexity at {window}": window for window in windows}
-            takes |= {f"{name} at {new}": new for name in ("gain", "attention") if name in asks for new in [self.new_window(row)]}  # fmt: skip
-            far = {name: window for name, window in takes.items() if window > self.test_tokens}
+        beyond, nothing_left = dict[str, int](), False
+        for takes in map(self._of_documents, self.rows):
+            far = {name: tokens for name, tokens in takes.items() if tokens > self.test_tokens}
             nothing_left |= bool(far) and far == takes
             beyond |= far
         if not beyond:
@@ -101,6 +98,14 @@ class Grid:
         if nothing_left:
             raise UserError(f"{said}, and a row would have none of it; give {way_out}, or leave it out of --measure")
         return f"{said}, which no row will have; {way_out} would do"
+
+    def _of_documents(self, row: Row) -> dict[str, int]:
+        """What is asked for of a row and read from --test, with the tokens that it takes of a document."""
+        asks, new = self.settings.measure, self.new_window(row)
+        windows = self.windows(row, math.inf) if "perplexity" in asks else []
+        return {f"perplexity at {window}": window for window in windows} | {
+            f"{name} at {new}": new for name in ("gain", "attention") if name in asks
+        }
 
     def stride(self, window: int) -> int:
         """By which a window of the perplexity slides, tokens.
