@@ -126,7 +126,7 @@ def _built(records: Records, paper: bool) -> tuple[Clean, list[Section]]:
         why = "; ".join(each.rstrip(".") for each in provenance.damaged(rows))
         way_out = "record one with ropewalk perplexity or passkey and --out"
         if rows.unfinished:
-            way_out = "the same ropewalk ablate, with the --out that it lies in, makes such a row again"
+            way_out = "the same ropewalk ablate, with the --out that it lies in, makes such a row again, where its settings were altered once its file is deleted"
         raise UserError(
             f"a report needs at least one measurement, but none of the {len(records.measurements)} rows found can be shown{f' ({why})' * bool(why)}; {way_out}"
         )
