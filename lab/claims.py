@@ -244,16 +244,25 @@ def section(known: list[tuple[str, Column]]) -> str:
         f"{name} at {budget(column.models[0].tokens)} ({named(column.slid)})" for name, column in known if column.slid
     ]
     return (
-        "### The paper's claims\n\nOf Position Interpolation after the tokens in each head, where the paper's own 1000 steps are 0.5 G and its first 200 are 105 M (100 M here): what did not hold after few "
-        "tokens may after more, which is what the columns of one model show, where the rate did not change with them (below, at the learning rates; Position Interpolation's did). Two claims are of untrained models, and the same in all columns of one model. L is the old window, L' the new one. An empty cell was not measured; nor were models of 7B to 65B, and what the paper says of size, or summaries.\n\n"
+        "### The paper's claims\n\nThe trained model is by Position Interpolation, after the training tokens in the head of each column; the paper's own 1000 steps are 0.5 G tokens and its first 200 are 105 M (100 M here). What did not hold after few "
+        f"tokens may hold after more, as the columns of one model show{_changing_rates(known)}. Two claims are of models before any training here, and the same in all columns of one model. L is the old window, L' the new one. An empty cell was not measured; nor were models of 7B to 65B, and what the paper says of size, or summaries.\n\n"
         f"The verdict is by the interval in brackets: **held** if all of it lies in the range, **did not** if none does, else open. A figure is of the seeds in the head of its column unless it names others; of several it is their mean, with the interval for other documents or prompts and for other seeds. {_sizes(known)}{_other_rates(known)}\n\n"
-        f"A claim of passkeys is {NOT_TESTABLE} where clearly fewer than half of them are found in the old window (the interval of the share lies below {share(FINDS)}) by the model as it was, by the control after as many tokens, and by the trained model itself: that few are found beyond, or none, then says nothing of the longer "
+        f"A claim of passkeys is {NOT_TESTABLE} where clearly fewer than half of them are found in the old window (the interval of the share lies below {share(FINDS)}) by the model before any extension, by the control after as many tokens, and by the trained model itself: that few are found beyond, or none, then says nothing of the longer "
         f"window.{_cannot_find(known)}\n\n"
         "A claim of a lower loss at L' than at L is open where it was measured at a stride of half a window: the tokens counted at L then had as few as half of L before them, and the fall may be of that half, unless it is larger than that model's own from L / 4 to L. At the paper's stride of 256 tokens it is what the longer window is worth. That was "
-        f"measured at level slid: {joined(slid or ['no model'])}. These were trained again by the same commands, so their weights are others than those of the other lines, and their seeds need not be the same; no control was. The theorem is "
+        f"measured so at level slid of the records: {joined(slid or ['no model'])}. These were trained again by the same commands, so their weights are others than those of the other lines, and their seeds need not be the same; no control was. The theorem is "
         "another matter: as printed its bound is false by 13.7 %, and the factor of about 600 is 512 by its own logic ([method](method.md)).\n\n"
         + table(["claim", "in the paper", "decided by", *told], lines([column for _, column in known]))
     )
+
+
+def _changing_rates(known: list[tuple[str, Column]]) -> str:
+    """Of which models the rate is not the same in all columns, so that more tokens are not all that differs."""
+    rates: dict[str, set[float]] = {}
+    for name, column in known:
+        rates.setdefault(name, set()).update(model.trained.asked["learning_rate"] for model in column.models)
+    names = [name for name, found in rates.items() if len(found) > 1]
+    return f"; those of {joined(names)} differ in the learning rate too (below)" if names else ""
 
 
 def _sizes(known: list[tuple[str, Column]]) -> str:
@@ -262,7 +271,7 @@ def _sizes(known: list[tuple[str, Column]]) -> str:
     held = [longer.figure(column)[1][0] for _, column in known if longer.cell(column).startswith(HELD)]
     ends = " to ".join(dict.fromkeys(fixed(end, 3) for end in (max(held), min(held)))) if held else ""
     beside = f": of what the longer context is worth, {ends} nats where it held here, {fixed(in_the_paper.LONGER_NATS, 3)} in the paper" if held else ""  # fmt: skip
-    return f"That it held says that the figure lies in that range, not that it is as large as the paper's, which stands beside it in the same unit{beside}."
+    return f"**Held** says that the figure lies in that range, not that it is as large as the paper's, which stands beside it in the same unit{beside}."
 
 
 def _other_rates(known: list[tuple[str, Column]]) -> str:
@@ -281,4 +290,4 @@ def _cannot_find(known: list[tuple[str, Column]]) -> str:
     bases = {name: column.models[0].base for name, column in known}
     found = {name: base.found_inside for name, base in bases.items() if not base.finds}
     few = [f"{name} finds {share(inside.accuracy)} at {bases[name].window}" for name, inside in found.items() if inside]
-    return f" As it was, {joined(few)}." if few else ""
+    return f" Before any extension {joined(few)}." if few else ""

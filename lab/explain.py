@@ -162,9 +162,9 @@ def conclusion(found: list[Point]) -> str:
     ]
     held = [f"{name.split(',')[0]} with {outcome}" for name, outcome, holds in said if holds]
     new = [holds for name, outcome, holds in said if "new" in outcome and "never seen" in name]
-    apart = " That a model which was not extended breaks beyond its window (the first of the claims) is another matter: these were extended, and how many angles that left unseen, or how far, does not say which loses more there."
+    apart = " That a model which was not extended breaks beyond its window (the first of the claims) is another matter: these were extended, and how many angles that left unseen, or how far, is not shown to say which loses more there."
     return (
-        f"{'In part' if any(new) else 'Not in the new window' if held else 'Over methods it cannot be told'}: of the {len(new)} correlations there with angles never seen {sum(new) or 'none'} can be told from chance in the direction that the theory says. Of all {len(said)} that it has a sign for {len(held) or 'none'} can"
+        f"{'In part' if any(new) else 'Not in the new window' if held else 'Over methods it cannot be told'}: of the {len(new)} correlations of angles never seen with what happens in the new window {sum(new) or 'none'} can be told from chance in the direction that the theory says; of all {len(said)} correlations of which it says one, {len(held) or 'none'}"
         + (f": {joined(held)}" if held else "")
         + "."
         + apart * (not any(new))

@@ -164,7 +164,7 @@ def full_attention(model: str) -> str:
     if not (found := method_map(model, rows, chosen_rates(RECORDS / "e" / model))):
         return ""
     told = between.without_choice(rows, base_of(rows_in(RECORDS / "a" / README_MODEL)))
-    return f"### {model}, full-attention layers alone\n\n{told}\n\n{found}"
+    return f"### {model}, full-attention layers alone\n\nIts other layers look back over a sliding window, which no row changes. {told}\n\n{found}"
 
 
 def claimed(models: list[str]) -> str:
@@ -195,8 +195,8 @@ def page() -> str:
     """What stands between the marks."""
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
-        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
+        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. The base is the model before any extension or training; the control is the base trained at its old window on as many tokens of the same documents. Damage is the loss in the old window above the base's on the same "
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
