@@ -130,9 +130,25 @@ def section(records: Path) -> str:
     about = (
         "Section 2.2 of the paper: with a ridge on the coefficients h_j of a score a(s) = Re Σ h_j exp(i s θ_j) a fit stays bounded beyond the distances it was fitted on; it knows of no pretraining that does so, and leaves it open. "
         f"Here hemp is pretrained with and without weight × Σ_j |h_j|² / d added to its loss, the mean over layers, heads and pairs of a query and a key ([pretrain.py](../recipes/hemp/pretrain.py)): the same corpus, the same rows in {GRID['steps']} steps, the same first weights a seed "
-        f"(`python recipes/hemp/penalty.py --corpus build/hemp`). Nothing is fine-tuned. Held-out modules, {window} tokens is L; perplexities and scores are means over seeds, |h_j| and scores in the softmax's unit, of one document, beyond {window} as it is at {4 * window}."
+        f"(`python recipes/hemp/penalty.py --corpus build/hemp`). Nothing is fine-tuned. Held-out modules, stride half a window, {window} tokens is L; perplexities and scores are means over seeds, |h_j| and scores in the softmax's unit, of one document, beyond {window} as it is at {4 * window}."
     )
-    return f"### A penalty on |h_j| in pretraining, hemp\n\n{about}\n\n{table(heads, lines)}\n\n{_ANSWERS}\n\n{table(['question', *told], answers)}"
+    return f"### A penalty on |h_j| in pretraining, hemp\n\n{conclusion(found)}\n\n{about}\n\n{table(heads, lines)}\n\n{_ANSWERS}\n\n{table(['question', *told], answers)}"
+
+
+def conclusion(found: dict[float, dict[int, Model]]) -> str:
+    """What the largest weight gives beyond the window, and of what models that is."""
+    weight, models = max(found), list(found[max(found)].values())
+    without, one = list(found[0.0].values()), models[0].base
+    read, plain = ([_perplexity(each, times)[0] for times in (1, 2, 4)] for each in (models, without))
+    loss, *ends = over_seeds([ratio(*(m.base.perplexities[t * m.base.window] for t in (1, 2))).nats for m in models])
+    rise = bounded(fixed(loss, 3), *ends, lambda end: fixed(end, 3))
+    at_1, at_2, at_4 = (number_format.perplexity(value) for value in read)
+    other_2, other_4 = (number_format.perplexity(value) for value in plain[1:])
+    return (
+        f"A penalty of {weight:g} lets a model read twice its window about as well as its window: {at_2} at {2 * one.window} beside {at_1} at {one.window}, {rise} nats above it, where the model without reads {other_2}. "
+        f"It ends there: at four times it reads {at_4} (without {other_4}), what is farther than {one.window} tokens is not shown to be of use to it, Position Interpolation by four is not shown to gain by it (the last question below), "
+        f"and all of this is of {one.parameters / 1e6:.1f} million parameters, Python source, a window of {one.window} tokens and {len(models)} seeds."
+    )
 
 
 _ANSWERS = (
@@ -141,10 +157,15 @@ _ANSWERS = (
 )
 
 
+def _perplexity(models: list[Model], times: int, interpolated: bool = False) -> Bounded:
+    """At so many times the window, in the mean over seeds."""
+    read = [model.row(times, interpolated).perplexities[times * model.base.window] for model in models]
+    return perplexity_over_seeds([(each.perplexity, *each.bounds) for each in read])
+
+
 def _line(weight: float, models: list[Model]) -> list[str]:
     def perplexity(times: int, interpolated: bool) -> str:
-        read = [model.row(times, interpolated).perplexities[times * model.base.window] for model in models]
-        value, low, high = perplexity_over_seeds([(each.perplexity, *each.bounds) for each in read])
+        value, low, high = _perplexity(models, times, interpolated)
         return bounded(number_format.perplexity(value), low, high, number_format.perplexity)
 
     def mean(figure: Callable[[Model], float]) -> str:

@@ -16,10 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import between
 import cheaper
 import chosen
 import claims
 import explain
+import inside
 import measures
 import never
 import penalty
@@ -29,7 +31,7 @@ import trained_states
 import tuning
 import ways
 from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, refuse_copies, rows_in
-from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table, table
+from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table
 
 from ropewalk.errors import UserError
 from ropewalk.figures import style
@@ -95,6 +97,8 @@ def sections() -> Iterable[str]:
         known, chosen_there = plain_rows(model, RECORDS, "a", "c"), chosen_rates(mapped)
         if found := method_map(model, plain_rows(model, RECORDS, "a"), chosen_there):
             yield f"### Every method, {model}\n\n{found}"
+            if compared := between.at_one_rate(mapped):
+                yield compared
             if rates := rates_table(mapped):
                 yield f"Learning rates, by the mean validation loss at the old and the new window. {rates_taken(model)}\n\n{rates}"
         if found := budgets_table(known, longer, chosen_there):
@@ -114,8 +118,8 @@ def sections() -> Iterable[str]:
             yield found
         if found := ways.widest(model, RECORDS):
             yield found
-        if found := method_map(model, rows_in(RECORDS / "e" / model), chosen_rates(RECORDS / "e" / model)):
-            yield f"### {model}, full-attention layers alone\n\n{found}"
+        if found := full_attention(model):
+            yield found
     for level, words in (
         ("b", ""),
         ("cpu", ", untrained, inside the old window: 12 prompts and six documents in float32 on a CPU"),
@@ -127,9 +131,12 @@ def sections() -> Iterable[str]:
         for model, rows in grids.items():
             base = base_of(rows)
             yield f"{model}, {next(iter(base.perplexities.values())).documents} documents cut to {base.asked['test_tokens'] or 'the longest window'} tokens:\n\n{factors_table(rows, base)}"
+    for model in models:
+        if found := inside.section(model, rows_in(RECORDS / "b" / model), full_rows(model)):
+            yield found
     if found := explained(models):
         yield found
-    if found := telling(models):
+    if found := measures.section((model, plain_rows(model, RECORDS, "a", "c")) for model in models):
         yield found
     for found in (summaries.section(RECORDS), penalty.section(RECORDS)):
         if found:
@@ -149,6 +156,15 @@ def rates_taken(model: str) -> str:
 def full_rows(model: str) -> list[Row]:
     """Of the method map, the paper's budget and its 1000 steps, at the rates chosen in the first."""
     return at_chosen_rate(plain_rows(model, RECORDS, "a", "c", "e", "paper"), chosen_rates(RECORDS / "a" / model))
+
+
+def full_attention(model: str) -> str:
+    """The rows of level e, of a model of which the full-attention layers alone were extended, beside the base of the README's model."""
+    rows = rows_in(RECORDS / "e" / model)
+    if not (found := method_map(model, rows, chosen_rates(RECORDS / "e" / model))):
+        return ""
+    told = between.without_choice(rows, base_of(rows_in(RECORDS / "a" / README_MODEL)))
+    return f"### {model}, full-attention layers alone\n\nIts other layers look back over a sliding window, which no row changes. {told}\n\n{found}"
 
 
 def claimed(models: list[str]) -> str:
@@ -172,33 +188,15 @@ def explained(models: list[str]) -> str:
     if not found:
         return ""
     save(explain.figure(found), FIGURES / "lab-theory.svg")
-    return (
-        f"### Does the theory say it beforehand?\n\n{explain.conclusion(found)}\n\n"
-        "Spearman's ρ over the untrained extended rows above between what `ropewalk theory` counts of a row's frequencies and what was measured, with the 95 % interval of a "
-        "bootstrap over rows; bold where it leaves out 0 to the side that the theory says: more loss and fewer passkeys, in both windows where angles are blurred, in the new one where angles were never seen (in the old one none is reached, and it says nothing). "
-        "A quantity that said it would stand near 1 or −1. Passkeys are of models that find them in their own window as they are. Rows of one model share its documents, so the intervals are narrower than those over models would be.\n\n"
-        f"![Damage by resolution lost, loss beyond by angles never seen](figures/lab-theory.svg)\n\n{table(['', *explain.OUTCOMES], explain.lines(found))}"
-    )
-
-
-def telling(models: list[str]) -> str:
-    """Which measure of a text goes with what is found."""
-    lines = list(measures.lines((model, plain_rows(model, RECORDS, "a", "c")) for model in models))
-    if not lines:
-        return ""
-    return (
-        "### Which measure says what is found?\n\nSpearman's ρ over the checkpoints of each model, untrained and trained, between three measures of the same books at L' and the share of passkeys and of the harder "
-        "retrieval set found there, with the 95 % interval of a bootstrap over checkpoints; bold where it leaves out 0. A measure that said it would stand near −1 (perplexity, LongPPL) or 1 (gain). "
-        "LongPPL's key tokens are by each checkpoint's own losses.\n\n" + table(measures.HEADS, lines)
-    )
+    return explain.section(found)
 
 
 def page() -> str:
     """What stands between the marks."""
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
-        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
+        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. The base is the model before any extension or training; the control is the base trained at its old window on as many tokens of the same documents. Damage is the loss in the old window above the base's on the same "
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
@@ -238,13 +236,14 @@ def _figures(seeds: list[Row], base: Row) -> dict[str, float]:
     figures = {"damage": damages, "inside": inside, "passkeys": keys}
     found = {name: round(statistics.fmean(values), 4) for name, values in figures.items()}
     found |= {"least": round(min(keys), 4), "most": round(max(keys), 4), "seeds": len(keys)}
+    found["k_max"] = round(statistics.fmean(row.passkeys[row.new_window].k_max for row in seeds))
     run = next(iter(seeds[0].records.runs.values()))
     recipe = ("steps", "batch_size", "learning_rate") if seeds[0].asked["tokens"] else ()
     return found | {name: run.settings[name] for name in recipe}
 
 
 def choice() -> str:
-    """The README's table and figure: what `evidence` has of the one real model at factor 4."""
+    """The README's table and figure: what `evidence` has of the one real model at factor 4; and what the table leaves out, from its rows."""
     methods = {
         case["model"]["scaling"]["method"]: {int(tokens): Figures(**each) for tokens, each in case["budgets"].items()}
         for case in evidence()
@@ -255,7 +254,13 @@ def choice() -> str:
     picture = (
         "![Passkeys found in the new window by the loss in the old one, method by method](docs/figures/lab-methods.svg)"
     )
-    return f"{chosen.lines(methods)}\n\n{picture}"
+    tried = rows_in(RECORDS / "a" / README_MODEL)
+    at_rates = {(row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): _figures([row], base_of(tried)) for row in tried if row.passkeys}  # fmt: skip
+    best = chosen_rates(RECORDS / "a" / README_MODEL)
+    notes = chosen.notes(
+        methods, best, {key: Figures(**each) for key, each in at_rates.items()}, full_rows(README_MODEL)
+    )
+    return f"{chosen.lines(methods, best)}\n\n{notes}\n\n{picture}"
 
 
 def _refuse_unmarked(path: Path) -> None:

@@ -32,7 +32,10 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         and "88\u202f% (3 seeds)" in told[8192]
     )
     # lab-2k: none untrained, at 5 M and at 20 M, 28 % at 100 M; and as it was none in its own window.
-    assert "measured on lab-2k, 2048 to 8192 tokens, which as it was found 0\u202f% of passkeys" in told[2048]
+    assert (
+        "measured on lab-2k, 2048 to 8192 tokens, which finds 0\u202f% of passkeys in its own window before any extension"
+        in told[2048]
+    )
     assert (
         told[2048].count("0\u202f% in the new one") == 3
         and "80\u202f% of passkeys there, 28\u202f% (3 seeds" in told[2048]
@@ -51,7 +54,7 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         # Level b: YaRN by 16 on SmolLM2.
         (
             by(Yarn(128.0)),
-            "smollm2-135m, 8192 to 131072 tokens, which as it was found 93\u202f% of passkeys in its window: untrained: +0.54 nats in the old window, "
+            "smollm2-135m, 8192 to 131072 tokens, which finds 93\u202f% of passkeys in its own window before any extension: untrained: +0.54 nats in the old window, "
             "28\u202f% of passkeys there, 4\u202f% in the new one",
             "factor 128 (measured: 16)",
         ),

@@ -29,7 +29,7 @@ class Figures:
 
     Attributes:
         damage: loss in the old window above the base's, nats a token.
-        inside, passkeys: shares of keys found in the old window, and in the new one; least, most: the latter's, by seed.
+        inside, passkeys: shares of keys found in the old window, and in the new one; least, most: the latter's, by seed. k_max: in the new one, tokens.
         steps, batch_size, learning_rate: as it was trained; 0 untrained.
     """
 
@@ -39,6 +39,7 @@ class Figures:
     least: float
     most: float
     seeds: int
+    k_max: int = 0
     steps: int = 0
     batch_size: int = 0
     learning_rate: float = 0.0
@@ -53,7 +54,7 @@ class Figures:
         return f"{mean} ({self.seeds} seeds{by_seed})"
 
     def __str__(self) -> str:
-        return f"{signed(self.damage, 2)} nats in the old window, {share(self.inside)} of passkeys there, {self.found} in the new one"
+        return f"{signed(self.damage, 2)} nats in the old window, {share(self.inside)} of passkeys there, {self.found} in the new one (k_max {self.k_max})"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Case:
 
     def __str__(self) -> str:
         return (
-            f"{self.model.name}, {self.model.original_window} to {self.model.window} tokens, which as it was found {share(self.as_it_was)} of passkeys in "
-            "its window"
+            f"{self.model.name}, {self.model.original_window} to {self.model.window} tokens, which finds {share(self.as_it_was)} of passkeys in "
+            "its own window before any extension"
         )
 
     @property

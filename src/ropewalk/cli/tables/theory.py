@@ -36,7 +36,7 @@ def show_theory(forecast: Forecast, *, full: bool = False) -> None:
         + ". A head's coordinates rotate in pairs, each by an angle a token. By the paper's reasoning angles that training never showed make a model "
         "fail, the farthest as many times the largest shown, of pairs that training showed no full turn; smaller angles a token (their mean over the pairs is what the last column compares) blur neighbouring tokens, which "
         "training brings back. Measured on untrained models: not extended, they did break beyond their window; of extended ones neither count of unseen angles said which lose "
-        f"more there, and what is blurred went with the loss in the old window, loosely (docs/results.md, Does the theory say it beforehand?).\n\n{in_words(forecast.hurdles)}"
+        f"more there, and what is blurred went with the loss in the old window no more than chance may make it over eight methods (docs/results.md, Does the theory say it beforehand?).\n\n{in_words(forecast.hurdles)}"
     )
     if not full:
         terminal.print("--full prints the bounds on scores, figure 2 and the angles by frequency band.", style="dim")

@@ -1,0 +1,119 @@
+"""Methods held against each other where only the method differs: one learning rate, the same tokens, seed and documents.
+
+in   rows of one model and factor
+out  sentences
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rows import FINDS, Row, base_of, chosen_rates, rows_in
+from tables import bounded, budget, grouped, nats, order
+
+from ropewalk.records.format import fixed, share
+from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.rope.scaling import EXTENDING, Yarn
+from ropewalk.sentences import counted, joined
+from ropewalk.settings.ablate import AblateSettings
+
+
+def at_one_rate(directory: Path) -> str:
+    """The method that `auto` takes beside the others at a rate that is not its best, where it was measured in full at that too; empty where it was not."""
+    rows, best = rows_in(directory), chosen_rates(directory)
+    base, trained = base_of(rows), [row for row in rows if row.asked["tokens"] and row.asked["method"] in EXTENDING]
+    whole = [row for row in trained if row.perplexities]
+    mine = next((row for row in whole if _is_auto(row, best)), None)
+    others = sorted((row for row in whole if mine and _alike(row, mine)), key=order)
+    finding = [row for row in others if _share(row) > FINDS]
+    if base is None or mine is None or not finding:
+        return ""
+    asked, rest = mine.asked, [row for row in others if row not in finding]
+    fewer = joined(f"{row.method} ({fixed(row.damage(base).nats[0], 3)} nats, {share(_share(row))})" for row in rest)
+    cheaper = ", and some of these lose less" * any(row.damage(base).value < mine.damage(base).value for row in rest)
+    at_best = {row.asked["method"]: row.validation for row in trained if _rate(row) == best[row.asked["method"]]}
+    higher = joined(f"{fixed(at_best[row.asked['method']] - at_best[Yarn.method], 3)} higher for {row.method}" for row in finding)  # fmt: skip
+    return (
+        f"**At one rate.** The table has {mine.method} at its best, {best[Yarn.method]:g}, and the others of `extend` at {_rate(mine):g}; at that one, after {budget(asked['tokens'])} tokens (seed {asked['seed']}), those that find more than half of the passkeys at {mine.new_window} are {_figures(mine, base)}; "
+        f"{'; '.join(f'{_figures(row, base)}, beside which {mine.method} reads {_beside(mine, row)}' for row in finding)}."
+        + f" {fewer} find fewer{cheaper}." * bool(rest)
+        + f" Each at the best rate that was tried of it, the mean validation loss is {higher} than for {mine.method} (one seed, without an interval)."
+    )
+
+
+def _rate(row: Row) -> float:
+    return row.asked["learning_rate"]
+
+
+def _is_auto(row: Row, best: dict[str, float]) -> bool:
+    """Whether it is of what `auto` takes, at another rate than its best."""
+    return row.asked["method"] == Yarn.method and Yarn.method in best and _rate(row) != best[Yarn.method]
+
+
+def _alike(row: Row, mine: Row) -> bool:
+    return row is not mine and all(row.asked[name] == mine.asked[name] for name in ("tokens", "learning_rate", "seed"))
+
+
+def _share(row: Row) -> float:
+    return row.passkeys[row.new_window].accuracy
+
+
+def _figures(row: Row, base: Row) -> str:
+    keys = row.passkeys[row.new_window]
+    prompts = keys.depths * keys.trials
+    return (
+        f"{row.method}, {nats(row.damage(base))} nats of damage and {keys.accuracy * prompts:.0f} of {prompts} passkeys"
+    )
+
+
+def _beside(mine: Row, row: Row) -> str:
+    """Its loss less another's, paired, in both windows."""
+    below = {window: ratio(row.perplexities[window], mine.perplexities[window]) for window in (mine.window, mine.new_window)}  # fmt: skip
+    return joined(f"{nats(found)} at {window}" for window, found in below.items())
+
+
+def without_choice(rows: Sequence[Row], other: Row | None) -> str:
+    """Of the rows of a model of which no rate was chosen: what was tried, how the methods lie in the new window, and what its base says of them.
+
+    other: the base of another model, beside which this one breaks or does not.
+    """
+    base = base_of(rows)
+    trained = sorted((row for row in rows if row.asked["tokens"]), key=order)
+    if base is None or not trained:
+        return ""
+    return " ".join([_tried(trained), *_in_the_new_window(trained), _of_the_base(base, other)])
+
+
+def _tried(trained: Sequence[Row]) -> str:
+    """How many rates and seeds."""
+    rates, seeds = sorted({*map(_rate, trained)}), {row.asked["seed"] for row in trained}
+    usual = ", the default of `ropewalk ablate`" * (tuple(rates) == tuple(AblateSettings.learning_rates))
+    one = len(rates) == 1
+    return (
+        f"{'No learning rate was chosen here: all have' if one else 'Of each method no best rate was chosen; tried were'} {joined(f'{rate:g}' for rate in rates)}{usual}, of {counted(len(seeds), 'seed')}. "
+        "A method that does best at another rate is at a disadvantage."
+    )
+
+
+def _in_the_new_window(trained: Sequence[Row]) -> Iterable[str]:
+    """Of each budget the other methods beside the one that reads best there."""
+    for rows in grouped(trained, lambda row: row.asked["tokens"]):
+        new = rows[0].new_window
+        best, *others = sorted(rows, key=lambda row: row.perplexities[new].perplexity)
+        above = joined(f"{row.method} {nats(ratio(best.perplexities[new], row.perplexities[new]))}" for row in others)
+        yield f"After {budget(best.asked['tokens'])} tokens {best.method} reads best at {new}; above it, paired, lie {above} nats."
+
+
+def _of_the_base(base: Row, other: Row | None) -> str:
+    """What it finds itself, and whether it breaks beyond its window."""
+    inside, prompts = base.passkeys[base.window], base.passkeys[base.window].depths * base.passkeys[base.window].trials
+    told = f"The base finds {bounded(share(inside.accuracy), inside.low, inside.high, share)} of {prompts} passkeys in its own window"
+    told += ", so that few passkeys found are no verdict on a method here." * (not base.finds) or "."
+    broken = [f"{nats(_beyond(row))} nats above its own at {row.window}" for row in (base, other) if row]
+    beside = f", where {other.name} at {other.new_window} reads {broken[1]}" if other else ""
+    return f"{told} At {base.new_window} it reads {broken[0]}{beside}: how much a model breaks beyond its window is not the same for all."
+
+
+def _beyond(base: Row) -> Ratio:
+    return ratio(base.perplexities[base.window], base.perplexities[base.new_window])
