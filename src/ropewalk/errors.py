@@ -97,16 +97,24 @@ def nearest(word: object, known: Iterable[object], otherwise: str = "") -> str:
 
 def is_shortage(error: BaseException) -> bool:
     """Whether memory is what there was too little of: on a GPU, on the host, or under a limit of the process."""
-    if isinstance(error, OSError | ImportError) and _UNMAPPED in str(
-        error
-    ):  # or by a file system that is mounted noexec
-        return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    if is_unmapped(error):  # or by a file system that is mounted noexec
+        return is_limited()
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     named = (
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     )  # torch's, which is not imported
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY))
+
+
+def is_unmapped(error: BaseException) -> bool:
+    """Whether a library did not come into memory."""
+    return isinstance(error, OSError | ImportError) and _UNMAPPED in str(error)
+
+
+def is_limited() -> bool:
+    """Whether `ulimit -v` limits the addresses of this process; asked without an import, for which there may be no memory."""
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def is_of_gpu(error: BaseException) -> bool:

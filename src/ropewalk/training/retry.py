@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import functools
 import gc
-import math
 import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -21,8 +20,7 @@ from typing import TypeVar
 import torch
 
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError, is_shortage, shortage
-from ropewalk.settings.budget import address_space_left
+from ropewalk.errors import UserError, is_limited, is_shortage, shortage
 
 #: glibc's mallopt: from how many bytes on a block has addresses of its own.
 _M_MMAP_THRESHOLD, _OWN_BLOCK = -3, 2**20
@@ -56,7 +54,7 @@ def _give_back_what_is_freed() -> None:
     Else they stay in its heap, in pieces, and the step that keeps least fails where it would have lived had it come first.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and address_space_left() < math.inf:
+    if mallopt is not None and is_limited():
         mallopt(_M_MMAP_THRESHOLD, _OWN_BLOCK)
 
 
