@@ -97,9 +97,7 @@ def nearest(word: object, known: Iterable[object], otherwise: str = "") -> str:
 
 def is_shortage(error: BaseException) -> bool:
     """Whether memory is what there was too little of: on a GPU, on the host, or under a limit of the process."""
-    if isinstance(error, OSError | ImportError) and _UNMAPPED in str(
-        error
-    ):  # or by a file system that is mounted noexec
+    if is_unmapped(error):  # or by a file system that is mounted noexec
         return addresses_are_limited()
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
@@ -107,6 +105,11 @@ def is_shortage(error: BaseException) -> bool:
         isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     )  # torch's, which is not imported
     return named or (isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY))
+
+
+def is_unmapped(error: BaseException) -> bool:
+    """Whether a library did not come into memory."""
+    return isinstance(error, OSError | ImportError) and _UNMAPPED in str(error)
 
 
 def addresses_are_limited() -> bool:

@@ -35,6 +35,7 @@ ON_HOST = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator:
         ("doctor hemp", 700_000, 1024),
         ("perplexity hemp --data {data}", 60_000, 1024),  # reading the options imports NumPy
         ("evaluate hemp --out {out}", 1_220_000, 1280),  # "OpenBLAS error" in its last stage
+        ("plan hemp", 550_000, 1024),  # SystemError in importing torch, which times this machine
         ("theory hemp --window 4096", 150_000, 256),  # "OpenBLAS error: Memory allocation still failed"
     ],
 )
@@ -95,6 +96,20 @@ def test_the_sentence_names_options_that_the_command_has(name: str, error: Excep
 )
 def test_ways_out_by_command(name: str, error: Exception, ways: str) -> None:
     assert out_of_memory(error, defaults(name)).endswith(f"); {ways}")
+
+
+def test_where_a_library_does_not_load_nothing_smaller_is_advised_and_nothing_is_imported(monkeypatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
+    monkeypatch.setitem(sys.modules, "psutil", None)  # for which there may be no memory
+    unmapped = ImportError("_highspy.so: failed to map segment from shared object")
+    assert out_of_memory(unmapped, defaults("perplexity")).endswith("shared object); raise the limit (ulimit -v)")
+    assert "what takes less: smaller --windows" in out_of_memory(MemoryError(), defaults("perplexity"))
+
+
+def test_a_plan_of_named_chips_needs_no_torch_and_one_of_this_machine_does() -> None:
+    opens, options = COMMANDS["plan"].opens, COMMANDS["plan"].settings
+    assert opens(options("hemp")) and not opens(options("hemp", gpus="1xH100"))
+    assert not opens(options("hemp", cpu_memory="8GB")) and not opens(options("hemp", gpu_memory="24GB"))
 
 
 @pytest.mark.parametrize("batch", [dict(micro_batch=1), dict(batch_size=1)])

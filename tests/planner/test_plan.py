@@ -10,8 +10,10 @@ import torch
 
 from on_paper import CONFIGS, job_of
 from ropewalk.cli.tables.plan import show_plan
+from ropewalk.cli.tables.plan_sentences import verdict
 from ropewalk.errors import UserError
 from ropewalk.planner import calibrate, chip_names, chips, layout, plan, planner
+from ropewalk.planner.chips import CHIPS, datasheet_rates
 from ropewalk.planner.job import FULL, NONE
 from ropewalk.planner.memory import step_memory
 from ropewalk.planner.named import shape_of
@@ -37,6 +39,23 @@ def test_chips_are_read_as_people_write_them() -> None:
     assert chip_names.named("NVIDIA P40") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("1xM2Ultra", "M2-Ultra-192"),
+        ("M3Max64GB", "M3-Max-64"),
+        ("1xRTX4090 24GB", "4090"),
+        ("2x H200 141GB", "H200"),
+        ("L4 24GB", "L4"),
+        ("8 H100 80GB", "H100"),
+        ("A100 40GB", "A100-40"),
+        ("5060 Ti 16GB", "5060-Ti"),
+    ],
+)
+def test_a_chip_is_known_by_its_own_size_and_without_hyphens(text: str, name: str) -> None:
+    assert chip_names.parse(text)[1].name == name
+
+
 @pytest.mark.parametrize("text", ["", "8xT800", "8*foo", "999999999"])
 def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
     with pytest.raises(UserError, match="known chips: 3060, .*A100-40"):
@@ -50,6 +69,8 @@ def test_a_chip_that_nobody_knows_lists_those_that_are_known(text: str) -> None:
         ("H100x", r"did you mean H100\?"),
         ("8h100", r"did you mean 8xH100\?"),
         ("2M3 Max 4096GB", r"did you mean 2xM3-Max-128\?"),
+        ("1xRTX4090 48GB", r"another size of memory than 4090's own is asked for with --gpu-memory 48GB"),
+        ("3080-12GB", r"another size of memory than 3080's own is asked for with --gpu-memory 12GB"),
         ("0xH100", "0 is no count; name 1 or more"),
         ("-1xH100", "-1 is no count; name 1 or more"),
         ("H100:0", "0 is no count; name 1 or more"),
@@ -234,6 +255,32 @@ def test_a_machine_without_a_gpu_is_planned_for_by_its_memory(monkeypatch, capsy
             plan("7b", **asked, cpu_memory="8GB", **{other: "24GB"})
     with pytest.raises(UserError, match="--cpu-memory is a size in GB"):
         plan("7b", **asked, cpu_memory="some")
+
+
+def test_as_many_windows_go_at_a_time_on_a_cpu_as_fit() -> None:
+    """SmolLM2-135M in chunks of 512 tokens: a micro batch of four takes 4.5 GiB, of one 3.7."""
+    asked = dict(window=16384, cpu_memory="4GB", mode="pose")
+    fitted, four = (plan("smollm2-135m", **asked, chunk_window=512, micro_batch=micro) for micro in (None, 4))
+    assert (fitted.fits, fitted.job.micro) == (True, 1) and fitted.memory.total < four.memory.total
+    assert not four.fits and four.ways == ("--micro-batch 1",)
+    assert plan("smollm2-135m", **asked | {"cpu_memory": "16GB"}, chunk_window=512).job.micro == 4
+    long = plan("smollm2-135m", **asked, chunk_window=2048)
+    assert not long.fits and long.something_fits and long.ways == ("--chunk-window 512",)
+    whole = plan("smollm2-135m", window=16384, cpu_memory="4GB")
+    assert whole.ways[0] == "--mode pose --chunk-window 512" and whole.others[0].fits
+    tiny = plan("smollm2-135m", **asked | {"cpu_memory": "1GB"})
+    assert not tiny.ways and "what fits: no chunk, since weights, gradients and optimiser states alone" in verdict(tiny)
+
+
+def test_other_options_stand_by_what_is_trained_and_then_by_speed(capsys) -> None:
+    """With rates, whole windows, skipped positions, adapters, four bits; each the fastest first."""
+    timed = replace(datasheet_rates(CHIPS["H100"]), known=True)
+    planned = replace(plan("smollm2-135m", window=16384, batch_size=2, cpu_memory="64GB"), rates=timed)
+    kinds = [(other.job.recipe.base_bits or 0, other.job.recipe.mode) for other in planned.others]
+    assert kinds == [(0, "pose"), (0, "pose"), (0, "lora"), (4, "lora")]
+    assert planned.others[0].hours < planned.others[1].hours and "--chunk-window 2048" in planned.others[0].options
+    show_plan(planned)
+    assert "of each the fastest first" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_what_fits_a_cpu_is_named() -> None:

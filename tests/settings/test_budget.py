@@ -25,9 +25,15 @@ def limited() -> Iterator[None]:
 
 
 def test_a_limit_of_addresses_is_what_there_is(limited: None) -> None:
-    for size in (budget.memory_here(), budget.free_memory(), devices.free_bytes(torch.device("cpu"))):
+    for size in (budget.free_memory(), devices.free_bytes(torch.device("cpu"))):
         assert 0 < size <= LEFT
     assert 0 < budget.host_room() <= budget.HOST_SHARE * LEFT
+
+
+def test_what_may_be_held_under_a_limit_counts_what_is_held_and_not_what_is_never_filled(limited: None) -> None:
+    held, limit = psutil.Process().memory_info(), resource.getrlimit(resource.RLIMIT_AS)[0]
+    assert budget.memory_here() == pytest.approx(limit - max(budget.UNFILLED_ADDRESSES, held.vms - held.rss), rel=0.02)
+    assert 0 < budget.memory_to_hold() <= budget.memory_here() + 2**24 <= LEFT + held.rss + 2**25
 
 
 def test_a_limit_that_is_not_there_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

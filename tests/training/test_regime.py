@@ -14,8 +14,11 @@ from ropewalk.data.documents import Document
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.planner import plan, regimes
+from ropewalk.planner.job import FULL
+from ropewalk.planner.known_models import CONFIGS
 from ropewalk.settings import train as train_settings
-from ropewalk.training import TrainSettings, regime, train
+from ropewalk.training import TrainSettings, regime, run, train
+from ropewalk.training.step import TrainingStep
 
 GIB = 2**30
 #: LLaMA 7B's shape, of which a config.json is all that is needed.
@@ -120,10 +123,12 @@ def test_a_run_goes_on_with_what_its_checkpoint_has(seven, tmp_path, monkeypatch
     assert seven(10.0, tmp_path / "run", resume=True).precision == "bfloat16"
 
 
-def test_a_family_that_nobody_can_count_is_trained_as_ever(seven, tmp_path) -> None:
+def test_a_family_that_nobody_can_count_is_trained_as_ever(seven, tmp_path, caplog) -> None:
     (tmp_path / "7b/config.json").write_text(json.dumps({**SEVEN, "model_type": "of nobody", "kv_lora_rank": 512}))
+    caplog.set_level("INFO", "ropewalk")
     settings = seven(78.7)
     assert (settings.precision, settings.optimizer) == ("bfloat16", "adamw")
+    assert "precision bfloat16, optimizer adamw: what a step of this family takes is not known" in caplog.text
 
 
 def test_options_that_would_fit_are_named_by_the_planner_and_nobody_else_is_asked(seven, tmp_path, monkeypatch) -> None:
@@ -136,3 +141,71 @@ def test_options_that_would_fit_are_named_by_the_planner_and_nobody_else_is_aske
         and any("--mode lora" in way for way in ways)
         and ways[-1].startswith("2 such GPUs by torchrun")
     )
+
+
+@pytest.fixture
+def on_a_cpu(tmp_path, monkeypatch, caplog):
+    """What a training of SmolLM2-135M's shape at 16384 tokens settles on a CPU of so many GiB, and what it says."""
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small/config.json").write_text(json.dumps(CONFIGS["smollm2-135m"]))
+    checkpoint, mesh = Checkpoint.open(tmp_path / "small"), Mesh(torch.device("cpu"))
+    caplog.set_level("INFO", "ropewalk")
+
+    def settle(room: float, **options) -> tuple[TrainSettings, str, str]:
+        monkeypatch.setattr(regime, "memory_to_hold", lambda processes: int(room * GIB))
+        caplog.clear()
+        asked = {"window": 16384, "data": "none", **options}
+        settings = TrainSettings(model=tmp_path / "small", out=tmp_path / "out", **asked).for_model(134_515_008)
+        settled = regime.settled(settings, checkpoint, mesh, tmp_path / "none")
+        (record,) = caplog.records or [None]
+        return settled, record.levelname if record else "", record.getMessage() if record else ""
+
+    return settle
+
+
+def test_what_a_cpu_trains_in_is_said_in_one_line_where_nobody_named_it(on_a_cpu) -> None:
+    settings, level, said = on_a_cpu(64)
+    assert (settings.precision, settings.optimizer, settings.micro_batch) == ("float32", "adamw", None)
+    assert level == "INFO" and said.startswith("precision float32, optimizer adamw; a step takes about ")
+    assert on_a_cpu(64, precision="float32", optimizer="adamw")[2] == ""
+
+
+def test_training_on_a_cpu_takes_as_many_windows_at_a_time_as_its_plan(on_a_cpu) -> None:
+    asked = dict(mode="pose", chunk_window=512)
+    for gib in (3.8, 5.0, 16.0):
+        settings, _, said = on_a_cpu(gib, **asked)
+        planned = plan("smollm2-135m", window=16384, cpu_memory=f"{gib}GiB", **asked)
+        assert (settings.micro_batch or 4, settings.activations == "full") == (
+            planned.job.micro,
+            planned.job.activations == FULL,
+        )
+        assert ("--micro-batch" in said) == (planned.job.micro < 4)
+    assert on_a_cpu(3.8, **asked)[0].micro_batch == 1
+
+
+def test_a_cpu_that_does_not_hold_a_step_by_plan_is_warned_of_before_it(on_a_cpu) -> None:
+    settings, level, said = on_a_cpu(3.8, batch_size=1)
+    assert settings.activations == "full" and level == "WARNING"
+    assert "it is tried all the same; what fits: --mode pose --chunk-window 1024" in said
+    assert on_a_cpu(0.5, batch_size=1)[2].endswith("nothing that was tried fits")
+
+
+def test_a_step_may_take_fewer_windows_than_its_plan_where_nobody_said_how_many(tmp_path, monkeypatch) -> None:
+    """By plan two of four at a time; two run out of memory, with all activations and with as few as can be; one at a time lives."""
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base = testing.tiny_directory(tmp_path / "base", window=64)
+    monkeypatch.setattr(
+        run, "settled", lambda s, *_: dataclasses.replace(regime.with_regime(s, "float32", "adamw"), micro_batch=2)
+    )
+    real, windows = TrainingStep._forward_and_backward, []
+
+    def failing(self, rows, counted):
+        windows.append(len(rows["input_ids"]))
+        if windows[-1] > 1:
+            raise MemoryError("Cannot allocate memory")
+        return real(self, rows, counted)
+
+    monkeypatch.setattr(TrainingStep, "_forward_and_backward", failing)
+    documents = [Document(f"d{number}", testing.prose(80, number)) for number in range(8)]
+    train(base, data=documents, out=tmp_path / "out", window=96, steps=1, batch_size=4)
+    assert windows[0] == 2 and windows[-5] == 2 and windows[-4:] == [1] * 4

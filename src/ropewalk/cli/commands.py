@@ -105,24 +105,23 @@ class Command:
     """One command.
 
     settings: its options. run: what is called with them and prints the result. needs: extras without which it cannot begin
-    (settings/extras.py). more: options that only the command line has. examines: whether it opens models where torch is installed.
+    (settings/extras.py). more: options that only the command line has. examines: whether it computes, by its options, where torch is installed.
     """
 
     settings: type
     run: Callable[[Any], None]
     needs: tuple[str, ...] = ()
     more: tuple[type, ...] = ()
-    examines: bool = False
+    examines: Callable[[Any], bool] = lambda _: False
 
     @property
     def loads(self) -> bool:
         """Whether a model comes into memory, and torch with it."""
         return bool({"train", "eval"} & set(self.needs))
 
-    @property
-    def opens(self) -> bool:
+    def opens(self, options: Any) -> bool:
         """Whether torch comes into memory."""
-        return self.loads or (self.examines and installed("torch"))
+        return self.loads or (self.examines(options) and installed("torch"))
 
     @property
     def classes(self) -> tuple[type, ...]:
@@ -152,8 +151,8 @@ COMMANDS: dict[str, Command] = {
     "chat": Command(ChatSettings, talk.chat, _TRAIN),
     "generate": Command(GenerateSettings, talk.generate, _TRAIN),
     "theory": Command(TheorySettings, predict.theory, (), (InFull, AsJson)),
-    "plan": Command(PlanSettings, predict.plan),
-    "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,), examines=True),
+    "plan": Command(PlanSettings, predict.plan, examines=lambda options: options.is_of_this_machine),
+    "doctor": Command(DoctorSettings, predict.doctor, (), (AsJson,), examines=lambda _: True),
     "report": Command(ReportSettings, make.report, ("report",)),
     "card": Command(CardSettings, make.card, ("report",)),
     "push": Command(PushSettings, make.push, (), (DryRun, Yes)),

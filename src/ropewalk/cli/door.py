@@ -48,7 +48,7 @@ def check(name: str, command: Command, options: Any) -> Any:
     Raises:
         UserError: the first thing that cannot be.
     """
-    refuse_few_addresses(name, command)
+    refuse_few_addresses(name, command, options)
     _ask(options)
     settings = command.settings(**arguments(command.settings, options))
     ask_at_start(settings)

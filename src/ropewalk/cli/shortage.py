@@ -6,13 +6,16 @@ out  a sentence that names options which this command has
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from typing import Any
 
 from ropewalk.cli.commands import Command
-from ropewalk.errors import UserError, addresses_are_limited, is_of_gpu, shortage
+from ropewalk.errors import UserError, addresses_are_limited, is_of_gpu, is_unmapped, shortage
 from ropewalk.settings.budget import LEAST_ADDRESSES, LEAST_EVAL_ADDRESSES, LEAST_LIGHT_ADDRESSES, address_space_left
 
+#: glibc's mallopt: how many heaps threads have.
+_M_ARENA_MAX = -8
 #: Dtypes that take no more than the one that is proposed.
 _NARROW = ("bfloat16", "float16")
 #: Options of commands that compute, by which they take less.
@@ -24,12 +27,14 @@ _SMALLER = {
 }
 
 
-def refuse_few_addresses(name: str, command: Command) -> None:
+def refuse_few_addresses(name: str, command: Command, options: Any) -> None:
     """Refuse a command under a limit (`ulimit -v`) within which its libraries do not come into memory.
 
     They end raw there, or never: OpenBLAS, as SciPy has it, asks for memory again and again and lets no signal through.
     """
-    library, least = ("torch", LEAST_ADDRESSES) if command.opens else ("numpy", LEAST_LIGHT_ADDRESSES)
+    if addresses_are_limited() and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(_M_ARENA_MAX, 1)  # else glibc sets addresses aside for a heap of each thread
+    library, least = ("torch", LEAST_ADDRESSES) if command.opens(options) else ("numpy", LEAST_LIGHT_ADDRESSES)
     least = LEAST_EVAL_ADDRESSES if "eval" in command.needs else least
     if library not in sys.modules and (left := address_space_left()) < least:
         raise UserError(
@@ -41,8 +46,9 @@ def refuse_few_addresses(name: str, command: Command) -> None:
 def out_of_memory(error: Exception, options: Any = None) -> str:
     """The sentence for an error of memory. options: of the command in which it was raised; None before they are read."""
     on_gpu = is_of_gpu(error)
-    ways = _ways(options, on_gpu=on_gpu) if hasattr(options, "device") else []
     limited = not on_gpu and addresses_are_limited()
+    # A library that does not come into memory takes as much whatever is asked for.
+    ways = _ways(options, on_gpu=on_gpu) if hasattr(options, "device") and not is_unmapped(error) else []
     ways = ways or ["a smaller model"] * (not limited)
     out = [f"what takes less: {', or '.join(ways)}"] * bool(ways) + ["raise the limit (ulimit -v)"] * limited
     return f"what is asked for takes more memory than there is ({shortage(error)}); {'; or '.join(out)}"

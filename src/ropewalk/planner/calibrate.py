@@ -78,6 +78,11 @@ def _chip(device: torch.device) -> Chip:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return card(properties.name, properties.total_memory)
+    return cpu_here()
+
+
+def cpu_here() -> Chip:
+    """This machine without a GPU."""
     return cpu_of_memory(memory_here() / GIB, "this machine")
 
 

@@ -66,8 +66,13 @@ def _refuse(text: str) -> NoReturn:
     chip = _of_name(name, sized=False)
     if int(count) < 1:
         raise UserError(f"{rule}, and {count} is no count; name 1 or more")
+    kind, _, size = _bare(name).rpartition("-")
+    if size.isdigit() and (other := _of_name(kind, sized=True)) and not other.on_cpu:
+        raise UserError(
+            f"{rule}; another size of memory than {other.name}'s own is asked for with --gpu-memory {size}GB"
+        )
     # Of Apple's, a size that is not sold.
-    chip = chip or _apple_of_name(re.sub(r"-\d+$", "", _bare(name)), sized=True)
+    chip = chip or _apple_of_name(kind if size.isdigit() else _bare(name), sized=True)
     if chip:
         raise UserError(f"{rule}; did you mean {count}x{chip.name}?")
     names = [chip.name for chip in CHIPS.values()]
@@ -89,7 +94,15 @@ def _of_name(name: str, *, sized: bool) -> Chip | None:
     if not (chip := CHIPS.get(_ALIASES.get(name, name))):
         name = re.sub(r"-SXM\d?(?=-|$)", "", name)  # what is not called PCIe is SXM
         chip = CHIPS.get(_ALIASES.get(name, name))
-    return chip or _apple_of_name(name, sized=sized)
+    return chip or _of_its_size(name) or _apple_of_name(name, sized=sized)
+
+
+def _of_its_size(name: str) -> Chip | None:
+    """A chip that is sold with one size of memory, and named with that; a driver has up to a tenth less of it."""
+    kind, _, size = name.rpartition("-")
+    chip = CHIPS.get(_ALIASES.get(kind, kind))
+    its_own = chip and not chip.on_cpu and size.isdigit() and 0.9 * int(size) < chip.memory < int(size)
+    return chip if its_own else None
 
 
 def _bare(name: str) -> str:
@@ -97,6 +110,7 @@ def _bare(name: str) -> str:
     name = re.sub(r"[ _]+", "-", name.strip()).upper().removesuffix("-GENERATION")
     name = re.sub(r"^((NVIDIA|AMD|INSTINCT|APPLE|GEFORCE|TESLA|RTX)-?)+", "", name)
     name = re.sub(r"(?<=\d)-?TI", "-TI", re.sub(r"-?SUPER", "-SUPER", name))
+    name = re.sub(r"^(M\d)-?(PRO|MAX|ULTRA)", r"\1-\2", name)
     return re.sub(r"-?(\d+)GI?B?$", r"-\1", name)
 
 

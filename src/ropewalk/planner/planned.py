@@ -146,18 +146,18 @@ class Plan:
 
     @cached_property
     def others(self) -> tuple[Plan, ...]:
-        """The same run by other options, of those that fit: on the same chips the fastest first, adapters after every weight, on four bits last.
+        """The same run by other options, of those that fit: on the same chips every weight on whole windows, with positions skipped, adapters, those on four bits; of each the fastest first.
 
-        Where the run's own mode fits in none of them: with positions skipped, which train every weight too, before adapters; then with more host memory, on as few more chips as do it, and at the longest window that is a half, a quarter and so on.
+        Positions are skipped on a CPU, and where the run's own mode fits in nothing else; then there are more host memory, as few more chips as do it, and the longest window that is a half, a quarter and so on.
         """
         asked = self.asked
         if self.chip.on_cpu:
-            same = [other for way in ways_on_a_cpu(self.job) if (other := self._on_the_same_cpu(way)).fits]
+            ways = ways_on_a_cpu(self.job, lambda way: self._on_the_same_cpu(way).fits)
+            same = sorted(map(self._on_the_same_cpu, ways), key=self._rank)
             shorter = map(self._on_the_same_cpu, shorter_windows_on_a_cpu(self.job, asked.batch_size))
             return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
         same = [other for way in ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
-        if self.rates.known:
-            same.sort(key=lambda other: other._rank)
+        same.sort(key=self._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
         return (
@@ -168,11 +168,12 @@ class Plan:
             *self._first_that_fits(ways_with_a_shorter_window(self.job, asked)),
         )
 
-    @property
-    def _rank(self) -> tuple[bool, bool, float]:
+    @staticmethod
+    def _rank(plan: Plan) -> tuple[bool, int, float]:
         """What is less comes first, of plans of as many chips: of those that train the same the faster, which is the cheaper too, and of as fast ones, to 1 %, the first."""
-        recipe = self.job.recipe
-        return recipe.base_bits is not None, recipe.mode == "lora", round(math.log(self.time.seconds), 2)
+        recipe = plan.job.recipe
+        time = round(math.log(plan.time.seconds), 2) if plan.rates.known else 0.0
+        return recipe.base_bits is not None, ("full", "pose", "lora").index(recipe.mode), time
 
     def _on_the_same_cpu(self, way: Way) -> Plan:
         job = regimes.on_cpu(way.job, self.chip.memory * GIB)

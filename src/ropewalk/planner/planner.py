@@ -122,8 +122,13 @@ def _on_cpu(job: Job, chip: Chip | None) -> tuple[Job, Chip, Rates]:
     if chip is None and not installed("torch"):
         source = f"its memory alone is known; timing it needs torch: {bringing('torch')}"
         chip = cpu_of_memory(memory_here() / GIB, source)
-    job = regimes.on_cpu(job, memory_here() if chip is None else chip.memory * GIB)
-    return (job, *_measured(job)) if chip is None else (job, chip, datasheet_rates(chip))
+    elif chip is None:
+        from ropewalk.planner import calibrate
+
+        chip = calibrate.cpu_here()  # before it is timed, which leaves holes in the heap
+        job = regimes.on_cpu(job, chip.memory * GIB)
+        return job, chip, _measured(job)[1]
+    return regimes.on_cpu(job, chip.memory * GIB), chip, datasheet_rates(chip)
 
 
 def _measured(job: Job) -> tuple[Chip, Rates]:

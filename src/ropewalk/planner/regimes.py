@@ -40,15 +40,19 @@ ON_CPU = ("float32", "adamw")
 
 
 def on_cpu(job: Job, room: float) -> Job:
-    """A job as training runs it on a CPU: micro batches of about 2048 tokens, and every activation kept, or each layer's input alone.
+    """A job as training runs it on a CPU: micro batches of about 2048 tokens, and every activation kept; or what takes less, where that was left open.
 
-    room: bytes that the process may take; `auto` keeps less where it does not hold everything, since a system short of memory ends it unasked.
+    First fewer windows at a time, which costs no time; then each layer's input alone is kept. Of what does not fit, what takes least.
+
+    room: bytes that the process may take. A system short of memory ends it unasked.
     """
     recipe = job.recipe
-    job = job.with_micro(recipe.micro_batch or micro_windows(job.length, recipe.batch, on_gpu=False))
-    job = replace(job, activations=NONE)
-    short = recipe.activations == AUTO and step_memory(job, cpu=True).total > room
-    return replace(job, activations=FULL) if short or recipe.activations == "full" else job
+    micro = recipe.micro_batch or micro_windows(job.length, max(1, recipe.batch // job.dp), on_gpu=False)
+    micros = [micro] if recipe.micro_batch else [micro >> halved for halved in range(micro.bit_length())]
+    kept = {"none": [NONE], "full": [FULL]}.get(recipe.activations, [NONE, FULL])
+    ways = [replace(job, micro=micro, activations=activations) for activations in kept for micro in micros]
+    needs = [step_memory(way, cpu=True).total for way in ways]
+    return next((way for way, need in zip(ways, needs, strict=True) if need <= room), ways[needs.index(min(needs))])
 
 
 def is_settled(recipe: Recipe) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ropewalk.planner import machines
 from ropewalk.planner.chips import Chip
@@ -21,8 +22,8 @@ from ropewalk.settings.budget import HOST_SHARE
 from ropewalk.settings.extras import installed
 from ropewalk.settings.recipe import Mode, Precision, Recipe
 
-#: Tokens in memory in the paper of positional skip-wise training (arXiv 2309.10400).
-_POSE_TOKENS = 2048
+#: Tokens in memory with positions skipped: the paper's (PoSE, arXiv 2309.10400), and fewer where these do not fit.
+_POSE_TOKENS = (2048, 1024, 512, 256)
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ def _any_precision(job: Job) -> Precision:
 
 
 def ways_with_positions_skipped(job: Job, asked: Recipe) -> Iterator[list[Way]]:
-    """The job with positions skipped, for where whole windows fit by no regime: as asked, by each regime that this leaves open; then with all of it left open."""
+    """The job with positions skipped, for where whole windows fit by no regime, each number of tokens: as asked, by each regime that this leaves open; then with all of it left open."""
     left_open = replace(asked, activations=AUTO, precision=_any_precision(job), optimizer=AUTO)
-    for recipe in (*_skipping(asked, job.shape.window), *_skipping(left_open, job.shape.window)):
+    both = zip(_skipping(asked, job.shape.window), _skipping(left_open, job.shape.window), strict=True)
+    for recipe in itertools.chain.from_iterable(both):
         options = _way(job, recipe, asked).options  # what is chosen by itself needs no name
         yield [Way(job.with_recipe(settled), options) for settled in allowed(recipe, gpus=job.gpus)]
 
@@ -75,27 +77,37 @@ def by_mode(ways: Iterable[Way]) -> Iterator[list[Way]]:
         yield list(alike)
 
 
-def ways_on_a_cpu(job: Job) -> Iterator[Way]:
-    """The job with what is kept chosen; with positions skipped, in the original window and in one as short as PoSE's own; with adapters."""
+def ways_on_a_cpu(job: Job, fits: Callable[[Way], bool]) -> Iterator[Way]:
+    """Those that fit: the job window by window; with what is kept chosen; with positions skipped, in the original window and in as short a one as the paper's, or
+    in the longest of `_POSE_TOKENS`; with adapters."""
     asked = job.recipe  # precision and optimiser that are left open are always the same here
     recipe = _checkpointed(asked)
-    if recipe != asked:
-        yield _way(job, recipe, asked)
-    others = (*_skipping(recipe, job.shape.window), *_with_adapters(recipe))
-    yield from (_way(job, other, asked) for other in others)
+
+    def fitting(recipes: Iterable[Recipe]) -> Iterator[Way]:
+        return filter(fits, (_way(job, other, asked) for other in recipes if other != asked))
+
+    skipping, known = _skipping(recipe, job.shape.window), 1 + (job.shape.window > _POSE_TOKENS[0])
+    yield from fitting(dict.fromkeys((_one_by_one(asked), recipe)))
+    yield from list(fitting(skipping[:known])) or itertools.islice(fitting(skipping[known:]), 1)
+    yield from fitting(_with_adapters(recipe))
 
 
-def _skipping(recipe: Recipe, own: int) -> Iterator[Recipe]:
-    """The recipe with positions skipped, in the model's own window and in one as short as PoSE's, where it trains every weight on longer ones."""
-    if recipe.mode == "full" and recipe.longce is None and own < recipe.window:
-        yield replace(recipe, mode="pose")
-        if own > _POSE_TOKENS:
-            yield replace(recipe, mode="pose", chunk_window=_POSE_TOKENS)
+def _skipping(recipe: Recipe, own: int) -> list[Recipe]:
+    """The recipe with positions skipped, in the model's own window and in shorter ones, where it trains every weight on longer ones."""
+    if recipe.mode != "full" or recipe.longce is not None or own >= recipe.window:
+        return []
+    chunks = [None, *(tokens for tokens in _POSE_TOKENS if tokens < own)]
+    return [replace(recipe, mode="pose", chunk_window=tokens) for tokens in chunks]
 
 
 def _checkpointed(recipe: Recipe) -> Recipe:
     """The recipe without every activation kept; full checkpointing stays, which training may have chosen itself, since auto keeps no less."""
     return replace(recipe, activations=AUTO) if recipe.activations == "none" else recipe
+
+
+def _one_by_one(recipe: Recipe) -> Recipe:
+    """The recipe with one window at a time where more were asked for; a number that is left open is as small as it must be (regimes.py)."""
+    return replace(recipe, micro_batch=recipe.micro_batch and 1)
 
 
 def _with_adapters(recipe: Recipe) -> Iterator[Recipe]:
@@ -108,30 +120,36 @@ def _with_adapters(recipe: Recipe) -> Iterator[Recipe]:
 
 def shorter_windows_on_a_cpu(job: Job, batch_size: int | None) -> Iterator[Way]:
     """The job at half the window, a quarter and so on, in its own mode and then with adapters. batch_size: as asked for."""
-    asked, window = job.recipe, job.recipe.window // 2
-    while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
-        shorter = replace(_checkpointed(asked), window=window, batch_size=batch_size)
+    asked = job.recipe
+    for window in _shorter(asked, job.shape.window):
+        shorter = replace(_one_by_one(_checkpointed(asked)), **window, batch_size=batch_size)
         yield from (_way(job, recipe, asked) for recipe in (shorter, *_with_adapters(shorter)))
-        window //= 2
+
+
+def _shorter(asked: Recipe, own: int) -> Iterator[dict[str, Any]]:
+    """Half the window, a quarter and so on, as long as that is longer than the model's own; with positions skipped, which take the memory of their chunks
+    alone, half the chunk, down to the least of `_POSE_TOKENS`."""
+    name, size, most = "window", asked.window, max(own, asked.longce or 0)  # LongCE's short context stays short
+    if asked.mode == "pose":
+        name, size, most = "chunk_window", asked.tokens_in_memory(own), min(_POSE_TOKENS) - 1
+    while (size := size // 2) > most:
+        yield {name: size}
 
 
 def _way(job: Job, recipe: Recipe, asked: Recipe) -> Way:
-    names = ("window", "precision", "optimizer", "activations", "mode", "base_bits", "chunk_window")
+    names = ("window", "precision", "optimizer", "activations", "micro_batch", "mode", "base_bits", "chunk_window")
     changed = [(name, str(getattr(recipe, name))) for name in names if getattr(recipe, name) != getattr(asked, name)]
     return Way(job.with_recipe(recipe), tuple(changed))
 
 
 def ways_with_a_shorter_window(job: Job, asked: Recipe) -> Iterator[list[Way]]:
-    """The job at half the window, a quarter and so on, as long as that is longer than the model's own: as asked, then by other options."""
-    window = asked.window // 2
-    # Positions that are skipped take the memory of their chunks alone, and LongCE's short context stays short.
-    while asked.mode != "pose" and window > max(job.shape.window, asked.longce or 0):
-        shorter = replace(asked, window=window)
-        settled = replace(job.recipe, window=window, batch_size=asked.batch_size)
+    """The job by each of `_shorter`: as asked, then by other options."""
+    for window in _shorter(asked, job.shape.window):
+        shorter = replace(asked, **window)
+        settled = replace(job.recipe, **window, batch_size=asked.batch_size)
         yield [_way(job, recipe, asked) for recipe in allowed(shorter, gpus=job.gpus)]
         for ways in by_mode(ways_on_the_same_chips(job.with_recipe(settled), shorter)):
             yield [_way(job, way.job.recipe, asked) for way in ways]
-        window //= 2
 
 
 def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[list[Way]]:
@@ -188,8 +206,5 @@ def ways_out_on_a_cpu(job: Job, room: float) -> list[str]:
         lacking = way.job.recipe.base_bits and not installed("bitsandbytes")
         return not lacking and machines.takes(way.job) and need(way.job) <= room and need(way.job) < need(job)
 
-    fewer = job.micro // 2
-    one_by_one = Way(job.with_recipe(replace(job.recipe, micro_batch=max(1, fewer))), (("micro_batch", str(fewer)),))
-    ways = [way for way in (one_by_one, *ways_on_a_cpu(job)) if helps(way)]
     shorter = filter(helps, shorter_windows_on_a_cpu(job, job.recipe.batch_size))
-    return list(map(str, ways or itertools.islice(shorter, 1)))
+    return list(map(str, list(ways_on_a_cpu(job, helps)) or itertools.islice(shorter, 1)))

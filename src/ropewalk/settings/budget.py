@@ -9,6 +9,8 @@ import math
 import resource
 from collections.abc import Collection
 
+from ropewalk.errors import addresses_are_limited
+
 #: Elements of float32 logits that the loss forms at a time: 512 MiB.
 CHUNK_ELEMENTS = 2**27
 #: Bytes of logits that training forms at a time on a GPU, where their gradient takes their place. The head's gradient, 2 GiB in float32 for 128256
@@ -45,6 +47,9 @@ CONTENTION = 0.05
 #: under 1000000 KiB in all a training of hemp was still ended by tokenizers' own abort. What lm-eval, datasets and pyarrow take beside them: `evaluate` ended raw up to
 #: 1220000 KiB. And what NumPy and a table take (docs/log.md, 2026-11-30).
 LEAST_ADDRESSES, LEAST_EVAL_ADDRESSES, LEAST_LIGHT_ADDRESSES = 2**30, 5 * 2**28, 2**28
+#: Addresses that a process which trains takes and never fills: libraries as they are mapped, stacks, holes in the heap: 510 MiB with one
+#: thread, 568 with two (docs/log.md, 2026-11-30).
+UNFILLED_ADDRESSES = 9 * 2**26
 #: Share of the host's free memory that may be taken: what reads data, saves checkpoints and runs beside it needs the rest.
 HOST_SHARE = 0.9
 #: Tokens of one forward pass of a measurement if none are asked for. A GPU is busy from about 32768 on; a CPU core is fastest while the
@@ -62,10 +67,10 @@ _GPU_TOKENS, _CPU_TOKENS = 16384, 2048
 
 
 def memory_here() -> int:
-    """Bytes of this machine's memory in all, or those that a limit leaves this process."""
+    """Bytes of this machine's memory in all, or those that a process which trains may come to hold under a limit of its addresses."""
     import psutil
 
-    return int(min(psutil.virtual_memory().total, address_space_left()))
+    return int(min(psutil.virtual_memory().total, _fillable()))
 
 
 def free_memory(processes: int = 1) -> int:
@@ -75,21 +80,31 @@ def free_memory(processes: int = 1) -> int:
     return int(min(psutil.virtual_memory().available / processes, address_space_left()))
 
 
-def memory_held() -> int:
-    """Bytes of memory that this process has."""
+def memory_to_hold(processes: int = 1) -> int:
+    """Bytes of this machine's memory that each of `processes` may come to hold, with what this one holds, and nothing be swapped."""
     import psutil
 
-    return psutil.Process().memory_info().rss
+    free = HOST_SHARE * psutil.virtual_memory().available / processes
+    return int(min(free + psutil.Process().memory_info().rss, _fillable()))
+
+
+def _fillable() -> float:
+    """Bytes of memory that `ulimit -v` lets a process which trains come to hold; infinite without a limit."""
+    if not addresses_are_limited():
+        return math.inf
+    import psutil
+
+    limit, memory = resource.getrlimit(resource.RLIMIT_AS)[0], psutil.Process().memory_info()
+    return max(0, limit - max(UNFILLED_ADDRESSES, memory.vms - memory.rss))
 
 
 def address_space_left() -> float:
     """Bytes of addresses that `ulimit -v` leaves this process; infinite without a limit."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
+    if not addresses_are_limited():
         return math.inf
     import psutil  # not for every command
 
-    return max(0, limit - psutil.Process().memory_info().vms)
+    return max(0, resource.getrlimit(resource.RLIMIT_AS)[0] - psutil.Process().memory_info().vms)
 
 
 def host_room(processes: int = 1) -> int:

@@ -41,6 +41,11 @@ class PlanSettings(Recipe, ScalingOptions, OpeningOptions):
     json: Flag = False
     """Print the plan as JSON."""
 
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether no machine is named, so that this one is timed."""
+        return self.gpus is None and self.gpu_memory is None and self.cpu_memory is None
+
     def __post_init__(self) -> None:
         # Without a window the lengths cannot be held against each other yet: they are when `plan` has settled it.
         Settings.__post_init__(self) if self.window is None else super().__post_init__()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -79,6 +79,10 @@ class Batches:
                 f"mode pose skips positions between the {short} tokens in memory and a longer window, and {long} is not longer{perhaps_thousands(long, short)}; ask for a "
                 "longer --window, for a shorter --chunk-window, or for mode full"
             )
+
+    def with_micro(self, most: int | None) -> Batches:
+        """With so many windows in a micro batch at the most; as they are if None."""
+        return replace(self, micro=min(self.micro, most or self.micro))
 
     def blocks(self, step: int) -> np.ndarray:
         """The windows of the whole step, over all devices."""

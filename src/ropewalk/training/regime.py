@@ -33,8 +33,8 @@ from ropewalk.planner.regimes import (
     without_bfloat16,
 )
 from ropewalk.planner.ways import ways_out, ways_out_on_a_cpu
-from ropewalk.sentences import apart, sizes_apart
-from ropewalk.settings.budget import host_room, memory_held, micro_windows
+from ropewalk.sentences import apart, counted, sizes_apart
+from ropewalk.settings.budget import host_room, memory_to_hold, micro_windows
 from ropewalk.settings.command import arguments
 from ropewalk.settings.recipe import Recipe
 from ropewalk.settings.train import TrainSettings
@@ -58,7 +58,7 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     if about is not None and settings.warmup is None:  # more steps would make it another
         settings = replace(settings, warmup=about["identity"].get("warmup"))
     if mesh.device.type != "cuda":
-        return _with_room(with_regime(settings, *ON_CPU), checkpoint, mesh)
+        return _on_a_cpu(settings, checkpoint, mesh)
     if not calibrate.has_bfloat16():
         settings = without_bfloat16(settings, torch.cuda.get_device_name(mesh.device))
         if mesh.main:
@@ -70,7 +70,7 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     try:
         first = job_here(with_regime(settings, *_BEFORE), checkpoint, mesh)
     except UserError:  # a family whose memory nobody can count
-        return with_regime(settings, *_BEFORE)
+        return _uncounted(with_regime(settings, *_BEFORE), mesh)
     recipes, chip = allowed(_recipe(settings), gpus=mesh.world), card_here(mesh)
     job, fits = first_that_fits(
         recipes, lambda recipe: least(first.with_recipe(recipe), chip), lambda job: job.activations.short
@@ -79,23 +79,52 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     return with_regime(settings, job.recipe.precision, job.recipe.optimizer)
 
 
-def _with_room(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> TrainSettings:
-    """The settings with full checkpointing where this machine's free memory does not hold every activation, and nobody said what is kept."""
+def _on_a_cpu(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> TrainSettings:
+    """The settings on a CPU, with fewer windows at a time or full checkpointing where this machine's free memory does not hold more and nobody said otherwise."""
+    is_open, settings = not is_settled(settings), with_regime(settings, *ON_CPU)
+    chosen = _named(settings) * is_open
     try:
-        job, room = job_here(settings, checkpoint, mesh, on_gpu=False), host_room(ranks.local_size())
+        job, room = job_here(settings, checkpoint, mesh, on_gpu=False), ranks.same(memory_to_hold(ranks.local_size()))
     except UserError:  # a family whose memory nobody can count
-        return settings
-    least = on_cpu(job, room)
-    if settings.activations != "auto" or ranks.same(least.activations.name) != FULL.name:
-        return settings
+        return _uncounted(settings, mesh) if chosen else settings
+    laid_out = on_cpu(job, room)
     if mesh.main:
-        need = step_memory(replace(least, activations=NONE), cpu=True).total
-        takes, free = sizes_apart(need, room)
-        _logger.info(
-            f"keeping all activations takes about {takes} and {free} are free, so layers compute them again "
-            "(--activations full; none keeps them all)"
-        )
-    return replace(settings, activations="full")
+        _say_on_a_cpu(chosen, job, laid_out, room)
+    micro = laid_out.micro if laid_out.micro < job.micro else settings.micro_batch
+    activations = "full" if laid_out.activations == FULL else settings.activations
+    return replace(settings, activations=activations, micro_batch=micro)
+
+
+def _say_on_a_cpu(chosen: str, job: Job, laid_out: Job, room: int) -> None:
+    """One line: what was chosen, what of it gives way to memory, and what a step takes; and what would fit, where it does not by plan.
+
+    chosen: precision and optimiser, where they were.
+    """
+    kept = FULL if job.recipe.activations == "full" else NONE
+    need = step_memory(laid_out, cpu=True).total
+    most, takes, there = sizes_apart(step_memory(replace(job, activations=kept), cpu=True).total, need, room)
+    less = [f"--micro-batch {laid_out.micro}"] * (laid_out.micro < job.micro)
+    less += ["--activations full, which computes them again"] * (laid_out.activations != kept)
+    results = "the layers' inputs" if kept == FULL else "all activations"
+    why = f"{' and '.join(less)}, since keeping {results} of {counted(job.micro, 'window')} takes about {most}"
+    said = "; ".join([chosen] * bool(chosen) + [why] * bool(less) + [f"a step takes about {takes} by plan"])
+    if need > room:
+        ways = ways_out_on_a_cpu(job, room)
+        fitting = f"what fits: {', or '.join(ways)}" if ways else "nothing that was tried fits"
+        _logger.warning(f"{said}, and there are {there}; it is tried all the same; {fitting}")
+    elif chosen or less:
+        _logger.info(f"{said}, and there are {there}")
+
+
+def _uncounted(settings: TrainSettings, mesh: Mesh) -> TrainSettings:
+    """The settings, of which it is said that they were not tried."""
+    if mesh.main:
+        _logger.info(f"{_named(settings)}: what a step of this family takes is not known")
+    return settings
+
+
+def _named(recipe: Recipe) -> str:
+    return f"precision {recipe.precision}, optimizer {recipe.optimizer}"
 
 
 def _recipe(settings: TrainSettings) -> Recipe:
@@ -116,7 +145,7 @@ def _say(first: Job, job: Job, chip: Chip, fits: bool, mesh: Mesh) -> None:
         refuse_without_torchao(job.recipe, why)
     if not mesh.main:
         return
-    words = f"precision {job.recipe.precision}, optimizer {job.recipe.optimizer}"
+    words = _named(job.recipe)
     if fits:
         _logger.info(f"{words}: {need} of {have} at least" + ("" if job.recipe == first.recipe else f" ({why})"))
     else:
@@ -177,12 +206,10 @@ def what_fits(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh) -> li
     The others are not asked: they may be in a pass, and wait for this process.
     """
     on_gpu = mesh.device.type == "cuda"
-    if not on_gpu:  # as many windows at a time as are left where their number was ours to choose
-        settings = replace(settings, micro_batch=settings.micro_batch or 1)
     try:
         job = job_here(settings, checkpoint, mesh, on_gpu=on_gpu)
     except UserError:
         return []
     if on_gpu:
         return ways_out(job, _card(mesh, _room(mesh)))
-    return ways_out_on_a_cpu(job, host_room(ranks.local_size()) + memory_held())
+    return ways_out_on_a_cpu(job, memory_to_hold(ranks.local_size()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +126,14 @@ def _run(
     if mesh.main and (len(batches.readings) > 1 or any(reading.passes > 1 for reading in batches.readings)):
         _logger.info("\n".join(map(str, batches.readings)))
     settings = settled(settings, checkpoint, mesh, out)
+    batches = batches.with_micro(settings.micro_batch)
     start = starting_model(settings, mesh, checkpoint=checkpoint)
     if mesh.main and settings.steps <= settings.warmup_steps:
         _logger.info(short_warmup(settings.steps, settings.peak_rate(start.info.parameters), settings.warmup_steps))
     if mesh.main and (sentence := method_taken(settings, checkpoint)):
         _logger.info(sentence)
+    # Windows at a time of which nobody said how many may become fewer still.
+    settings = replace(settings, micro_batch=asked.micro_batch)
     return Loop(settings, start, batches, mesh, out, watch=watch, asked=asked, deadline=deadline).run()
 
 

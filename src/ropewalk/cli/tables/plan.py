@@ -13,6 +13,7 @@ from ropewalk.cli.tables.plan_sentences import (
     measuring_line,
     money,
     night_line,
+    order_line,
     part,
     recipe_line,
     verdict,
@@ -54,6 +55,7 @@ def show_plan(plan: Plan) -> None:
         tell(verdict(plan))
         terminal.print(time_table(plan))
     if plan.others:
+        tell(order_line(plan))
         terminal.print(others_table(plan))
     after = [night_line(plan)] * (of_days and not at_once) + [recipe] * (not at_once and bool(recipe))
     tell("\n".join([*after, measuring_line(plan)]))

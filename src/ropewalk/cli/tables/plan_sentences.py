@@ -75,11 +75,21 @@ def _nothing_fits(plan: Plan) -> str:
     """What is left where no option, no other number of chips and no shorter window fits."""
     need = plan.memory
     stays = (need.weights + need.gradients + need.states + need.context) / GIB
-    if plan.job.recipe.mode == "pose":
-        return "a shorter --chunk-window, or a smaller model"
+    pose = plan.job.recipe.mode == "pose"
     if stays > plan.chip.memory:
-        return f"no window, since weights, gradients and optimiser states alone take {stays:.1f} GiB{each_chip(plan)}; a smaller model, or more memory"
-    return "none of the windows tried (a half, a quarter and so on, above the model's own); a smaller model, or more memory"
+        return f"no {'chunk' * pose or 'window'}, since weights, gradients and optimiser states alone take {stays:.1f} GiB{each_chip(plan)}; a smaller model, or more memory"
+    tried = (
+        "chunks tried (--chunk-window, a half, a quarter and so on)"
+        if pose
+        else "windows tried (a half, a quarter and so on, above the model's own)"
+    )
+    return f"none of the {tried}; a smaller model, or more memory"
+
+
+def order_line(plan: Plan) -> str:
+    """In which order other options stand."""
+    fastest = ", of each the fastest first" * plan.rates.known
+    return f"other options that fit, the best first: every weight on whole windows, then with positions skipped, then adapters, then those on four bits{fastest}"
 
 
 def in_short(plan: Plan) -> str:

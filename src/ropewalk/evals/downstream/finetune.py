@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,10 @@ def _run(
     out: Path,
 ) -> ModelInfo:
     checkpoint, mesh = trained_checkpoint(settings), Mesh(device_for(settings.device))
-    settings = settled(settings, checkpoint, mesh, out)
+    given, settings = settings.micro_batch, settled(settings, checkpoint, mesh, out)
     start = starting_model(settings, checkpoint=checkpoint)
     sizes = Sizes.fitting(start.tokenizer, settings.window, document_tokens, summary_tokens)
     ends = end_marks(start.tokenizer, start.model)
     rows = PairRows(training_pairs, start.tokenizer, sizes, end=ends[0] if ends else None)
     micro = settings.micro_batch or default_micro(settings.window, settings.batch, mesh.device)
-    return Loop(settings, start, Batches(rows, settings, micro), mesh, out).run()
+    return Loop(replace(settings, micro_batch=given), start, Batches(rows, settings, micro), mesh, out).run()
