@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "recipes/hemp"))
+sys.path.append(str(ROOT / "recipes/hemp"))  # after lab, which has a penalty.py too
 import pretrain  # noqa: E402
 
 SHAPE = "32,2,2,16,48"

@@ -36,7 +36,7 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
     for name in ("none.jsonl", whole.name):
         _shifted(whole.with_name(name), tmp_path / "a/lab-2k" / name, {})
     assert ways.section("lab-2k", tmp_path) == ""
-    pose, second = tmp_path / "pose/lab-2k" / whole.name, tmp_path / "steps/lab-2k-linear-4096/linear-x2.jsonl"
+    pose, second = tmp_path / "pose/lab-2k" / whole.name, tmp_path / "steps/lab-2k-linear-4096/linear-x2-2560k-1e-3-s0.jsonl"
     _shifted(whole, pose, {8192: 0.1}, mode="pose")
     _shifted(
         whole,
@@ -46,17 +46,16 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
         prompt_windows=[2048, 8192],
         factor=2.0,
         tokens=5 * 2**19,
-        learning_rate=3e-4,
     )
     lines = [line for line in ways.section("lab-2k", tmp_path).splitlines() if line.startswith("| PI |")]
     assert [line.split(" | ")[1:4] for line in lines] == [
         ["whole windows, one step", "5 M", "0.001"],
         ["PoSE", "5 M", "0.001"],
-        ["two steps", "5 M", "0.0003"],
+        ["two steps", "5 M", "0.001"],
     ]
     assert "| 0.100 (0.100 to 0.100) |" in lines[1] and "| 0.200 (0.200 to 0.200) |" in lines[2]
-    _shifted(whole, tmp_path / "a/lab-2k/other.jsonl", {}, mode="lora")
-    together = rows.at_chosen_rate(rows.rows_in(tmp_path / "a/lab-2k", second.parent), {})
+    _shifted(whole, tmp_path / "lora/lab-2k" / whole.name, {}, mode="lora")
+    together = rows.at_chosen_rate(rows.rows_in(tmp_path / "a/lab-2k", tmp_path / "lora/lab-2k", second.parent), {})
     assert {row.method for row in together} == {"base", "PI", "PI, LoRA", "PI, second step"}
     (row,) = rows.rows_in(second.parent)
     assert (row.new_window, row.in_two_steps) == (8192, True)
@@ -76,8 +75,8 @@ def test_the_rates_of_lora_are_on_the_page_and_only_ways_that_were_run_are_expla
 
 def test_the_paper_s_largest_factor_is_a_table_of_its_own(tmp_path):
     source = results.RECORDS / "b/lab-2k"
-    for name, word in (("none", "none"), ("linear-x16-0", "linear")):
-        _shifted(source / f"{name}.jsonl", tmp_path / f"x32/lab-2k/{word}.jsonl", {}, factor=16.0)
+    for name in ("none", "linear-x16-0"):
+        _shifted(source / f"{name}.jsonl", tmp_path / f"x32/lab-2k/{name}.jsonl", {}, factor=16.0)
     found = ways.widest("lab-2k", tmp_path)
     assert "2048 → 32768" in found and re.search(r"^\| none \| PI \| 16 \|", found, re.MULTILINE)
     assert ways.widest("smollm2-135m", tmp_path) == ""
