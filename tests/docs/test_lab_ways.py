@@ -36,7 +36,10 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
     for name in ("none.jsonl", whole.name):
         _shifted(whole.with_name(name), tmp_path / "a/lab-2k" / name, {})
     assert ways.section("lab-2k", tmp_path) == ""
-    pose, second = tmp_path / "pose/lab-2k" / whole.name, tmp_path / "steps/lab-2k-linear-4096/linear-x2-2560k-1e-3-s0.jsonl"
+    pose, second = (
+        tmp_path / "pose/lab-2k" / whole.name,
+        tmp_path / "steps/lab-2k-linear-4096/linear-x2-2560k-1e-3-s0.jsonl",
+    )
     _shifted(whole, pose, {8192: 0.1}, mode="pose")
     _shifted(
         whole,
@@ -55,7 +58,8 @@ def test_other_ways_to_a_window_are_lines_of_their_own_below_the_whole_windows(t
     ]
     assert "| 0.100 (0.100 to 0.100) |" in lines[1] and "| 0.200 (0.200 to 0.200) |" in lines[2]
     _shifted(whole, tmp_path / "lora/lab-2k" / whole.name, {}, mode="lora")
-    together = rows.at_chosen_rate(rows.rows_in(tmp_path / "a/lab-2k", tmp_path / "lora/lab-2k", second.parent), {})
+    directories = (tmp_path / "a/lab-2k", tmp_path / "lora/lab-2k", second.parent)
+    together = rows.at_chosen_rate([row for directory in directories for row in rows.rows_in(directory)], {})
     assert {row.method for row in together} == {"base", "PI", "PI, LoRA", "PI, second step"}
     (row,) = rows.rows_in(second.parent)
     assert (row.new_window, row.in_two_steps) == (8192, True)
