@@ -69,7 +69,7 @@ def _left_out(rows: Sequence[Row]) -> Iterable[str]:
     if left:
         most = max(row.passkeys[row.new_window].accuracy for row in left)
         names = joined(dict.fromkeys(row.method for row in sorted(left, key=order)))
-        yield f"Left out, as `extend` has no `--method` for them: {names}, which find at most {share(most)} of the passkeys at these budgets."
+        yield f"Left out, as `extend` has no `--method` for them: {names}, which find {f'at most {share(most)}' if most else 'none'} of the passkeys at these budgets."
 
 
 @style.styled
