@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -168,6 +169,15 @@ def test_what_a_cpu_trains_in_is_said_in_one_line_where_nobody_named_it(on_a_cpu
     assert (settings.precision, settings.optimizer, settings.micro_batch) == ("float32", "adamw", None)
     assert level == "INFO" and said.startswith("precision float32, optimizer adamw; a step takes about ")
     assert on_a_cpu(64, precision="float32", optimizer="adamw")[2] == ""
+
+
+def test_a_run_goes_on_with_as_many_windows_at_a_time_as_it_began_with(on_a_cpu, monkeypatch) -> None:
+    """Gradients of four windows at a time and of one by one are other sums, and the weights would differ in their last bits."""
+    before = SimpleNamespace(about={"identity": {"optimizer": "adamw"}, "micro_batch": 2})
+    monkeypatch.setattr(regime.Snapshots, "newest", lambda self: before)
+    for gib in (3.8, 16.0):
+        assert on_a_cpu(gib, mode="pose", chunk_window=512, resume=True)[0].micro_batch == 2
+    assert on_a_cpu(16.0, mode="pose", chunk_window=512, resume=True, micro_batch=4)[0].micro_batch == 4
 
 
 def test_training_on_a_cpu_takes_as_many_windows_at_a_time_as_its_plan(on_a_cpu) -> None:

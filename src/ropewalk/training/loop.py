@@ -281,6 +281,7 @@ class Loop:
                 "run": run,
                 "threads": self.threads,
                 "precision": self.settings.precision,
+                "micro_batch": self.batches.micro,
                 BY_TIME: by_time,
             }
             self.saving.write(self.model, self.done, about)

@@ -58,6 +58,8 @@ def settled(settings: TrainSettings, checkpoint: Checkpoint, mesh: Mesh, out: Pa
     if about is not None and settings.warmup is None:  # more steps would make it another
         settings = replace(settings, warmup=about["identity"].get("warmup"))
     if mesh.device.type != "cuda":
+        if about is not None and settings.micro_batch is None:  # other sums would end in other weights
+            settings = replace(settings, micro_batch=about.get("micro_batch"))
         return _on_a_cpu(settings, checkpoint, mesh)
     if not calibrate.has_bfloat16():
         settings = without_bfloat16(settings, torch.cuda.get_device_name(mesh.device))
