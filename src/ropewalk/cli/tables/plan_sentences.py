@@ -89,7 +89,7 @@ def _nothing_fits(plan: Plan) -> str:
 def order_line(plan: Plan) -> str:
     """In which order other options stand."""
     fastest = ", of each the fastest first" * plan.rates.known
-    return f"other options that fit, the best first: every weight on whole windows, then with positions skipped, then adapters, then those on four bits{fastest}"
+    return f"other options that fit, the best first: every weight on whole windows, then with positions skipped, then adapters, then those on four bits{fastest}; more host memory, more chips and a shorter window last"
 
 
 def in_short(plan: Plan) -> str:
