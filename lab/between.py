@@ -61,10 +61,7 @@ def _share(row: Row) -> float:
 
 def _figures(row: Row, base: Row) -> str:
     keys = row.passkeys[row.new_window]
-    prompts = keys.depths * keys.trials
-    return (
-        f"{row.method}, {nats(row.damage(base))} nats of damage and {keys.accuracy * prompts:.0f} of {prompts} passkeys"
-    )
+    return f"{row.method}, {nats(row.damage(base))} nats of damage and {keys.found} of {keys.prompts} passkeys"
 
 
 def _beside(mine: Row, row: Row) -> str:
@@ -107,8 +104,8 @@ def _in_the_new_window(trained: Sequence[Row]) -> Iterable[str]:
 
 def _of_the_base(base: Row, other: Row | None) -> str:
     """What it finds itself, and whether it breaks beyond its window."""
-    inside, prompts = base.passkeys[base.window], base.passkeys[base.window].depths * base.passkeys[base.window].trials
-    told = f"The base finds {bounded(share(inside.accuracy), inside.low, inside.high, share)} of {prompts} passkeys in its own window"
+    inside = base.passkeys[base.window]
+    told = f"The base finds {bounded(share(inside.accuracy), inside.low, inside.high, share)} of {inside.prompts} passkeys in its own window"
     told += ", so that few passkeys found are no verdict on a method here." * (not base.finds) or "."
     broken = [f"{nats(_beyond(row))} nats above its own at {row.window}" for row in (base, other) if row]
     beside = f", where {other.name} at {other.new_window} reads {broken[1]}" if other else ""

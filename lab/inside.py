@@ -83,7 +83,7 @@ def _found(row: Row) -> str:
 def _counts(seeds: Iterable[Row]) -> str:
     """Of each seed, of how many prompts."""
     asked = [row.passkeys[row.window] for row in seeds]
-    return joined(f"{each.accuracy * each.depths * each.trials:.0f} of {each.depths * each.trials}" for each in asked)
+    return joined(f"{each.found} of {each.prompts}" for each in asked)
 
 
 def _budget(seeds: Sequence[Row]) -> str:

@@ -254,12 +254,14 @@ def choice() -> str:
     picture = (
         "![Passkeys found in the new window by the loss in the old one, method by method](docs/figures/lab-methods.svg)"
     )
-    tried = rows_in(RECORDS / "a" / README_MODEL)
-    at_rates = {(row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): _figures([row], base_of(tried)) for row in tried if row.passkeys}  # fmt: skip
-    best = chosen_rates(RECORDS / "a" / README_MODEL)
-    notes = chosen.notes(
-        methods, best, {key: Figures(**each) for key, each in at_rates.items()}, full_rows(README_MODEL)
-    )
+    tried, best = rows_in(RECORDS / "a" / README_MODEL), chosen_rates(RECORDS / "a" / README_MODEL)
+    base = base_of(tried)
+    at_rates = {
+        (row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): Figures(**_figures([row], base))
+        for row in tried
+        if row.passkeys
+    }
+    notes = chosen.notes(methods, best, at_rates, full_rows(README_MODEL))
     return f"{chosen.lines(methods, best)}\n\n{notes}\n\n{picture}"
 
 

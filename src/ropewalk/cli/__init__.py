@@ -31,10 +31,10 @@ from typing import Any, NoReturn
 
 from ropewalk.cli.commands import COMMANDS
 from ropewalk.cli.progress import log_to_terminal
-from ropewalk.cli.shortage import out_of_memory
+from ropewalk.cli.shortage import out_of_memory, spare_addresses
 from ropewalk.cli.streams import delivered, prepare
 from ropewalk.cli.words import parse
-from ropewalk.errors import UserError, addresses_are_limited, is_shortage
+from ropewalk.errors import UserError, is_shortage
 from ropewalk.progress import ENTERED, is_first_process
 from ropewalk.settings.extras import explained
 
@@ -76,9 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # OpenMP's threads would spin while they wait, and on busy cores take them from the threads that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Arrow's allocator takes 1 GiB of addresses as it begins, if there are as many: torch then lacks them.
-    if addresses_are_limited():
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    spare_addresses()
     # Without it, ten gigabytes of a GPU that a large model nearly fills are lost between blocks of different sizes.
     if "PYTORCH_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")

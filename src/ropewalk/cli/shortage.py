@@ -7,6 +7,7 @@ out  a sentence that names options which this command has
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any
 
@@ -27,13 +28,21 @@ _SMALLER = {
 }
 
 
+def spare_addresses() -> None:
+    """Where addresses are limited (`ulimit -v`), have libraries set fewer aside; called before any of them is imported."""
+    if not addresses_are_limited():
+        return
+    # Arrow's allocator takes 1 GiB of addresses as it begins, if there are as many: torch then lacks them.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(_M_ARENA_MAX, 1)  # else glibc sets addresses aside for a heap of each thread
+
+
 def refuse_few_addresses(name: str, command: Command, options: Any) -> None:
     """Refuse a command under a limit (`ulimit -v`) within which its libraries do not come into memory.
 
     They end raw there, or never: OpenBLAS, as SciPy has it, asks for memory again and again and lets no signal through.
     """
-    if addresses_are_limited() and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(_M_ARENA_MAX, 1)  # else glibc sets addresses aside for a heap of each thread
     library, least = ("torch", LEAST_ADDRESSES) if command.opens(options) else ("numpy", LEAST_LIGHT_ADDRESSES)
     least = LEAST_EVAL_ADDRESSES if "eval" in command.needs else least
     if library not in sys.modules and (left := address_space_left()) < least:

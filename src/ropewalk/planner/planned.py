@@ -153,11 +153,11 @@ class Plan:
         asked = self.asked
         if self.chip.on_cpu:
             ways = ways_on_a_cpu(self.job, lambda way: self._on_the_same_cpu(way).fits)
-            same = sorted(map(self._on_the_same_cpu, ways), key=self._rank)
+            same = sorted(map(self._on_the_same_cpu, ways), key=Plan._rank)
             shorter = map(self._on_the_same_cpu, shorter_windows_on_a_cpu(self.job, asked.batch_size))
             return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
         same = [other for way in ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
-        same.sort(key=self._rank)
+        same.sort(key=Plan._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
         return (
@@ -168,11 +168,10 @@ class Plan:
             *self._first_that_fits(ways_with_a_shorter_window(self.job, asked)),
         )
 
-    @staticmethod
-    def _rank(plan: Plan) -> tuple[bool, int, float]:
+    def _rank(self) -> tuple[bool, int, float]:
         """What is less comes first, of plans of as many chips: of those that train the same the faster, which is the cheaper too, and of as fast ones, to 1 %, the first."""
-        recipe = plan.job.recipe
-        time = round(math.log(plan.time.seconds), 2) if plan.rates.known else 0.0
+        recipe = self.job.recipe
+        time = round(math.log(self.time.seconds), 2) if self.rates.known else 0.0
         return recipe.base_bits is not None, ("full", "pose", "lora").index(recipe.mode), time
 
     def _on_the_same_cpu(self, way: Way) -> Plan:

@@ -72,6 +72,16 @@ class PasskeySummary(Alone):
             )
 
     @property
+    def prompts(self) -> int:
+        """How many were asked, at all depths."""
+        return self.depths * self.trials
+
+    @property
+    def found(self) -> int:
+        """Of so many prompts the key was found."""
+        return round(self.accuracy * self.prompts)
+
+    @property
     def reach(self) -> str:
         """k_max in words, with how far back a key really stood if header or question left no room for it at k_max."""
         moved = f" (a key stood at most {self.placed} back)" if 0 < self.placed < self.k_max else ""

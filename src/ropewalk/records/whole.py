@@ -86,8 +86,10 @@ def _at_odds(row: dict[str, Any], own: list[Run]) -> str:
     trainings = [run for run in own if "learning_rate" in run.settings]
     said = [(key, run.settings.get(key)) for key in _OF_TRAINING for run in trainings]
     said += [("seed", run.seed) for run in trainings]
-    others = [f"{key} {value} in its training's header" for key, value in said if value != row.get(key)]
-    return f"has {others[0]} and {row.get(others[0].split()[0])} in its own settings" if others else ""
+    for key, value in said:
+        if value != row.get(key):
+            return f"has {key} {value} in its training's header and {row.get(key)} in its own settings"
+    return ""
 
 
 def _asked(row: dict[str, Any], run: Run) -> Iterator[tuple[str, tuple[type, int]]]:

@@ -183,7 +183,7 @@ def exact(row: Any) -> Any:
         Benchmark: lambda: (row.correct, row.items),
         Retrieval: lambda: (row.successes, row.trials),
         LongTask: lambda: (row.score * row.items, row.items),
-        PasskeySummary: lambda: (round(row.accuracy * row.depths * row.trials), row.depths * row.trials),
+        PasskeySummary: lambda: (row.found, row.prompts),
     }
     if isinstance(row, BenchmarkComparison):
         low, high = Paired(0, row.lost, row.gained, row.items - row.lost - row.gained).interval()

@@ -126,13 +126,12 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
         )
     terminal = console()
     terminal.print(table)
-    prompts = summary.depths * summary.trials
     interval = f"95 % interval {summary.k_low} to {summary.k_high}"
     if summary.says_nothing:
         interval = f"and {leaves_open(summary)}"
     terminal.print(
         f"k_max {summary.reach}, {interval}; "
-        f"{100 * summary.accuracy:.0f} % of {counted(prompts, 'prompt')} right, in {summary.seconds:.1f} s"
+        f"{100 * summary.accuracy:.0f} % of {counted(summary.prompts, 'prompt')} right, in {summary.seconds:.1f} s"
     )
     if summary.after_blank is not None:
         where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"
