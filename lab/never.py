@@ -62,8 +62,9 @@ def _absent(rows: list[Row], records: Path) -> Iterable[str]:
         yield f"the paper's 1000 steps of {budget(_TOKENS)} tokens in all on one (at most {budget(read)}, {most.name})"
     if not any(row.in_two_steps for row in others):
         yield "windows in two steps on one"
-    if not summaries.is_like_the_papers(records, min(row.parameters for row in others)):
-        of = f"{summaries.DOCUMENTS} documents or more that it reads beyond its old window"
+    documents = summaries.most_documents(records, min(row.parameters for row in others))
+    if documents < summaries.DOCUMENTS:
+        of = f"{summaries.DOCUMENTS} documents or more that it reads beyond its old window (at most {documents})"
         yield f"the paper's summaries (table 6) by one, of {of}, beside the first words of each"
     names = {row.name for row in rows}
     asked_for = dict.fromkeys(

@@ -22,14 +22,13 @@ def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path,
     for words in (
         "×32 on a model that others made (at most ×16, smollm2-135m)",
         "1000 steps of 500 M tokens in all on one (at most 100 M, smollm2-135m)",
-        "two steps on one",
-        "table 6",
+        "table 6) by one, of 100 documents or more that it reads beyond its old window (at most 13)",
     ):
         assert words in said
-    for words in ("PoSE", "LoRA", "lab-2k", "any row of", "penalty", "(level, model)"):
+    for words in ("PoSE", "LoRA", "two steps", "lab-2k", "any row of", "penalty", "(level, model)"):
         assert words not in said
     assert "penalty on |h_j|" in " ".join(penalty.absent(tmp_path))
-    monkeypatch.setattr(summaries, "is_like_the_papers", lambda records, parameters: True)
+    monkeypatch.setattr(summaries, "most_documents", lambda records, parameters: summaries.DOCUMENTS)
     monkeypatch.setattr(penalty, "absent", lambda records: ())
     sizes = {"gemma-3-270m": 4, "smollm2-135m": 3, "lab-2k": 2, "hemp": 1, "gemma-3-270m-yarn-65536": 4}
     modes = ("full", "lora", "pose", "full", "full")

@@ -39,22 +39,19 @@ def test_conversations_of_three_lengths_have_the_same_turns_and_fill_their_lengt
     assert {message["content"] for message in turns[0][1::2]} == {"Squares. They grow."}
 
 
-@pytest.mark.parametrize(
-    ("parameters", "documents", "tokens", "like"),
-    [(135, 100, 15000, True), (134, 100, 15000, False), (135, 3, 15000, False), (135, 100, 196, False)],
-)
-def test_summaries_of_a_smaller_model_of_few_documents_or_of_short_ones_are_not_the_paper_s(
-    parameters, documents, tokens, like, tmp_path, monkeypatch
+@pytest.mark.parametrize(("parameters", "tokens", "counted"), [(135, 15000, 13), (134, 15000, 0), (135, 196, 0)])
+def test_summaries_by_a_smaller_model_or_of_short_documents_are_not_counted(
+    parameters, tokens, counted, tmp_path, monkeypatch
 ):
     (tmp_path / "summaries").mkdir()
     (tmp_path / "summaries/a.jsonl").touch()
     model = SimpleNamespace(parameters=parameters, original_window=8192)
-    row = SimpleNamespace(documents=documents, document_tokens=tokens, decoding="greedy")
+    row = SimpleNamespace(documents=13, document_tokens=tokens, decoding="greedy")
     read = SimpleNamespace(of=lambda kind: [SimpleNamespace(run=SimpleNamespace(model=model), row=row)])
     monkeypatch.setattr(summaries, "whole_records", lambda path: read)
-    assert summaries.is_like_the_papers(tmp_path, 135) is like
+    assert summaries.most_documents(tmp_path, 135) == counted
     row.decoding = "first 250 words"
-    assert not summaries.is_like_the_papers(tmp_path, 135)
+    assert summaries.most_documents(tmp_path, 135) == 0
 
 
 def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(tmp_path):
@@ -73,6 +70,7 @@ def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(t
     found = summaries.section(tmp_path)
     assert "| greedy | 50.0 (40.0 to 60.0) |" in found and "| first 3 words | 100.0 " in found
     assert "| −50.0 (−50.0 to −50.0) | 1 of 2 |" in found
+    assert "**No:** what it writes is below the first 3 words in ROUGE-1" in found
     assert summaries.add_first_words(out, [str(pairs)], 4).rouge_1 == pytest.approx(6 / 7)  # F of 3/4 and 1
     before = out.read_text(encoding="utf-8")
     assert summaries.add_first_words(out, [str(pairs)], 3).rouge_1 == 1.0
