@@ -6,14 +6,15 @@ out  sentences
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rows import FINDS, Row, base_of, chosen_rates, rows_in
-from tables import bounded, budget, grouped, nats, order
+from tables import bounded, budget, digits_of, grouped, nats, order
 
 from ropewalk.records.format import fixed, share
-from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.records.retrieval import KEY_DIGITS
+from ropewalk.reports.paired import Bounded, Ratio, asked_apart, ratio
 from ropewalk.rope.scaling import EXTENDING, Yarn
 from ropewalk.sentences import counted, joined
 from ropewalk.settings.ablate import AblateSettings
@@ -79,7 +80,7 @@ def without_choice(rows: Sequence[Row], other: Row | None) -> str:
     trained = sorted((row for row in rows if row.asked["tokens"]), key=order)
     if base is None or not trained:
         return ""
-    return " ".join([_tried(trained), *_in_the_new_window(trained), _of_the_base(base, other)])
+    return " ".join([_tried(trained), *_in_the_new_window(trained), _of_the_base(base), *_keys_inside(trained), _how_it_breaks(base, other)])  # fmt: skip
 
 
 def _tried(trained: Sequence[Row]) -> str:
@@ -102,14 +103,45 @@ def _in_the_new_window(trained: Sequence[Row]) -> Iterable[str]:
         yield f"After {budget(best.asked['tokens'])} tokens {best.method} reads best at {new}; above it, paired, lie {above} nats."
 
 
-def _of_the_base(base: Row, other: Row | None) -> str:
-    """What it finds itself, and whether it breaks beyond its window."""
+def _of_the_base(base: Row) -> str:
+    """What it finds itself, and whether few keys are then lost ones."""
     inside = base.passkeys[base.window]
-    told = f"The base finds {bounded(share(inside.accuracy), inside.low, inside.high, share)} of {inside.prompts} passkeys in its own window"
-    told += ", so that few passkeys found are no verdict on a method here." * (not base.finds) or "."
+    told = f"The base finds {bounded(share(inside.accuracy), inside.low, inside.high, share)} of {inside.prompts} passkeys{digits_of(base, base.window)} in its own window"
+    wrong = base.digits.get(base.window, (0.0,))[0] * KEY_DIGITS * inside.prompts - KEY_DIGITS * inside.found
+    lost = inside.prompts - inside.found
+    one = lost and round(wrong) == (KEY_DIGITS - 1) * lost
+    told += (
+        f": each of the {lost} keys that it does not find lacks one digit of five, so that few keys found here do not say that keys are not read"
+        * bool(one)
+    )
+    return f"{told}."
+
+
+def _keys_inside(trained: Sequence[Row]) -> Iterable[str]:
+    """Of each budget the keys and digits of the methods in the old window, and which of them can be told apart."""
+    for rows in grouped(trained, lambda row: row.asked["tokens"]):
+        old = rows[0].window
+        keys = {row.method: (found.accuracy, found.low, found.high) for row in rows for found in [row.passkeys[old]]}
+        right = {row.method: row.digits[old] for row in rows if old in row.digits}
+        told = joined(f"{method} {bounded(share(value), *ends, share)}" for method, (value, *ends) in keys.items())
+        yield f"After {budget(rows[0].asked['tokens'])} tokens the keys found there are {told}; {_apart(keys)}."
+        if right:
+            told = joined(f"{method} {bounded(share(value), *ends, share)}" for method, (value, *ends) in right.items())
+            yield f"Their digits are {told}; {_apart(right)}."
+
+
+def _apart(shares: Mapping[str, Bounded]) -> str:
+    """Which of them the interval of their difference tells apart."""
+    more = {one: [other for other in shares if asked_apart(shares[other], shares[one])[1] > 0] for one in shares}
+    told = [f"{one} more than {joined(others)}" for one, others in more.items() if others]
+    return f"beyond chance {joined(told)}" if told else "no two of these can be told apart"
+
+
+def _how_it_breaks(base: Row, other: Row | None) -> str:
+    """Whether it breaks beyond its window, and whether another does."""
     broken = [f"{nats(_beyond(row))} nats above its own at {row.window}" for row in (base, other) if row]
     beside = f", where {other.name} at {other.new_window} reads {broken[1]}" if other else ""
-    return f"{told} At {base.new_window} it reads {broken[0]}{beside}: how much a model breaks beyond its window is not the same for all."
+    return f"At {base.new_window} the base reads {broken[0]}{beside}: how much a model breaks beyond its window is not the same for all."
 
 
 def _beyond(base: Row) -> Ratio:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from claims import HELD, of_passkeys, verdict
 from rows import Row, base_of, control_of
-from tables import budget, nats, order, table
+from tables import budget, digits_of, keys_found, nats, order, table
 
 from ropewalk.records.format import share
 from ropewalk.reports.paired import Ratio, ratio
@@ -37,7 +37,7 @@ def section(model: str, rows: Sequence[Row]) -> str:
              f"loss at {old} above PI's, nats; held up to 0", "passkeys"]  # fmt: skip
     about = (
         f"After {budget(PAPERS_BUDGET)} tokens Position Interpolation (seed {paper.asked['seed']}) reads {paper.perplexities[new].perplexity:.2f} at {new} and {paper.perplexities[old].perplexity:.2f} at {old}, "
-        f"and finds {share(key.accuracy)} of the passkeys at {new} (k_max {key.k_max}). What has as much after a quarter of the tokens or fewer, by the same "
+        f"and finds {share(key.accuracy)} of the passkeys at {new}{digits_of(paper, new)} (k_max {key.k_max}). What has as much after a quarter of the tokens or fewer, by the same "
         f"verdicts as above? {_conclusion(cheap, verdicts)} {_seconds(cheap, paper)}"
     )
     return f"### Past the paper: as much with a quarter of the tokens, {model}\n\n{about}\n\n{table(heads, [_line(row, paper, each) for row, each in zip(cheap, verdicts, strict=True)])}"
@@ -87,7 +87,7 @@ def _line(row: Row, paper: Row, verdicts: Verdicts) -> list[str]:
         share(row.asked["tokens"] / PAPERS_BUDGET),
         share(row.training_seconds / paper.training_seconds) if alike else "",
         *verdicts,
-        share(row.passkeys[paper.new_window].accuracy),
+        keys_found([row], paper.new_window),
     ]
 
 

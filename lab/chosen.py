@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from rows import Row
+from rows import FINDS, Row
 from tables import grouped, order, table
 
 from ropewalk.figures import style
 from ropewalk.records import Passkey
 from ropewalk.records.evidence import Figures
 from ropewalk.records.format import signed
+from ropewalk.records.retrieval import CHANCE
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
 from ropewalk.sentences import counted, joined, share
 
@@ -40,7 +41,7 @@ def notes(methods: Methods, best: Mapping[str, float], at_rates: Mapping[tuple, 
 
     at_rates: (method, training tokens, rate) → figures of seed 0. rows: of this model, at the rates of the table.
     """
-    return " ".join([*_marked(methods, best, at_rates), *_walls(rows), *_left_out(rows)])
+    return " ".join([*_marked(methods, best, at_rates), *_digits(methods), *_walls(rows), *_left_out(rows)])
 
 
 def _marked(methods: Methods, best: Mapping[str, float], at_rates: Mapping[tuple, Figures]) -> Iterable[str]:
@@ -51,6 +52,15 @@ def _marked(methods: Methods, best: Mapping[str, float], at_rates: Mapping[tuple
             known = {method: at_rates.get((method, tokens, rate)) for method in shown if method not in marked}
             beside = joined([f"{SCALINGS[method].label} has {signed(each.damage, 2)} nats and finds {each.found}" for method, each in known.items() if each] or ["no other was measured"])  # fmt: skip
             yield f"{_MARK}: trained at {rate:g}, which is not the best rate of those tried for that method; at {rate:g} too {beside} (seed 0)."
+
+
+def _digits(methods: Methods) -> Iterable[str]:
+    """Of methods that after most tokens shown find fewer than half of the keys, the digits of those keys."""
+    last = {SCALINGS[method].label: found[max({*found} & {*BUDGETS})] for method, found in _offered(methods)}
+    few = {label: each for label, each in last.items() if each.digits is not None and each.passkeys < FINDS}
+    if few:
+        told = joined(f"{label} has {share(each.digits)} (keys: {share(each.passkeys)})" for label, each in few.items())
+        yield f"Those shares are of whole keys. Of single digits, of which {share(CHANCE)} are right by chance, {told} after most tokens shown: a wrong first digit is a guess of how the answer begins, not a lost key."
 
 
 def _walls(rows: Sequence[Row]) -> Iterable[str]:

@@ -121,7 +121,7 @@ def section(records: Path) -> str:
     heads += [
         *(f"PI, {times * window}" for times in (2, 4)),
         "largest \\|h_j\\|",
-        f"largest score below {window}",
+        f"highest score below {window}",
         "from there on",
     ]
     lines = [_line(weight, list(models.values())) for weight, models in found.items()]

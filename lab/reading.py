@@ -11,13 +11,12 @@ from pathlib import Path
 
 from claims import HELD, verdict
 from rows import Row, base_of, rows_in
-from tables import bounded, budget, nats, seconds, shares, table
+from tables import bounded, budget, keys_found, nats, seconds, shares, table
 from trained_states import above_chance, change, points
 
 from ropewalk.evals.intervals import Paired, over_seeds
 from ropewalk.records import Retrieval
 from ropewalk.records import format as number_format
-from ropewalk.records.format import share
 from ropewalk.reports.paired import ratio
 
 #: Above the table of what is aimed at.
@@ -86,12 +85,11 @@ def section(model: str, records: Path, base_rows: list[Row]) -> str:
 def _figures(row: Row, plain: Row, base: Row) -> list[str]:
     old, new = row.window, row.new_window
     here = [row.perplexities[window] for window in (old, new)]
-    key = row.passkeys.get(new)
     return [
-        *(number_format.perplexity(found.perplexity) for found in here),
+        *(number_format.perplexity(each.perplexity) for each in here),
         nats(ratio(plain.perplexities[new], here[1])) if row is not plain else "",
         nats(row.damage(base)),
-        share(key.accuracy) if key else "",
+        keys_found([row], new),
         shares(row.retrieval.get(new)),
         points(change(base, row, above_chance(base))),
         seconds([row]),

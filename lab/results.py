@@ -196,7 +196,7 @@ def page() -> str:
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. The base is the model before any extension or training; the control is the base trained at its old window on as many tokens of the same documents. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record. Retrieval is the harder "
+        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, digits that of the keys' digits (by chance 10 %; The paper's claims, below, say what the difference means), and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record, but for digits: those of a prompt depend on each other, and their prompts are those of the keys. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
     return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
@@ -226,8 +226,18 @@ def _cases(rows: list[Row]) -> Iterable[dict[str, Any]]:
         yield {
             "model": {"name": case[0].name} | {key: value for key, value in model.to_dict().items() if key in keys},
             "as_it_was": round(base.passkeys[base.window].accuracy, 4),
+            "digits": _digits([base], base.window),
             "budgets": budgets,
         }
+
+
+def _digits(seeds: list[Row], window: int) -> float | None:
+    """Right at a window, in the mean over seeds."""
+    return (
+        round(statistics.fmean(right), 4)
+        if (right := [row.digits[window][0] for row in seeds if window in row.digits])
+        else None
+    )
 
 
 def _figures(seeds: list[Row], base: Row) -> dict[str, float]:
@@ -236,6 +246,7 @@ def _figures(seeds: list[Row], base: Row) -> dict[str, float]:
     figures = {"damage": damages, "inside": inside, "passkeys": keys}
     found = {name: round(statistics.fmean(values), 4) for name, values in figures.items()}
     found |= {"least": round(min(keys), 4), "most": round(max(keys), 4), "seeds": len(keys)}
+    found |= {"digits_inside": _digits(seeds, base.window), "digits": _digits(seeds, seeds[0].new_window)}
     found["k_max"] = round(statistics.fmean(row.passkeys[row.new_window].k_max for row in seeds))
     run = next(iter(seeds[0].records.runs.values()))
     recipe = ("steps", "batch_size", "learning_rate") if seeds[0].asked["tokens"] else ()

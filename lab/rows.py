@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.errors import UserError
+from ropewalk.evals.digits import digits
 from ropewalk.records import (
     Benchmark,
     ContextGain,
     LeftOut,
+    Passkey,
     PasskeySummary,
     Perplexity,
     Records,
@@ -31,7 +33,7 @@ from ropewalk.records import (
 from ropewalk.records.variant import Variant
 from ropewalk.records.whole import FAMILIES, missing
 from ropewalk.reports import damage
-from ropewalk.reports.paired import Ratio, ratio
+from ropewalk.reports.paired import Bounded, Ratio, ratio
 from ropewalk.reports.retrieval import FINDS
 from ropewalk.reports.rows import exact
 from ropewalk.reports.validation import mean_loss
@@ -109,6 +111,13 @@ class Row:
     def passkeys(self) -> dict[int, PasskeySummary]:
         """By window, the interval of the share exact whenever it was measured: the oldest records hold Wilson's."""
         return {m.row.window: exact(m.row) for m in self.records.of(PasskeySummary)}
+
+    @cached_property
+    def digits(self) -> dict[int, Bounded]:
+        """By window, the share of the keys' digits that were right, with its interval."""
+        depths = [m.row for m in self.records.of(Passkey)]
+        known = {window: digits(found, depths) for window, found in self.passkeys.items()}
+        return {window: right for window, right in known.items() if right}
 
     @property
     def found_inside(self) -> PasskeySummary | None:

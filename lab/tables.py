@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rows import Row, at_chosen_rate, base_of, chosen_rates, control_of, rows_in
@@ -49,10 +50,20 @@ def shares(found: tuple[int, int] | None) -> str:
     return bounded(share(found[0] / found[1]), *share_interval(*found), share) if found else ""
 
 
-def _found(seeds: Sequence[Row], window: int) -> str:
-    """The share of passkeys, in the mean over seeds."""
-    keys = [found for row in seeds if (found := row.passkeys.get(window))]
-    return _mean([(each.accuracy, each.low, each.high) for each in keys], 1, share)
+def keys_found(seeds: Sequence[Row], window: int) -> str:
+    """The share of passkeys, in the mean over seeds, and that of their digits."""
+    keys = [each for row in seeds if (each := row.passkeys.get(window))]
+    right = [row.digits[window][0] for row in seeds if window in row.digits]
+    of_keys = _mean([(each.accuracy, each.low, each.high) for each in keys], 1, share)
+    return f"{of_keys}, digits {share(fmean(right))}" if right else of_keys
+
+
+def digits_of(row: Row, window: int) -> str:
+    """Behind the passkeys found there, how many of their digits, with their interval."""
+    if window not in row.digits:
+        return ""
+    right, *ends = row.digits[window]
+    return f" and {bounded(share(right), *ends, share)} of their digits"
 
 
 def _reach(seeds: Sequence[Row], window: int) -> str:
@@ -99,7 +110,7 @@ def method_map(model: str, rows: Iterable[Row], rates: dict[str, float]) -> str:
             *(_perplexity(seeds, window).partition(" ")[0] for window in windows),
             nats(*(row.damage(base) for row in seeds if row is not base)),
             _bounded_mean(gains, over_seeds, lambda value: fixed(value, 3)),
-            *(", ".join(filter(None, [_found(seeds, window), _reach(seeds, window)])) for window in (old, new)),
+            *(", ".join(filter(None, [keys_found(seeds, window), _reach(seeds, window)])) for window in (old, new)),
             *(_retrieved(seeds, window) for window in (old, new)),
             _rate(seeds[0], rates),
             _taken(seeds) if tokens else "",
@@ -190,11 +201,10 @@ def factors_table(rows: list[Row], base: Row) -> str:
     """Passkey and loss by factor."""
     prompts, lines = base.asked["prompt_windows"], []
     for row in sorted(rows, key=order):
-        found = [row.passkeys.get(window) for window in prompts or (row.window, row.new_window)]
         own = row.perplexities.get(row.new_window) if row is not base else None
         lines.append([
             budget(row.asked["tokens"]), row.method, f"{row.asked['factor']:g}" if row is not base else "1",
-            *(bounded(share(each.accuracy), each.low, each.high, share) if each else "" for each in found),
+            *(keys_found([row], window) for window in prompts or (row.window, row.new_window)),
             nats(row.damage(base)) if row is not base else "", number_format.perplexity(own.perplexity) if own else "",
         ])  # fmt: skip
     heads = [f"passkey at {window}" for window in prompts or (base.window, "L'")]
@@ -228,15 +238,17 @@ def budgets_table(rows: Iterable[Row], methods: set[str], rates: dict[str, float
 def _budget_line(group: list[Row], base: Row, rows: list[Row], rates: dict[str, float]) -> list[str]:
     """One method at one budget."""
     old, new, first = base.window, base.new_window, group[0].asked
-    keys = [found.accuracy for row in group if (found := row.passkeys.get(new))]
+    by_seed = [[found.accuracy for row in group if (found := row.passkeys.get(new))]]
+    by_seed += [[row.digits[new][0] for row in group if new in row.digits]]
+    keys, right = (", ".join(map(share, each)) if len({*each}) > 1 else "" for each in by_seed)
     controls = [control_of(row, rows) if first["tokens"] and first["method"] != "control" else None for row in group]
     return [
         group[0].method, budget(first["tokens"]), _rate(group[0], rates), str(len(group)),
         *(_perplexity(group, window) for window in (old, new)),
         nats(*(row.damage(base) if row is not base else None for row in group)),
         beside_control(list(zip(group, controls, strict=True)), lambda control, row: row.damage(control)),
-        *(_found(group, window) for window in (old, new)),
-        ", ".join(map(share, keys)) if len({*keys}) > 1 else "",
+        *(keys_found(group, window) for window in (old, new)),
+        keys and f"{keys}; digits {right}" if right else keys,
         _reach(group, new),
         _retrieved(group, new),
         seconds(group) if first["tokens"] else "",

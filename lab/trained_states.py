@@ -102,7 +102,7 @@ def scores_table(rows: list[Row], old: Row) -> str:
     reference = [row for row in inside[0] if isinstance(row, AttentionScores)]
     named = list(zip((["base", "", ""], ["base", "", ""], ["PI", "none", ""]), inside, strict=True))
     named += [(_name(row), state) for row in sorted(rows, key=order) if row is not old and row.asked["method"] != "control" for state in states(row)]  # fmt: skip
-    heads = ["method", "training tokens", "seed", "window", f"largest score below {old.window}", "from there on", "far keys below", "from there on ",
+    heads = ["method", "training tokens", "seed", "window", f"highest score below {old.window}", "from there on", "far keys below", "from there on ",
              "heads out of range", "change / spread", "attention on the token before"]  # fmt: skip
     return table(heads, [[*name, *_state(gist(state, old.window, reference))] for name, state in named])
 

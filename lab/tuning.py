@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rows import Row, rows_in
-from tables import bounded, budget, nats, shares, table
+from tables import budget, keys_found, nats, shares, table
 
 from ropewalk.records import format as number_format
-from ropewalk.records.format import share
 from ropewalk.reports.paired import ratio
 
 LEVELS = {"tuned-half": "half the window", "tuned-at": "the window", "tuned-twice": "twice the window"}
@@ -41,11 +40,10 @@ def section(model: str, records: Path) -> str:
 def _figures(row: Row, start: Row) -> list[str]:
     old, window, beyond = start.asked["prompt_windows"]
     losses = [row.perplexities.get(tokens) for tokens in (old, window)]
-    keys = [row.passkeys.get(tokens) for tokens in (window, beyond)]
     before = start.perplexities.get(old)
     return [
-        *(number_format.perplexity(found.perplexity) if found else "" for found in losses),
+        *(number_format.perplexity(each.perplexity) if each else "" for each in losses),
         nats(ratio(before, losses[0])) if before and losses[0] and row is not start else "",
-        *(bounded(share(found.accuracy), found.low, found.high, share) if found else "" for found in keys),
+        *(keys_found([row], tokens) for tokens in (window, beyond)),
         *(shares(row.retrieval.get(tokens)) for tokens in (window, beyond)),
     ]

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, rows_in
-from tables import bounded, budget, factors_table, nats, order, rates_table, seconds, shares, table
+from tables import budget, factors_table, keys_found, nats, order, rates_table, seconds, shares, table
 
 from ropewalk.records import format as number_format
-from ropewalk.records.format import share
 from ropewalk.reports.paired import ratio
 from ropewalk.sentences import joined
 
@@ -96,7 +95,7 @@ def _alike(row: Row, plain: Row) -> bool:
 
 def _line(words: str, row: Row, plain: Row, base: Row) -> list[str]:
     windows = (base.window, base.new_window)
-    losses, keys = ([known.get(window) for window in windows] for known in (row.perplexities, row.passkeys))
+    losses = [row.perplexities.get(window) for window in windows]
     above = [
         ratio(before, after) if before and after and row is not plain else None
         for before, after in zip((plain.perplexities.get(window) for window in windows), losses, strict=True)
@@ -106,7 +105,7 @@ def _line(words: str, row: Row, plain: Row, base: Row) -> list[str]:
         *(number_format.perplexity(each.perplexity) if each else "" for each in losses),
         *map(nats, above),
         nats(row.damage(base)),
-        *(bounded(share(each.accuracy), each.low, each.high, share) if each else "" for each in keys),
+        *(keys_found([row], window) for window in windows),
         shares(row.retrieval.get(base.new_window)),
         seconds([row]),
     ]  # fmt: skip

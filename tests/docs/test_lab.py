@@ -128,7 +128,10 @@ def test_brackets_of_a_column_are_intervals_of_one_kind():
     """Over seeds and prompts, as the report's page has them: wider of three seeds that differ than of one."""
     page = text_of_page()
     (line,) = re.findall(r"^\| PI \| 20 M \| 0.001 \| 3 .*", page, re.MULTILINE)
-    assert "| 17\u202f% (0\u202f% to 81\u202f%) | 46\u202f%, 1\u202f%, 3\u202f% |" in line
+    assert (
+        "| 17\u202f% (0\u202f% to 81\u202f%), digits 61\u202f% | 46\u202f%, 1\u202f%, 3\u202f%; digits 81\u202f%, 47\u202f%, 53\u202f% |"
+        in line
+    )
     assert "(0\u202f% to 0\u202f%)" not in page
 
 

@@ -73,10 +73,20 @@ def test_passkeys_that_no_model_finds_in_its_own_window_decide_no_claim():
             assert claim_of(words).cell(column_of("lab-2k", tokens)).startswith(claims.NOT_TESTABLE)
         for model, tokens in (("lab-2k", 100), ("smollm2-135m", 5), ("smollm2-135m", 20)):
             assert claims.NOT_TESTABLE not in claim_of(words).cell(column_of(model, tokens))
-    assert (
-        "Before any extension gemma-3-270m finds 25\u202f% at 32768 and lab-2k finds 0\u202f% at 2048."
-        in text_of_page()
+    assert re.search(
+        r"Before any extension gemma-3-270m finds 25\u202f% of them and 85\u202f% \(.*?\) of their digits at 32768 and lab-2k finds 0\u202f% of them and 21\u202f% \(.*?\) of their digits at 2048\.",
+        text_of_page(),
     )
+
+
+def test_a_loss_below_the_base_s_is_open_where_no_control_read_the_same_tokens():
+    """Of Gemma 3 no control was trained: 0.093 nats less at 32768 may be of the books. SmolLM2's stay as they were."""
+    for words in ("The old window hardly suffers", "Trained briefly"):
+        cell = claim_of(words).cell(column_of("gemma-3-270m", 5))
+        assert cell.startswith("open: −") and cell.endswith(", no control")
+        assert claim_of(words).cell(column_of("smollm2-135m", 20)).startswith(claims.HELD)
+    assert claim_of("The old window hardly suffers").cell(column_of("lab-2k", 5)).startswith("**did not**")
+    assert "no control" not in claim_of("Interpolated and untrained").cell(column_of("gemma-3-270m", 5))
 
 
 @pytest.mark.parametrize(

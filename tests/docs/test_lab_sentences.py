@@ -16,7 +16,7 @@ import pytest
 import results
 import rows
 
-from lab_page import text_of_page
+from lab_page import LAB, text_of_page
 from ropewalk.records.format import share
 
 MODEL = "smollm2-135m"
@@ -39,6 +39,12 @@ def keys(row: str, window: int) -> str:
     (found,) = records(row, "passkey_summary", window=window)
     prompts = found["depths"] * found["trials"]
     return f"{found['accuracy'] * prompts:.0f} of {prompts}"
+
+
+def digits(row: str, window: int) -> float:
+    """Of five a prompt, over the depths of the file."""
+    asked = list(records(row, "passkey", window=window))
+    return sum(each["digits_right"] for each in asked) / (5 * sum(each["trials"] for each in asked))
 
 
 def part_of_page(title: str) -> str:
@@ -88,11 +94,20 @@ def test_gemma_s_table_says_that_no_rate_was_chosen_and_what_its_rows_say():
     assert said and [float(value) for value in said.groups()] == pytest.approx([*above.values()], abs=1.5e-3)
     assert "No learning rate was chosen here: all have 0.0001, the default of `ropewalk ablate`, of 1 seed." in part
     assert f"The base finds {share(10 / 40)}" in part and keys(f"{there}/none", 32768) == "10 of 40"
+    assert digits(f"{there}/none", 32768) * 40 * 5 == pytest.approx(10 * 5 + 30 * 4)
+    assert "each of the 30 keys that it does not find lacks one digit" in part and "no verdict" not in part
+    trained = {name: f"{there}/{method}-x4-5M-1e-4-s0" for name, method in (("PI", "linear"), ("NTK", "ntk"), ("YaRN", "yarn"))}  # fmt: skip
+    assert [keys(row, 32768) for row in trained.values()] == ["14 of 40", "36 of 40", "8 of 40"]
+    assert "beyond chance NTK more than PI and YaRN. Their digits are " in part
+    of_digits = part.split("Their digits are ")[1].split("; no two of these can be told apart")[0]
+    assert re.findall(r"(\w+) (\d+\u202f%) \(", of_digits) == [
+        (name, share(digits(row, 32768))) for name, row in trained.items()
+    ]
     breaks = [
         loss(f"{there}/none", 131072) - loss(f"{there}/none", 32768),
         loss(f"a/{MODEL}/none", 32768) - loss(f"a/{MODEL}/none", 8192),
     ]
-    said = re.search(r"At 131072 it reads (\S+) .*? where smollm2-135m at 32768 reads (\S+) ", part)
+    said = re.search(r"At 131072 the base reads (\S+) .*? where smollm2-135m at 32768 reads (\S+) ", part)
     assert said and [float(value) for value in said.groups()] == pytest.approx(breaks, abs=1.5e-3)
 
 
@@ -103,21 +118,60 @@ def test_why_interpolation_loses_retrieval_is_said_beside_what_the_count_does_no
     assert found == ["75 of 80", "13 of 80", "0 of 80", "0 of 80"]
     assert f"{share(75 / 80)} by 1.125, which keeps {share(1 / 1.125, 1)} of" in part
     assert (
-        f"{share(13 / 80)} by 1.25, which keeps {share(1 / 1.25, 1)} of the mean angle a token and none by more."
+        f"{share(13 / 80)} by 1.25, which keeps {share(1 / 1.25, 1)} of the mean angle a token and none by more; of their digits"
         in part
+    )
+    by_factor = [
+        f"{share(digits(f'b/{MODEL}/linear-x{factor}-0', 8192))} by {factor}"
+        for factor in ("1.125", "1.25", "1.5", "2", "4", "8", "16")
+    ]
+    assert f"{', '.join(by_factor[:-1])} and {by_factor[-1]}. So" in part
+    assert (
+        "digits are lost by degrees" in part and "more than by chance up to 1.5" in part and "why the edge" not in part
     )
     angles = [100_000 ** (-pair / 32) for pair in range(32)]
     kept = fmean((50 * 100_000) ** (-pair / 32) for pair in range(32)) / fmean(angles)
-    assert kept < 1 / 1.25 and f"ABF by 4 ({share(kept, 1)} kept) finds {share(79 / 80)}" in part
+    assert kept < 1 / 1.25 and f"ABF by 4 ({share(kept, 1)} kept) finds {share(79 / 80)} (digits" in part
     assert (keys(f"a/{MODEL}/abf-x4-0", 8192), keys(f"a/{MODEL}/p-rope-x4-0", 8192)) == ("79 of 80", "0 of 80")
     assert "YaRN by 16" in part and f"p-RoPE, fast pairs kept by 4 ({share(0.999, 1)} kept) finds {share(0.0)}" in part
     told = [keys(f"c/{MODEL}/linear-x4-20M-1e-3-s{seed}", 8192) for seed in range(3)]
-    assert f"after 20 M tokens {told[0]}, {told[1]} and {told[2]} (seeds 0, 1, 2, at 0.001)" in part
-    assert f"after 100 M tokens {keys(f'c/{MODEL}/linear-x4-100M-1e-3-s0', 8192)} (seed 0" in part
+    right = [share(digits(f"c/{MODEL}/linear-x4-20M-1e-3-s{seed}", 8192)) for seed in range(3)]
+    assert (
+        f"after 20 M tokens {told[0]}, {told[1]} and {told[2]}, of the digits {right[0]}, {right[1]} and {right[2]} (seeds 0, 1, 2, at 0.001)"
+        in part
+    )
+    assert (
+        f"seeds differ less in digits ({right[2]} to {right[0]}) than in keys ({share(3 / 80)} to {share(68 / 80)})"
+        in part
+    )
+    assert "More digits are right than by chance in every seed from 5 M on" in part
+    assert f"after 100 M tokens {keys(f'c/{MODEL}/linear-x4-100M-1e-3-s0', 8192)}, of the digits" in part
     resolutions = re.search(
         r"over its spread is (\S+), (\S+), (\S+), (\S+)\. So the resolution itself hardly comes back", part
     )
     assert resolutions and float(resolutions[4]) < 0.6 * float(resolutions[1])
+
+
+def test_pages_that_show_few_keys_show_their_digits():
+    """PI on SmolLM2 after 100 M tokens finds 2 of 80 keys at 32768, and of their 400 digits more than half."""
+    row = f"c/{MODEL}/linear-x4-100M-1e-3-s0"
+    right = share(digits(row, 32768))
+    assert keys(row, 32768) == "2 of 80" and digits(row, 32768) > 0.5
+    (line,) = re.findall(r"^\| PI \| 100 M \|.*", part_of_page(f"More tokens, {MODEL}"), re.MULTILINE)
+    assert f", digits {right} |" in line
+    assert f"{share(2 / 80)} of the passkeys at 32768 and {right} (" in part_of_page("Past the paper: as much with a quarter of the tokens, smollm2")  # fmt: skip
+    readme = results.README.read_text(encoding="utf-8")
+    assert f"{share(0.0)} to {share(0.09)}) and {right} of their digits" in readme
+    mean = share(fmean(digits(f"c/{MODEL}/linear-x4-20M-1e-3-s{seed}", 32768) for seed in range(3)))
+    assert f"PI has {mean} (keys: {share(fmean([37, 1, 2]) / 80)})" in results.choice()
+    gemma = [digits(f"e/gemma-3-270m/{name}", 32768) for name in ("ntk-x4-5M-1e-4-s0", "linear-x4-5M-1e-4-s0", "yarn-x4-5M-1e-4-s0", "none")]  # fmt: skip
+    assert "of their digits {}, {} and {} (the base {})".format(*(share(each).replace("\u202f", " ") for each in gemma)) in readme  # fmt: skip
+    ends = [share(digits(f"c/{MODEL}/linear-x4-20M-1e-3-s{seed}", 32768)).split("\u202f")[0] for seed in (1, 0)]
+    assert f"single digits {ends[0]} to {ends[1]} %" in (LAB.parent / "docs/guide.md").read_text(encoding="utf-8")
+
+
+def test_the_penalty_s_scores_are_called_the_highest_as_they_are_signed():
+    assert "| highest score below 256 |" in part_of_page("A penalty on |h_j| in pretraining, hemp")
 
 
 def test_nothing_is_said_of_retrieval_that_the_model_itself_does_not_find():

@@ -128,7 +128,7 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
     text = [Document("made-up", testing.prose(400)[:399])]
     measured = attention(str(tmp_path / "pi"), base=str(base), data=text)
     short = ("heads out of range", "change / spread", "on the token before")
-    every = (*short, "largest score, beyond", "largest |h|", "deviation, of the printed", "extrapolation bound")
+    every = (*short, "highest score, beyond", "largest |h|", "deviation, of the printed", "extrapolation bound")
     for full, labels in ((False, short), (True, every)):
         capsys.readouterr()
         show_attention(measured, full=full)
@@ -138,7 +138,7 @@ def test_four_states_stand_beside_one_another_in_80_columns(tmp_path, capsys):
         for label in labels:
             row = next(line for line in rows if label in line)
             assert len(row.split(label)[1].replace("\u202f", "").split()) == 4, label
-        assert any("largest score" in line for line in rows) == full
+        assert any("highest score" in line for line in rows) == full
 
 
 def test_the_conclusion_compares_each_state_with_the_base_in_its_window(tmp_path):

@@ -99,6 +99,7 @@ def test_the_record_and_the_terminal_say_where_the_prompt_ended(name, after_blan
     assert summary.key_tokens == 5 or (name == "merging" and 1 <= summary.key_tokens < 5)
     show_passkey(rows, summary)
     output = " ".join(capsys.readouterr().out.split())
+    assert ("of the keys' digits right" in output) == (summary.key_tokens == 5)
     assert f"the prompt ends {'after' if after_blank else 'before'} the blank" in output
 
 

@@ -143,7 +143,7 @@ def test_a_measurement_made_twice_is_drawn_once_and_the_newest(rows, tmp_path):
 def test_the_page_says_how_many_heads_are_out_of_range(rows):
     page_section = section(rows)
     assert (
-        "Base, extrapolating in 16 tokens: the largest score beyond 8 is 18.0, and 50\u202f% of the heads"
+        "Base, extrapolating in 16 tokens: the highest score beyond 8 is 18.0, and 50\u202f% of the heads"
         in page_section.lead
     )
     assert len(page_section.pictures) == 3

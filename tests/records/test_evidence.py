@@ -25,7 +25,8 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
     told = {info.original_window: evidence(info) for info in (SMOLLM2, LAB_2K, HEMP, GEMMA)}
     assert "measured on smollm2-135m" in told[8192]
     assert (
-        "untrained: +0.10 nats in the old window, 100\u202f% of passkeys there, 79\u202f% in the new one" in told[8192]
+        "untrained: +0.10 nats in the old window, 100\u202f% of passkeys there (digits 100\u202f%), 79\u202f% in the new one (digits 86\u202f%), k_max 28672"
+        in told[8192]
     )
     assert (
         "after 20M training tokens at a rate of 0.0003: −0.22 nats" in told[8192]
@@ -33,19 +34,21 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
     )
     # lab-2k: none untrained, at 5 M and at 20 M, 28 % at 100 M; and as it was none in its own window.
     assert (
-        "measured on lab-2k, 2048 to 8192 tokens, which finds 0\u202f% of passkeys in its own window before any extension"
+        "measured on lab-2k, 2048 to 8192 tokens, which finds 0\u202f% of passkeys (digits 21\u202f%) in its own window before any extension"
         in told[2048]
     )
     assert (
-        told[2048].count("0\u202f% in the new one") == 3
-        and "80\u202f% of passkeys there, 28\u202f% (3 seeds" in told[2048]
+        told[2048].count(" 0\u202f% in the new one") == 3
+        and "80\u202f% of passkeys there (digits 96\u202f%), 28\u202f% (3 seeds" in told[2048]
     )
-    assert "88\u202f%" not in told[2048] and "79\u202f%" not in told[2048]
+    assert "88\u202f% (3 seeds)" not in told[2048] and "79\u202f% in" not in told[2048]
     assert "measured on hemp" in told[256]
     assert (
-        "untrained: +0.19 nats in the old window, 60\u202f% of passkeys there, 20\u202f% in the new one" in told[32768]
+        "untrained: +0.19 nats in the old window, 60\u202f% of passkeys there (digits 92\u202f%), 20\u202f% in the new one (digits 84\u202f%)"
+        in told[32768]
     )
     assert not any("extrapolation" in each for each in told.values())
+    assert all(each.count(f"digits count singly, 10{chr(0x202F)}% by chance") == 1 for each in told.values())
 
 
 @pytest.mark.parametrize(
@@ -54,8 +57,8 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         # Level b: YaRN by 16 on SmolLM2.
         (
             by(Yarn(128.0)),
-            "smollm2-135m, 8192 to 131072 tokens, which finds 93\u202f% of passkeys in its own window before any extension: untrained: +0.54 nats in the old window, "
-            "28\u202f% of passkeys there, 4\u202f% in the new one",
+            "smollm2-135m, 8192 to 131072 tokens, which finds 93\u202f% of passkeys (digits 95\u202f%) in its own window before any extension: untrained: +0.54 nats in the old window, "
+            "28\u202f% of passkeys there (digits 67\u202f%), 4\u202f% in the new one (digits 54\u202f%)",
             "factor 128 (measured: 16)",
         ),
         (replace(HEMP, window=280, scaling=Yarn(280 / 256)), "hemp, 256 to 1024", "factor 1.09 (measured: 4)"),

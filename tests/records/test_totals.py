@@ -68,6 +68,7 @@ def test_a_row_that_is_at_odds_with_its_parts_is_left_out_and_told(tmp_path, sou
     [
         (lambda row: False, "depths in all and by part differ, 16 and 15"),
         (lambda row: row.update(successes=(row["successes"] + 1) % 5), "passkeys found in all and by part differ"),
+        (lambda row: row.update(digits_right=24), "5 of 5 keys found have 25 to 25 digits right, got 24"),
     ],
 )
 def test_a_passkey_test_that_lacks_a_depth_is_left_out_whole(tmp_path, edit, told):

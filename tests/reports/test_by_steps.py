@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from ropewalk import records
 from ropewalk.records import Recorder
 from ropewalk.reports import passkey, perplexity
 from ropewalk.reports.rows import clean
+
+LAB = Path(__file__).resolve().parents[2] / "lab/records"
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,20 @@ def test_k_max_by_steps_has_the_interval_of_the_state(page):
         (e.cells[1].value, e.cells[1].low, e.cells[1].high) for e in own
     ]
     assert all(c.low <= c.value <= c.high for c in line.cells)
+
+
+def test_digits_stand_beside_the_keys_and_what_the_difference_means_once(tmp_path):
+    """Gemma 3, untrained and after 5 M tokens of YaRN: 10 and 8 of 40 keys at 32768, each of the others with four digits right."""
+    rows = [LAB / f"e/gemma-3-270m/{name}.jsonl" for name in ("none", "yarn-x4-0", "yarn-x4-5M-1e-4-s0")]
+    found = tables(passkey.section(clean(records.read(rows), paper=False)))
+    (states,) = (table for title, table in found.items() if title.startswith("k_max by state"))
+    assert states.head[-2:] == ["all prompts", "digits"] and states.note.count("not a lost key") == 1
+    cells = [line.cells for line in states.lines if line.cells[0].text == "32768"]
+    assert sorted(each[3].value for each in cells) == pytest.approx([8 / 40, 10 / 40, 24 / 40])
+    assert sorted(each[4].value for each in cells) == pytest.approx([168 / 200, 170 / 200, 184 / 200])
+    assert all(line.cells[4].low < line.cells[4].value < line.cells[4].high for line in states.lines)
+    (line,) = found["Digits of the keys right in the old window by fine-tuning steps"].lines
+    assert [cell.value for cell in line.cells] == pytest.approx([184 / 200, 168 / 200])
 
 
 def test_the_old_window_stands_by_steps_beside_the_new_one(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sysconfig
 from pathlib import Path
 
@@ -32,9 +33,11 @@ def train(out: Path, **options):
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "lora"}, {"activations": "full"}], ids=str)
-def test_what_is_watched_is_what_the_commands_say_of_the_same_model(tmp_path, options):
+def test_what_is_watched_is_what_the_commands_say_of_the_same_model(tmp_path, caplog, options):
     train(tmp_path / "plain", **options)
-    train(tmp_path / "run", watch=["perplexity", "passkey"], watch_data=TEXTS, watch_every=1, **options)
+    with caplog.at_level("INFO", logger="ropewalk"):
+        train(tmp_path / "run", watch=["perplexity", "passkey"], watch_data=TEXTS, watch_every=1, **options)
+    assert re.search(r"step 2: .* \d+% of the passkeys at 512 \(\d+% of their digits\)", caplog.text)
     weights = [load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("plain", "run")]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
     seen = read([tmp_path / "run/watch.jsonl"])

@@ -25,7 +25,7 @@ SumUp = Callable[[Any], Any]
 
 @styled
 def scores(measurements: Sequence[Measurement[AttentionScores]], colours: Colours | None = None) -> Figure:
-    """Scores before the softmax by distance, a line a variant: the largest of any head, and the median head's 99.9 % quantile.
+    """Scores before the softmax by distance, a line a variant: the highest of any head, and the median head's 99.9 % quantile.
 
     Layers that look back only so far are left out of the lower panel's median where they see nothing.
     """
@@ -42,7 +42,7 @@ def scores(measurements: Sequence[Measurement[AttentionScores]], colours: Colour
         lower.plot(*_over_heads([(m.row.edges, m.row.quantile) for m in alike], np.nanmedian), **style)
     for axes in (upper, lower):
         original_windows(axes, by_variant)
-    upper.set_ylabel("largest score")
+    upper.set_ylabel("highest score")
     lower.set(ylabel="99.9 %, median head", xlabel="distance (tokens)")
     _distance_axis(lower, max(m.row.window for m in measurements))
     legend(figure, upper)

@@ -28,11 +28,11 @@ class Gist:
 
     Attributes:
         window: tokens.
-        inside, beyond: the largest score of any head.
+        inside, beyond: the highest score of any head.
         typical_inside, typical_beyond: the 99.9 % quantile of the median head, at the bucket where it is largest from L/4 to
             L, and from L on: far keys both, so that near ones, which always score high, do not stand for the rest.
-        out_of_range: share of heads whose largest score beyond L is above all that the base scored inside its window.
-        worst: the head farthest out of range, its largest score beyond over its largest in the base.
+        out_of_range: share of heads whose highest score beyond L is above all that the base scored inside its window.
+        worst: the head farthest out of range, its highest score beyond over its highest in the base.
         deviation: how far a score was from its chord, at most.
         of_printed, of_corrected: the same as a part of the bound of its head; above 1 the bound is broken.
         of_trivial: the largest score in size, negative ones too, as a part of its head's trivial bound sum_j max|h_j|.
@@ -109,7 +109,7 @@ def _size(row: AttentionScores) -> PerHead:
 def _ratios(
     scores: Sequence[AttentionScores], base: Sequence[AttentionScores | Adjacent], original: int
 ) -> Float[np.ndarray, " ratios"]:
-    """Each head's largest score beyond L over its largest in the base inside L; heads that have neither are left out."""
+    """Each head's highest score beyond L over its highest in the base inside L; heads that have neither are left out."""
     in_base = {row.layer: part(row.edges, row.maximum, 0, original) for row in base if isinstance(row, AttentionScores)}
     return _joined(
         [part(row.edges, row.maximum, original) / in_base[row.layer] for row in scores if row.layer in in_base]

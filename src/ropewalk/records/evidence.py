@@ -30,6 +30,7 @@ class Figures:
     Attributes:
         damage: loss in the old window above the base's, nats a token.
         inside, passkeys: shares of keys found in the old window, and in the new one; least, most: the latter's, by seed. k_max: in the new one, tokens.
+        digits_inside, digits: shares of the keys' digits; None where they are not on record.
         steps, batch_size, learning_rate: as it was trained; 0 untrained.
     """
 
@@ -39,6 +40,8 @@ class Figures:
     least: float
     most: float
     seeds: int
+    digits_inside: float | None = None
+    digits: float | None = None
     k_max: int = 0
     steps: int = 0
     batch_size: int = 0
@@ -54,7 +57,12 @@ class Figures:
         return f"{mean} ({self.seeds} seeds{by_seed})"
 
     def __str__(self) -> str:
-        return f"{signed(self.damage, 2)} nats in the old window, {share(self.inside)} of passkeys there, {self.found} in the new one (k_max {self.k_max})"
+        return f"{signed(self.damage, 2)} nats in the old window, {share(self.inside)} of passkeys there{_digits(self.digits_inside)}, {self.found} in the new one{_digits(self.digits)}, k_max {self.k_max}"
+
+
+def _digits(right: float | None) -> str:
+    """Behind a share of keys, in words."""
+    return "" if right is None else f" (digits {share(right)})"
 
 
 @dataclass(frozen=True)
@@ -63,17 +71,18 @@ class Case:
 
     Attributes:
         model: with that scaling, called by its base's name.
-        as_it_was: the share of passkeys that the base finds in its own window.
+        as_it_was: the share of passkeys that the base finds in its own window; digits: that of their digits.
         budgets: training tokens → what was found.
     """
 
     model: ModelInfo
     as_it_was: float
+    digits: float | None
     budgets: dict[int, Figures]
 
     def __str__(self) -> str:
         return (
-            f"{self.model.name}, {self.model.original_window} to {self.model.window} tokens, which finds {share(self.as_it_was)} of passkeys in "
+            f"{self.model.name}, {self.model.original_window} to {self.model.window} tokens, which finds {share(self.as_it_was)} of passkeys{_digits(self.digits)} in "
             "its own window before any extension"
         )
 
@@ -100,6 +109,7 @@ def cases() -> tuple[Case, ...]:
         Case(
             ModelInfo.from_dict(case["model"]),
             case["as_it_was"],
+            case["digits"],
             {int(tokens): Figures(**figures) for tokens, figures in case["budgets"].items()},
         )
         for case in json.loads(text)
@@ -139,7 +149,7 @@ def evidence(info: ModelInfo, training: Training | None = None) -> str:
     by_budget = "; ".join(f"{_budget(case, tokens)}: {figures}" for tokens, figures in sorted(case.budgets.items()))
     beyond = outside(case, info, training)
     return (
-        f"measured {'nearest ' if beyond else ''}on {case}: {by_budget} (one seed where no more are said; docs/results.md has the other methods)"
+        f"measured {'nearest ' if beyond else ''}on {case}: {by_budget} (one seed where no more are said; a passkey counts where all its digits are right; digits count singly, 10\u202f% by chance; docs/results.md has the other methods)"
         f"{beyond and f'; {beyond}'}"
     )
 

@@ -9,6 +9,16 @@ from typing import ClassVar, TypedDict
 from ropewalk.records.paper import PASSKEY_THRESHOLD
 from ropewalk.records.rows import Alone, Count, Share, Tokens, Whole, check_successes
 
+#: Of a key.
+KEY_DIGITS = 5
+#: The share of digits that are right by chance.
+CHANCE = 0.1
+#: What is said once where shares of digits stand beside those of keys.
+ABOUT_DIGITS = (
+    "A key is found where all its five digits are right. Digits count singly, each asked after the true ones before it; 10\u202f% are right by chance. "
+    "Where many digits are right and few keys, keys were read and not named: a wrong first digit is a guess of how the answer begins, not a lost key (which digit was wrong is not on record)."
+)
+
 
 def k_max(rates: Sequence[tuple[int, float]]) -> int:
     """The largest k such that every k' <= k has a success rate of at least 20 %; 0 if there is none.
@@ -33,6 +43,7 @@ class Passkey:
     k: Whole
     trials: Count
     successes: Whole
+    #: Tokens of the keys that were right: digits, where the tokenizer gives each a token of its own.
     digits_right: Whole = 0
     #: Where the key really stands: k, but for what fits between the header and the question.
     placed: Whole = 0

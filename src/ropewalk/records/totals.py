@@ -12,7 +12,7 @@ from typing import Any
 
 from ropewalk.records.downstream import Benchmark
 from ropewalk.records.long_context import LongTask
-from ropewalk.records.retrieval import Passkey, PasskeySummary, Retrieval, k_max
+from ropewalk.records.retrieval import KEY_DIGITS, Passkey, PasskeySummary, Retrieval, k_max
 from ropewalk.records.rows import ContextGain, Perplexity
 
 #: (what, in all, by part). Rows of earlier versions have no parts.
@@ -98,9 +98,21 @@ def check_test(summary: PasskeySummary, depths: Iterable[Passkey]) -> None:
         reached = k_max([(row.k, row.successes / row.trials) for row in own.values()])
         _compare([("depths", summary.depths, len(own)), ("passkeys found", summary.accuracy, right / trials)])
         _compare([("k_max", summary.k_max, reached)])
+        if summary.key_tokens == KEY_DIGITS:
+            for row in own.values():
+                _check_digits(row)
     _within(summary.accuracy, summary.low, summary.high)
     if summary.k_high:  # rows of earlier versions have none
         _within(summary.k_max, summary.k_low, summary.k_high)
+
+
+def _check_digits(row: Passkey) -> None:
+    """Of a key that was found all digits are right, of one that was not at least one is wrong."""
+    least, most = KEY_DIGITS * row.successes, KEY_DIGITS * row.trials - (row.trials - row.successes)
+    if not least <= row.digits_right <= most:
+        raise ValueError(
+            f"{row.successes} of {row.trials} keys found have {least} to {most} digits right, got {row.digits_right}"
+        )
 
 
 def _compare(totals: _Totals) -> None:

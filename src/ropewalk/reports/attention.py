@@ -31,7 +31,7 @@ def section(clean: Clean) -> Section | None:
     part = Section("attention", "Attention scores", _lead(gists))
     part.draw(
         attention_figures.scores(scores, colours),
-        "Scores before the softmax by distance: the largest of any head, and the 99.9 % quantile of the median head. The dotted "
+        "Scores before the softmax by distance: the highest of any head, and the 99.9 % quantile of the median head. The dotted "
         "line is the original window.",
         "Scores by distance",
     )
@@ -50,7 +50,7 @@ def section(clean: Clean) -> Section | None:
     )
     part.tables += [_table(clean, gists, colours), _bounds(clean, gists, colours)]
     part.notes.append(
-        "Far keys are those from a quarter of the original window on. A head is out of range if its largest score beyond the "
+        "Far keys are those from a quarter of the original window on. A head is out of range if its highest score beyond the "
         "original window is above every score that it gave in the base inside its window."
     )
     return part
@@ -69,7 +69,7 @@ def _lead(gists: dict[Variant, Gist]) -> str:
     for variant, summed in gists.items():
         if not number_format.is_finite(summed.beyond):
             continue
-        text = f"{variant.label[0].upper()}{variant.label[1:]} in {summed.window} tokens: the largest score beyond {variant.original_window} is {summed.beyond:.1f}"
+        text = f"{variant.label[0].upper()}{variant.label[1:]} in {summed.window} tokens: the highest score beyond {variant.original_window} is {summed.beyond:.1f}"
         if number_format.is_finite(summed.out_of_range):
             text += f", and {number_format.share(summed.out_of_range)} of the heads score there above all they ever did in the base"
         sentences.append(text + ".")
@@ -80,8 +80,8 @@ def _table(clean: Clean, gists: dict[Variant, Gist], colours: dict[tuple, str]) 
     names = labels(list(gists))
     head = [
         "window",
-        "largest, inside",
-        "largest, beyond",
+        "highest, inside",
+        "highest, beyond",
         "far keys, inside",
         "beyond",
         "heads out of range",

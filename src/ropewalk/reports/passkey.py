@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Sequence
 from statistics import fmean
 
+from ropewalk.evals.digits import digits
 from ropewalk.evals.reach import reach_interval
 from ropewalk.figures import compare, measured, style
 from ropewalk.records import Measurement, Passkey, PasskeySummary, paper
 from ropewalk.records import format as number_format
+from ropewalk.records.retrieval import ABOUT_DIGITS
 from ropewalk.records.variant import Variant, labels, last_steps, seeds_of_rows
 from ropewalk.reports.beside_paper import paper_label
 from ropewalk.reports.content import Cell, Line, Section, Table, seeds_together
@@ -92,28 +94,24 @@ def _together(depths: Depths) -> Depths:
 
 def _table(clean: Clean, rows: Summaries) -> Table:
     names = labels(list(rows))
+    tests = [(variant, row) for variant, by_window in rows.items() for _, row in sorted(by_window.items())]
+    right = {test: found for test in tests if (found := digits(test[1], depths_of(clean, test[0], test[1].window)))}
     lines = [
         Line(
             names[variant],
-            _cells(row, depths_of(clean, variant, window)),
+            _cells(row, depths_of(clean, variant, row.window)) + [_digits(right.get((variant, row)))] * bool(right),
             colour=style.colour(variant, clean.colours),
         )
-        for variant, by_window in rows.items()
-        for window, row in sorted(by_window.items())
+        for variant, row in tests
     ]
-    sizes = sorted(
-        {
-            f"{counted(row.depths, 'depth')} × {counted(row.trials, 'trial')}"
-            for by_window in rows.values()
-            for row in by_window.values()
-        }
-    )
+    sizes = sorted({f"{counted(row.depths, 'depth')} × {counted(row.trials, 'trial')}" for _, row in tests})
     return Table(
         clean.titled(f"k_max by state and window ({', '.join(sizes)})", rows),
-        ["window", "k_max", "of the window", "all prompts"],
+        ["window", "k_max", "of the window", "all prompts", *["digits"] * bool(right)],
         seeds_together(lines),
         first="state",
         note="Small figures: 95 % intervals; of k_max from what the trials at each depth leave open."
+        + f" {ABOUT_DIGITS}" * bool(right)
         + _moved(rows)
         + _asked(rows),
     )
@@ -127,6 +125,10 @@ def _cells(row: PasskeySummary, depths: list[Passkey]) -> list[Cell]:
         Cell.of(row.k_max / row.window, number_format.share),
         Cell.of(row.accuracy, number_format.share, row.low, row.high, within=(0, 1)),
     ]
+
+
+def _digits(right: tuple[float, float, float] | None) -> Cell:
+    return Cell.of(right[0], number_format.share, *right[1:], within=(0, 1)) if right else Cell("")
 
 
 def _k_max(row: PasskeySummary, low: int | None, high: int | None) -> Cell:
@@ -174,15 +176,19 @@ def _of_window(part: Section, clean: Clean, rows: dict[Variant, PasskeySummary],
         caption += " Grey: the paper's 7B, PI and direct fine-tuning."
     drawing = compare.k_max_by_steps(curves, old=old, colours=clean.colours, beside_paper=beside_paper)
     part.draw(drawing, caption, f"By fine-tuning steps{where}")
-    reach, found = dict[Variant, Cell](), dict[Variant, Cell]()
+    reach, found, right = dict[Variant, Cell](), dict[Variant, Cell](), dict[Variant, Cell]()
     for v, row in rows.items():
         depths = depths_of(clean, v, row.window)
         bounds = k_max_interval(depths) if depths else ()
         reach[v] = Cell.of(row.k_max, number_format.count, *bounds, within=(0, row.window), of_seed=v.steps > 0)
         found[v] = Cell.of(row.accuracy, number_format.share, row.low, row.high, within=(0, 1), of_seed=v.steps > 0)
+        if of_digits := digits(row, depths):
+            right[v] = dataclasses.replace(_digits(of_digits), of_seed=v.steps > 0)
     of_k_max = "Small figures: 95 % intervals, from what the trials at each depth leave open."
     part.tables += [
         _step_table(clean, f"Passkeys found{where}", found, "Small figures: 95 % intervals."),
+        *[_step_table(clean, f"Digits of the keys right{where}", right, "Small figures: 95 % intervals.")]
+        * bool(right),
         _step_table(clean, f"k_max{where}", reach, of_k_max),
     ]
     return True

@@ -17,6 +17,7 @@ from pathlib import Path
 from ropewalk.checkpoint.model_card import NOT_MEASURED, README, is_theirs
 from ropewalk.checkpoint.steps import CHECKPOINTS, WATCHED, step_name, steps_in
 from ropewalk.errors import UserError, read_text
+from ropewalk.evals.digits import digits
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity import measure as perplexities
 from ropewalk.evals.retrieval import passkey
@@ -84,8 +85,10 @@ class Watch:
             figures += [f"perplexity {row.perplexity:.4g} at {row.window}" for row in rows]
         for window in windows if "passkey" in watched else ():
             keys = PasskeySettings(**common, window=window, depths=_DEPTHS, trials=_TRIALS)
-            _, found = passkey.measure(loaded, keys)
-            figures.append(f"{found.accuracy:.0%} of the passkeys at {window}")
+            depths, found = passkey.measure(loaded, keys)
+            right = digits(found, depths)
+            of_digits = f" ({right[0]:.0%} of their digits)" if right else ""
+            figures.append(f"{found.accuracy:.0%} of the passkeys at {window}{of_digits}")
         _logger.info(f"step {loop.done}: {', '.join(figures)}")
         return self._too_much(loop, windows[0])
 

@@ -97,8 +97,8 @@ _NEIGHBOURS: tuple[_Line, ...] = (
 _LINES: tuple[_Line, ...] = (_WINDOW, _OUT_OF_RANGE, *_NEIGHBOURS)
 _EVERY_LINE: tuple[_Line, ...] = (
     _WINDOW,
-    ("largest score, inside", lambda column: fixed(column.inside, 1)),
-    ("largest score, beyond", lambda column: fixed(column.beyond, 1)),
+    ("highest score, inside", lambda column: fixed(column.inside, 1)),
+    ("highest score, beyond", lambda column: fixed(column.beyond, 1)),
     ("far keys, inside", lambda column: fixed(column.typical_inside, 1)),
     ("far keys, beyond", lambda column: fixed(column.typical_beyond, 1)),
     _OUT_OF_RANGE,
@@ -116,7 +116,7 @@ _WORDS = (
 )
 _EVERY_WORD = (
     "Inside: distances below the original {original} tokens. Far keys: from {far} on, the 99.9 % quantile of the "
-    "median head. Out of range: a head whose largest score beyond is above all that it gave in the base. Deviation: from the "
+    "median head. Out of range: a head whose highest score beyond is above all that it gave in the base. Deviation: from the "
     "chord between two tokens, over theorem 2.1 with the head's own max|h|, as printed and as it holds. Size: of a score, "
     "over sum_j max|h_j|, which none exceeds; the extrapolation bound at its smallest is so many times it. Change: of a "
     "score when its key moves one token, over the spread of a query's scores, median head. Token before: strongest head, "

@@ -12,10 +12,12 @@ from rich.table import Table
 
 from ropewalk.cli.terminal import console
 from ropewalk.data.scores import ranked
+from ropewalk.evals.digits import digits
 from ropewalk.evals.intervals import lacking, share_interval
 from ropewalk.evals.reach import leaves_open
 from ropewalk.records import ContextGain, EffectiveLength, LongTask, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.format import fixed
+from ropewalk.records.retrieval import CHANCE
 from ropewalk.sentences import counted
 
 #: Documents that are shown of each end of a longer list.
@@ -133,6 +135,11 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
         f"k_max {summary.reach}, {interval}; "
         f"{100 * summary.accuracy:.0f} % of {counted(summary.prompts, 'prompt')} right, in {summary.seconds:.1f} s"
     )
+    if right := digits(summary, rows):
+        value, low, high = (100 * each for each in right)
+        terminal.print(
+            f"{value:.0f} % of the keys' digits right, 95 % interval {low:.0f} to {high:.0f} %, {100 * CHANCE:.0f} % by chance: a wrong first digit is a guess of how the answer begins, not a lost key"
+        )
     if summary.after_blank is not None:
         where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"
         terminal.print(f"the prompt ends {where}; the key is {summary.key_tokens} tokens")
