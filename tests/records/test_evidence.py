@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ropewalk.records import ModelInfo
-from ropewalk.records.evidence import Figures, Training, choice, evidence
+from ropewalk.records.evidence import Figures, Training, evidence
 from ropewalk.rope.scaling import Abf, Factors, Linear, LongRope, Scaling, Yarn
 
 SMOLLM2 = ModelInfo("here", "llama", 8192, 32768, Yarn(4.0), 100_000.0, 64, 134_515_008)
@@ -124,8 +124,3 @@ def test_shares_are_rounded_as_the_lab_rounds_them_and_a_range_of_seeds_is_calle
     assert Figures(damage=0.0, inside=1.0, passkeys=0.825, seeds=1, least=0.825, most=0.825).found == "83\u202f%"
     figures = Figures(damage=0.0, inside=1.0, passkeys=0.1667, seeds=3, least=0.0125, most=0.4625)
     assert figures.found == "17\u202f% (3 seeds, by seed from 1\u202f% to 46\u202f%)"
-
-
-def test_the_rule_of_auto_is_said_of_the_model_and_the_factor_that_it_is_from() -> None:
-    assert choice("auto", "yarn").startswith("yarn, which auto takes here (on smollm2-135m at factor 4, of those that")
-    assert choice("yarn", "yarn") == "yarn" and choice("auto", "linear") == "linear"

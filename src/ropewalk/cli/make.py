@@ -37,7 +37,8 @@ def extend(options: Any) -> None:
     if options.dry_run:
         return rehearse.extend(options)
     from ropewalk.model.extend import extend
-    from ropewalk.records.evidence import evidence, of_choice
+    from ropewalk.records.choice import of_choice
+    from ropewalk.records.evidence import evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
