@@ -17,7 +17,7 @@ from typing import Any
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records.format import signed
 from ropewalk.rope.scaling import to_dict
-from ropewalk.sentences import joined, share
+from ropewalk.sentences import counted, joined, share
 
 #: 2^20 training tokens.
 _MILLION = 2**20
@@ -190,15 +190,21 @@ def _compared(case: Case, info: ModelInfo, training: Training | None) -> Iterato
         ("factor", lambda model: f"{model.window / model.original_window:.3g}"),
     ):
         yield what, written(info), written(case.model)
+    before = info.all_steps  # tokens are not on record in a config; no case began from a model that was trained so
+    yield "trained before for", counted(before, "step"), counted(0, "step")
     if training is None:
         return
     yield "mode", training.mode, "full"
     if training.tokens is None:
         return
     budgets = sorted(filter(None, case.budgets))
-    known = training.tokens in budgets
+    known = training.tokens in budgets and not before
     there = joined(map(in_tokens, budgets)) if budgets else "none"
-    yield "training tokens", in_tokens(training.tokens), in_tokens(training.tokens) if known else there
+    yield (
+        f"training tokens{' now' if before else ''}",
+        in_tokens(training.tokens),
+        in_tokens(training.tokens) if known else there,
+    )
     if training.learning_rate and budgets:
         alike = min(budgets, key=lambda tokens: abs(math.log(tokens / training.tokens)))
         yield "learning rate", f"{training.learning_rate:g}", f"{case.budgets[alike].learning_rate:g}"
