@@ -53,7 +53,7 @@ lab: .venv/installed
 	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL)) $(if $(RECORDS),--records $(RECORDS))
 
 results: .venv/installed
-	$(BIN)/python lab/results.py
+	$(BIN)/python lab/results.py $(if $(RECORDS),--records $(RECORDS))
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

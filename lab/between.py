@@ -12,10 +12,11 @@ from pathlib import Path
 from rows import FINDS, Row, base_of, chosen_rates, rows_in
 from tables import bounded, budget, digits_of, grouped, nats, order
 
+from ropewalk.records.choice import settled
 from ropewalk.records.format import fixed, share
 from ropewalk.records.retrieval import KEY_DIGITS
 from ropewalk.reports.paired import Bounded, Ratio, asked_apart, ratio
-from ropewalk.rope.scaling import EXTENDING, Yarn
+from ropewalk.rope.scaling import EXTENDING, Linear, Yarn
 from ropewalk.sentences import counted, joined
 from ropewalk.settings.ablate import AblateSettings
 
@@ -80,7 +81,8 @@ def without_choice(rows: Sequence[Row], other: Row | None) -> str:
     trained = sorted((row for row in rows if row.asked["tokens"]), key=order)
     if base is None or not trained:
         return ""
-    return " ".join([_tried(trained), *_in_the_new_window(trained), _of_the_base(base), *_keys_inside(trained), _how_it_breaks(base, other)])  # fmt: skip
+    of_auto = _of_auto(rows, base)
+    return " ".join([_tried(trained), *_in_the_new_window(trained), *([of_auto] if of_auto else []), _of_the_base(base), *_keys_inside(trained), _how_it_breaks(base, other)])  # fmt: skip
 
 
 def _tried(trained: Sequence[Row]) -> str:
@@ -101,6 +103,20 @@ def _in_the_new_window(trained: Sequence[Row]) -> Iterable[str]:
         best, *others = sorted(rows, key=lambda row: row.perplexities[new].perplexity)
         above = joined(f"{row.method} {nats(ratio(best.perplexities[new], row.perplexities[new]))}" for row in others)
         yield f"After {budget(best.asked['tokens'])} tokens {best.method} reads best at {new}; above it, paired, lie {above} nats."
+
+
+def _of_auto(rows: Sequence[Row], base: Row) -> str:
+    """Where `auto` takes interpolation for this model, by how much YaRN lies above it; empty where it does not."""
+    model = next(iter(base.records.runs.values())).model
+    if settled("auto", {}, model, rows[-1].new_window) != Linear.method:
+        return ""
+    found = {(row.asked["method"], row.asked["tokens"]): row for row in rows}
+    pairs = [(tokens, found[Linear.method, tokens], found[Yarn.method, tokens]) for tokens in sorted({row.asked["tokens"] for row in rows})]  # fmt: skip
+    each = joined(
+        f"{_beside(yarn, linear)} {f'after {budget(tokens)} tokens' if tokens else 'untrained'}"
+        for tokens, linear, yarn in pairs
+    )
+    return f"So `--method auto` takes PI for this very model: YaRN lies above it, paired, by {each} (nats)."
 
 
 def _of_the_base(base: Row) -> str:

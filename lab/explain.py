@@ -100,7 +100,9 @@ def points(grids: Iterable[tuple[str, list[Row], Row]]) -> list[Point]:
 
 
 def correlation(pairs: list[tuple[float, float]], methods: Sequence[str]) -> Bounded:
-    """Spearman's ρ with the percentile interval of a bootstrap over methods: the rows of one, its factors, seeds and budgets, depend on each other, and are drawn together or not at all."""
+    """Spearman's ρ with the percentile interval of a bootstrap over methods: the rows of one, its factors, seeds and budgets, depend on each other, and are drawn together or not at all. NaN of fewer than two methods."""
+    if len({*methods}) < 2:
+        return math.nan, math.nan, math.nan
     values, generator = np.array(pairs), np.random.default_rng(0)
     names, of_row = np.unique(methods, return_inverse=True)
     drawn = generator.integers(len(names), size=(_RESAMPLES, len(names)))

@@ -1,9 +1,10 @@
 """What the lab found: the tables and figures of docs/results.md, from lab/records alone, on any machine.
 
-    python lab/results.py
+    python lab/results.py [--records DIR]
 
-in   lab/records/LEVEL/MODEL/ROW.jsonl
-out  docs/results.md between its two marks; docs/figures/lab-*.svg; src/ropewalk/records/evidence.json
+in   lab/records/LEVEL/MODEL/ROW.jsonl, held against lab/records/SHA256SUMS
+out  docs/results.md and README.md between their two marks; docs/figures/lab-*.svg; src/ropewalk/records/evidence.json. Of another directory DIR/results.md
+     and DIR/figures alone
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import between
 import cheaper
 import chosen
 import claims
+import committed
 import explain
 import inside
 import measures
@@ -39,6 +41,7 @@ from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
 from ropewalk.records.evidence import Figures
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
+from ropewalk.sentences import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
@@ -191,15 +194,15 @@ def explained(models: list[str]) -> str:
     return explain.section(found)
 
 
-def page() -> str:
-    """What stands between the marks."""
+def page(*, ours: bool = True) -> str:
+    """What stands between the marks; `ours`: with what was never run, which is said of the committed records alone."""
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
         "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. The base is the model before any extension or training; the control is the base trained at its old window on as many tokens of the same documents. Damage is the loss in the old window above the base's on the same "
         "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, digits that of the keys' digits (by chance 10 %; The paper's claims, below, say what the difference means), and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record, but for digits: those of a prompt depend on each other, and their prompts are those of the keys. Retrieval is the harder "
         "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
-    return "\n\n".join([head, *sections(), never.sentences(RECORDS)])
+    return "\n\n".join([head, *sections(), *([never.sentences(RECORDS)] if ours else [])])
 
 
 def evidence() -> list[dict[str, Any]]:
@@ -292,10 +295,28 @@ def _redraw(path: Path, text: str) -> None:
     path.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}", encoding="utf-8")
 
 
+def _draw_beside(records: Path) -> None:
+    """The page of other records than the committed ones, beside them: README, evidence and docs stay those of lab/records."""
+    global RECORDS, FIGURES
+    RECORDS, FIGURES = records, records / "figures"
+    refuse_copies(RECORDS)
+    FIGURES.mkdir(exist_ok=True)
+    (records / PAGE.name).write_text(f"{page(ours=False)}\n", encoding="utf-8")
+    print(f"{records / PAGE.name} is drawn; docs, README and what commands say was measured are of lab/records alone")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.parse_args()
+    parser.add_argument("--records", type=Path, metavar="DIR", help="of another make lab, drawn into DIR")
+    records = parser.parse_args().records or RECORDS
     try:
+        own = committed.refuse_altered(records)
+        if own:
+            print(
+                f"not committed, by {committed.SUMS}: {counted(len(own), 'file')}, {own[0]}{' and more' * (len(own) > 1)}"
+            )
+        if records.resolve() != RECORDS.resolve():
+            return _draw_beside(records)
         refuse_copies(RECORDS)
         _refuse_unmarked(PAGE)
         _refuse_unmarked(README)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -227,9 +228,12 @@ def test_of_many_processes_one_says_what_was_trained(rank, lines, monkeypatch, c
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(watch, "train", lambda *_, **__: made_up.extended())
+    further = dataclasses.replace(made_up.extended(steps=3), steps_before=2)
+    monkeypatch.setattr(watch, "train", lambda *_, **__: further)
     cli.main(["train", "hemp", "--data", str(tmp_path), "--window", "1024", "--out", str(tmp_path / "o")])
-    assert len(capsys.readouterr().out.splitlines()) == lines
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == lines
+    assert not lines or "factor 4, 3 steps more, on top of 2 steps at this window;" in said
 
 
 @pytest.mark.parametrize("program", ["/opt/bin/ropewalk", "/opt/lib/python3.12/site-packages/ropewalk/__main__.py"])

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import results
 
 from lab_page import LAB, text_of_page
 from ropewalk.records import evidence
+from ropewalk.records.choice import settled
 from ropewalk.records.format import share
 from ropewalk.reports import report
-from ropewalk.rope.scaling import Abf
+from ropewalk.reports.paired import ratio
+from ropewalk.rope.scaling import Abf, Plain
 
 
 def test_the_page_is_drawn_from_the_records(tmp_path, monkeypatch):
@@ -40,6 +43,25 @@ def test_the_rule_of_auto_is_what_the_records_of_the_model_that_it_names_say():
         figures = {method: case.budgets[tokens] for method, case in _of_the_readme().items() if tokens in case.budgets}
         damages = {method: each.damage for method, each in figures.items() if each.passkeys > 0.5}
         assert len(damages) > 1 and min(damages, key=damages.__getitem__) == "yarn"
+
+
+def test_auto_is_another_method_only_where_the_models_own_rows_are_paired_against_yarn():
+    """Gemma 3: beyond chance in both windows untrained, on the same side trained. The other models with both at factor 4 have no such rows."""
+    for model in ("gemma-3-270m", "smollm2-135m", "lab-2k", "hemp"):
+        tried = results.full_rows(model)
+        found = {(row.asked["method"], row.asked["tokens"]): row for row in tried if row.asked["seed"] == 0}
+        budgets = {tokens for method, tokens in found if method == "linear"}
+        above = {}
+        for tokens in budgets:
+            pi, yarn = (found[method, tokens] for method in ("linear", "yarn"))
+            above[tokens] = [
+                ratio(pi.perplexities[window], yarn.perplexities[window]).nats for window in (pi.window, pi.new_window)
+            ]
+        for_pi = all(value > 0 for each in above.values() for value, _, _ in each) and above[0][0][1] > 0
+        info = next(iter(found["linear", 0].records.runs.values())).model
+        base = replace(info, scaling=Plain(), window=info.original_window)
+        assert settled("auto", {}, base, info.window) == ("linear" if for_pi else "auto"), model
+        assert for_pi == (model == "gemma-3-270m")
 
 
 def test_the_readme_names_the_recipe_that_its_table_was_measured_with():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import committed
 import pytest
 import results
 import rows
+
+from ropewalk.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -94,8 +98,51 @@ def test_a_page_without_a_place_for_the_results_is_told_in_a_sentence(page, left
     assert f"between two marks of {damaged}" in said and f"git checkout {damaged} restores it" in said
 
 
+def test_every_committed_record_is_listed_as_it_is():
+    """By the program that the list is for, not by what reads it here."""
+    check = subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=results.RECORDS, capture_output=True, text=True)  # fmt: skip
+    assert check.returncode == 0, check.stdout
+    assert committed.refuse_altered(results.RECORDS) == []
+
+
+@pytest.mark.parametrize(
+    ("figure", "other"),
+    [('"window":8192,"scaling"', '"window":4096,"scaling"'), ('"factor":4.0', '"factor":4.5'), ("NVIDIA", "nvidia"), (r'(?<="seconds":)\d', "7")],
+)  # fmt: skip
+def test_a_figure_that_nothing_else_repeats_cannot_be_altered(figure, other, tmp_path, monkeypatch, capsys):
+    name = "a/lab-2k/linear-x4-5M-1e-3-s0.jsonl"
+    altered = tmp_path / name
+    altered.parent.mkdir(parents=True)
+    text = re.sub(figure, other, (results.RECORDS / name).read_text(encoding="utf-8"), count=1)
+    altered.write_text(text, encoding="utf-8")
+    assert committed.refuse_altered(tmp_path) == [altered]  # a row of one's own, as long as no list has it
+    (tmp_path / committed.SUMS).write_text(next(line for line in _sums() if line.endswith(name)), encoding="utf-8")
+    assert f"1 file is not: {altered} differs" in _refused(tmp_path, monkeypatch, capsys)
+    altered.unlink()
+    with pytest.raises(UserError, match="1 file is not: .* is not there; git checkout restores it"):
+        committed.refuse_altered(tmp_path)
+
+
+def test_rows_of_ones_own_are_drawn_beside_them_and_named(tmp_path, monkeypatch, capsys):
+    row = tmp_path / "a/lab-2k/none.jsonl"
+    shutil.copytree(results.RECORDS / "a/lab-2k", row.parent)
+    before = [getattr(results, each).read_bytes() for each in ("EVIDENCE", "PAGE", "README")]
+    for name in ("RECORDS", "FIGURES"):  # are put back
+        monkeypatch.setattr(results, name, getattr(results, name))
+    monkeypatch.setattr(sys, "argv", ["results.py", "--records", str(tmp_path)])
+    results.main()
+    said = capsys.readouterr().out
+    assert f"not committed, by SHA256SUMS: {len([*row.parent.iterdir()])} files, " in said
+    assert "### Every method, lab-2k" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert [getattr(results, each).read_bytes() for each in ("EVIDENCE", "PAGE", "README")] == before
+
+
 def test_no_records_are_told_in_a_sentence(tmp_path, monkeypatch, capsys):
     assert f"{tmp_path} holds none" in _refused(tmp_path, monkeypatch, capsys)
+
+
+def _sums() -> list[str]:
+    return (results.RECORDS / committed.SUMS).read_text(encoding="utf-8").splitlines()
 
 
 def _text(row: str) -> str:

@@ -13,6 +13,7 @@ from ropewalk.evals.intervals import (
     Paired,
     documents_interval,
     over_seeds,
+    perplexity_interval,
     scores_interval,
     share_interval,
     student_t95,
@@ -28,6 +29,18 @@ counts = st.integers(0, 60)
 )
 def test_the_interval_of_a_share_is_the_published_one(successes, trials, low, high):
     assert share_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)  # four digits are given
+
+
+@pytest.mark.parametrize(
+    ("nats", "ends"),
+    [
+        ((-0.1, 0.5), (1.0, 1.6487212707)),  # e^(1/2), DLMF 4.2
+        ((1.0, 800.0), (2.7182818285, math.inf)),  # a double ends at e^709.78
+        ((math.nan, math.nan), (math.nan, math.nan)),
+    ],
+)
+def test_the_interval_of_a_perplexity_ends_at_1_and_may_be_infinite(nats, ends):
+    assert perplexity_interval(*nats) == pytest.approx(ends, nan_ok=True)
 
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 7, 30])

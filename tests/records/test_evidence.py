@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ropewalk.records import ModelInfo
-from ropewalk.records.evidence import Figures, Training, choice, evidence
+from ropewalk.records.evidence import Figures, Training, evidence
 from ropewalk.rope.scaling import Abf, Factors, Linear, LongRope, Scaling, Yarn
 
 SMOLLM2 = ModelInfo("here", "llama", 8192, 32768, Yarn(4.0), 100_000.0, 64, 134_515_008)
@@ -122,13 +122,20 @@ def test_a_training_is_held_against_those_that_were_measured() -> None:
     )
 
 
+def test_a_training_on_top_of_another_says_both_and_is_not_one_of_those_that_were_measured() -> None:
+    as_measured = Training("full", 20 * 2**20, 3e-4)
+    for trained in (replace(SMOLLM2, steps_before=15, steps=5), replace(SMOLLM2, earlier_steps=20)):
+        told = evidence(trained, as_measured)
+        assert told.endswith(
+            "here it is an extrapolation: trained before for 20 steps (measured: 0 steps) and training tokens now 20M (measured: 5M, 20M and 100M)"
+        )
+        assert evidence(trained).endswith(
+            "here it is an extrapolation: trained before for 20 steps (measured: 0 steps)"
+        )
+
+
 def test_shares_are_rounded_as_the_lab_rounds_them_and_a_range_of_seeds_is_called_one() -> None:
     """66 of 80 is 82.5 %, which a format string would make 82."""
     assert Figures(damage=0.0, inside=1.0, passkeys=0.825, seeds=1, least=0.825, most=0.825).found == "83\u202f%"
     figures = Figures(damage=0.0, inside=1.0, passkeys=0.1667, seeds=3, least=0.0125, most=0.4625)
     assert figures.found == "17\u202f% (3 seeds, by seed from 1\u202f% to 46\u202f%)"
-
-
-def test_the_rule_of_auto_is_said_of_the_model_and_the_factor_that_it_is_from() -> None:
-    assert choice("auto", "yarn").startswith("yarn, which auto takes here (on smollm2-135m at factor 4, of those that")
-    assert choice("yarn", "yarn") == "yarn" and choice("auto", "linear") == "linear"

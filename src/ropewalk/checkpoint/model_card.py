@@ -23,7 +23,6 @@ from ropewalk.checkpoint import guard, half_written
 from ropewalk.checkpoint.licence import licence_of
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.errors import read_text
-from ropewalk.sentences import counted
 
 README, BASE_README = "README.md", "README.base.md"
 _SEAL = re.compile(r"<!-- ropewalk (?P<words>\{.*\}) -->\n?")
@@ -134,8 +133,7 @@ def not_measured(info: ModelInfo, chunk: int | None = None, *, model: str = ".")
     done = f"Extended, not trained, to {window} tokens"
     if info.steps:
         how = f" {by_skipping(chunk, window)}" if chunk else ""
-        earlier = f" more, on top of {info.earlier}" if info.earlier else ""
-        done = f"Trained to {window} tokens ({counted(info.steps, 'step')}{earlier}){how}"
+        done = f"Trained to {window} tokens ({info.trained}){how}"
     there = f", and what became of the short window of {short} tokens," if window > short else ""
     windows = " ".join(map(str, sorted({short, window})))
     return (

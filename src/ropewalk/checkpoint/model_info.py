@@ -65,6 +65,11 @@ class ModelInfo:
         return self.earlier_steps + self.steps_before + self.steps
 
     @property
+    def trained(self) -> str:
+        """The steps of the last training and what they were on top of, in words."""
+        return f"{counted(self.steps, 'step')}{f' more, on top of {self.earlier}' if self.earlier else ''}"
+
+    @property
     def earlier(self) -> str:
         """On top of which steps the last training was, in words; empty of the first."""
         counts = {"at shorter windows": self.earlier_steps, "at this window": self.steps_before}

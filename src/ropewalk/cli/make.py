@@ -37,7 +37,8 @@ def extend(options: Any) -> None:
     if options.dry_run:
         return rehearse.extend(options)
     from ropewalk.model.extend import extend
-    from ropewalk.records.evidence import evidence, of_choice
+    from ropewalk.records.choice import of_choice
+    from ropewalk.records.evidence import evidence
     from ropewalk.rope.scaling import InterpolatedTable
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
@@ -98,7 +99,7 @@ def train(options: Any) -> None:
     )
     _made(
         options,
-        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {counted(info.steps, 'step')}"
+        f"{options.out}: {info.family}, window {info.window} tokens, {info.method} factor {info.factor:g}, {info.trained}"
         + f", ended by {WATCH_STOP}: {model}" * is_stopped
         + f"; the loss of every step is in {options.out}/records.jsonl",
         f"now: ropewalk report {out}/watch.jsonl {out}/records.jsonl --out watch.html"

@@ -27,7 +27,8 @@ def extend(options: Any) -> None:
     """The model as it would be, after every check that the command makes before it writes."""
     from ropewalk.checkpoint.rope_config import RopeConfig
     from ropewalk.model.extend import prepared
-    from ropewalk.records.evidence import evidence, of_choice
+    from ropewalk.records.choice import of_choice
+    from ropewalk.records.evidence import evidence
 
     settings = ExtendSettings(**arguments(ExtendSettings, options))
     extended, written = prepared(settings)

@@ -29,7 +29,8 @@ from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.data.select import select_documents
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
-from ropewalk.evals.likelihood import Pass, exp, negative_log_likelihoods
+from ropewalk.evals.intervals import exp
+from ropewalk.evals.likelihood import Pass, negative_log_likelihoods
 from ropewalk.evals.loaded import LoadedModel, open_model
 from ropewalk.model.extend import say_of_scores
 from ropewalk.model.verify import pin_rope

@@ -24,6 +24,16 @@ from jaxtyping import Float, Real
 from ropewalk.records import Perplexity
 
 
+def exp(nats: float) -> float:
+    """exp, infinite where `math.exp` would overflow: a broken model's perplexity is a number too."""
+    return math.inf if nats > 700 else math.exp(nats)
+
+
+def perplexity_interval(low: float, high: float) -> tuple[float, float]:
+    """The ends of a perplexity's interval, from those of the loss in nats a token; no perplexity is below 1. NaN stays NaN."""
+    return exp(max(low, 0.0)), exp(high)
+
+
 def share_interval(total: float, count: float, tail: float = 0.025) -> tuple[float, float]:
     """The exact interval of a share (Clopper & Pearson 1934), 95 % unless told otherwise; (0, 1) where nothing was tried.
 

@@ -220,11 +220,6 @@ def head_is_linear(model: torch.nn.Module) -> bool:
     return _linear_heads[model]
 
 
-def exp(nats: float) -> float:
-    """exp, infinite where `math.exp` would overflow: a broken model's perplexity is a number too."""
-    return math.inf if nats > 700 else math.exp(nats)
-
-
 def warn_of_guessing(model: Any, perplexity: float) -> None:
     """Say so where a token's perplexity is that of every token being as likely, or above: a loss of less than 0.02 nats below it counts as that."""
     vocabulary = model.get_output_embeddings().weight.shape[0]

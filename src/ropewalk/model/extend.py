@@ -26,6 +26,7 @@ from ropewalk.checkpoint.write_rope import write_rope
 from ropewalk.errors import UserError
 from ropewalk.readers.refusals import refuse_damaged
 from ropewalk.readers.spelling_checks import refuse_what_stops_transformers, warn_of_spellings
+from ropewalk.records.choice import settled
 from ropewalk.rope.scaling import InterpolatedTable, Linear, Rope, Scaling
 from ropewalk.settings import run_file
 from ropewalk.settings.command import takes
@@ -163,7 +164,8 @@ def extended_config(checkpoint: Checkpoint, *, window: int, options: ScalingOpti
     current = rope_config.window
     _refuse_shorter(window, current)
     refuse_to_extend(checkpoint.layers, window, rope_config.family)
-    new = longer(rope_config, window, options.method, options.parameters)
+    method = settled(options.method, options.parameters, checkpoint.info, window)
+    new = longer(rope_config, window, method, options.parameters)
     rope, scaling = new.rope, new.scaling
     options.refuse_factors_of_other_windows(rope.window, window)
     if scaling.takes_place:

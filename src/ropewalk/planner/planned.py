@@ -35,6 +35,7 @@ from ropewalk.planner.ways import (
     ways_with_more_host,
     ways_with_positions_skipped,
 )
+from ropewalk.records.choice import settled
 from ropewalk.rope.scaling import Plain
 from ropewalk.settings.budget import COMPILED_FLOPS, COMPILED_WEIGHTS
 from ropewalk.settings.plan import PlanSettings
@@ -249,7 +250,8 @@ def trained_rope(shape: Shape, window: int, asked: PlanSettings) -> RopeConfig:
         return rope
     if shape.layout is not None:
         refuse_to_extend(shape.layout, window, rope.family)
-    rope = longer(rope, window, asked.method, asked.parameters)
+    model = info_of(rope, name=shape.name, parameters=shape.parameters)
+    rope = longer(rope, window, settled(asked.method, asked.parameters, model, window), asked.parameters)
     asked.refuse_factors_of_other_windows(rope.original_window, window)
     return rope
 

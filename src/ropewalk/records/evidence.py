@@ -16,8 +16,8 @@ from typing import Any
 
 from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.records.format import signed
-from ropewalk.rope.scaling import InterpolatedTable, Linear, Yarn, to_dict
-from ropewalk.sentences import joined, share
+from ropewalk.rope.scaling import to_dict
+from ropewalk.sentences import counted, joined, share
 
 #: 2^20 training tokens.
 _MILLION = 2**20
@@ -162,28 +162,6 @@ def outside(case: Case, info: ModelInfo, training: Training | None = None) -> st
     return f"here it is an extrapolation: {joined(apart)}" if apart else ""
 
 
-def of_choice(asked: str, info: ModelInfo, training: Training | None = None) -> str:
-    """The method that a command took, as `choice` says it, and what was measured of it, as `evidence` does."""
-    return f"{choice(asked, info.method)}: {evidence(info, training)}"
-
-
-def choice(asked: str, method: str) -> str:
-    """The method that a command took, and whether it was asked for by name.
-
-    Args:
-        asked: the word of `--method`. method: what it came to.
-    """
-    if asked == method or method in (Linear.method, InterpolatedTable.method):
-        return method
-    # tests/docs/test_lab.py holds that against the records.
-    rule = (
-        "on smollm2-135m at factor 4, of those that find most of the passkeys, it loses least in the old window; "
-        if method == Yarn.method
-        else ""
-    )
-    return f"{method}, which {asked} takes here ({rule}the paper's Position Interpolation is --method linear)"
-
-
 def _geometry(info: ModelInfo) -> tuple[float, float, float]:
     """RoPE base, old window, factor: by what cases are near; 1 for a base where nothing rotates."""
     return info.rope_theta or 1.0, info.original_window, info.window / info.original_window
@@ -222,15 +200,21 @@ def _compared(case: Case, info: ModelInfo, training: Training | None) -> Iterato
         ("factor", lambda model: f"{model.window / model.original_window:.3g}"),
     ):
         yield what, written(info), written(case.model)
+    before = info.all_steps  # tokens are not on record in a config; no case began from a model that was trained so
+    yield "trained before for", counted(before, "step"), counted(0, "step")
     if training is None:
         return
     yield "mode", training.mode, "full"
     if training.tokens is None:
         return
     budgets = sorted(filter(None, case.budgets))
-    known = training.tokens in budgets
-    there = joined(map(_tokens, budgets)) if budgets else "none"
-    yield "training tokens", _tokens(training.tokens), _tokens(training.tokens) if known else there
+    known = training.tokens in budgets and not before
+    there = joined(map(in_tokens, budgets)) if budgets else "none"
+    yield (
+        f"training tokens{' now' if before else ''}",
+        in_tokens(training.tokens),
+        in_tokens(training.tokens) if known else there,
+    )
     if training.learning_rate and budgets:
         alike = min(budgets, key=lambda tokens: abs(math.log(tokens / training.tokens)))
         yield "learning rate", f"{training.learning_rate:g}", f"{case.budgets[alike].learning_rate:g}"
@@ -240,13 +224,14 @@ def _weights(parameters: int) -> str:
     return f"{parameters / 1e9:.3g}B" if parameters >= 1e9 else f"{parameters / 1e6:.3g}M"
 
 
-def _tokens(number: int) -> str:
+def in_tokens(number: int) -> str:
+    """5M, 512k."""
     return f"{number / _MILLION:.3g}M" if number >= _MILLION else f"{number / 2**10:.3g}k"
 
 
 def _budget(case: Case, tokens: int) -> str:
     return (
-        f"after {_tokens(tokens)} training tokens at a rate of {case.budgets[tokens].learning_rate:g}"
+        f"after {in_tokens(tokens)} training tokens at a rate of {case.budgets[tokens].learning_rate:g}"
         if tokens
         else "untrained"
     )

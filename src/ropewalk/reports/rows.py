@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from ropewalk.evals.intervals import Paired, documents_interval, share_interval
+from ropewalk.evals.intervals import Paired, documents_interval, perplexity_interval, share_interval
 from ropewalk.figures.style import palette
 from ropewalk.records import (
     Adjacent,
@@ -204,7 +204,7 @@ def _over_documents(row: Perplexity | ContextGain) -> tuple[float, float]:
     is_gain = isinstance(row, ContextGain)
     totals = [each["short_nll"] - each["nll"] if is_gain else each["nll"] for each in read]
     low, high = documents_interval(np.array(totals), np.array([each["tokens"] for each in read]))
-    return (low, high) if is_gain else (float(np.exp(max(low, 0.0))), float(np.exp(high)))  # no perplexity is below 1
+    return (low, high) if is_gain else perplexity_interval(low, high)
 
 
 def _trained_by(run: Run, by_place: dict[str, Run]) -> Run | None:

@@ -29,6 +29,7 @@ from ropewalk.checkpoint.window import Answers
 from ropewalk.errors import UserError
 from ropewalk.planner.known_models import known_model
 from ropewalk.readers.spelling_checks import warn_of_spellings
+from ropewalk.records.choice import settled
 from ropewalk.rope.bounds import Bounds, bounds
 from ropewalk.rope.growth import Growth, check_size, growth
 from ropewalk.rope.resolution import Resolution, left_out, resolution, scalings_for
@@ -166,7 +167,9 @@ def theory(settings: TheorySettings) -> Forecast:
             run_file.write(settings, beside)
     layout = layout if checkpoint is None else checkpoint.layers  # after the rotation, which not every model has
     counted = hurdles(config, layout, model.original_window)
-    own = Plain.continued_by if isinstance(model.scaling, Plain) else model.scaling.method
+    own = settled("auto", {}, model, reach)
+    if own == "auto":
+        own = Plain.continued_by if isinstance(model.scaling, Plain) else model.scaling.method
     return dataclasses.replace(result, own=own, name=model.name, layout=layout, out=out, hurdles=counted)
 
 

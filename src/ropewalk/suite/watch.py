@@ -108,10 +108,10 @@ class Watch:
         most = least * (1 + limit / 100)
         if last <= most:
             return None
-        loop.rise = window, least, last
+        loop.watching.rise = window, least, last
         good = max(step for step, perplexity in looks if perplexity <= most)
         rise = f"the perplexity at {window} tokens is {last:.4g}, more than {limit:g} % above {least:.4g}. What it leaves in {self.settings.out} is"
-        if step := loop.leave(good):
+        if step := loop.watching.leave(loop, good):
             return f"{rise} the model of step {step}, {_use(self.settings.out, good)}"
         return f"{rise} that worse model; {self._better(loop.out, good)}"
 

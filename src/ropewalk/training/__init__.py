@@ -3,7 +3,7 @@
 setup.py           the processes, and the model they start from: extended, loaded, verified
 regime.py          precision and optimiser, where nobody named them
 run.py             from settings to the trained model: the way through
-loop.py            step, guard, save, resume; standing.py, from where; saving.py, when a checkpoint is written
+loop.py            step, guard, save, resume; standing.py, from where; saving.py, when a checkpoint is written; watching.py, who looks and may end it
 batch.py           which windows a step reads; pose.py, at which positions; data_warnings.py, what they leave out or repeat
 activations.py     what the layers keep for the backward pass (the reckoning is planner/choice.py); recompute.py, census.py, host_memory.py, tiles.py, the machinery
 host_link.py       copies between GPU and host beside the arithmetic; host_adamw.py, AdamW whose moments lie there

@@ -3,7 +3,7 @@
 in   settings, and what run.py makes ready: model, windows, devices
 out  `out/`: the trained model, `checkpoints/`, `records.jsonl`
 
-The step itself is in step.py. Between steps: the record, the checkpoints (saving.py), the clock of `--budget`, whoever watches, signals. Resumed
+The step itself is in step.py. Between steps: the record, the checkpoints (saving.py), the clock of `--budget`, whoever watches (watching.py), signals. Resumed
 from a checkpoint (standing.py), the next step computes what it would have computed: weights and optimiser come back bit for bit (training_state.py), and
 everything else is a function of the step's number.
 """
@@ -15,13 +15,11 @@ import dataclasses
 import logging
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ropewalk.attention_ops.transformers import as_usual
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.checkpoint.steps import WATCH_STOP, model_step
 from ropewalk.distributed import ranks
@@ -43,6 +41,7 @@ from ropewalk.training.setup import StartingModel
 from ropewalk.training.snapshots import BY_TIME, STATE, Snapshot
 from ropewalk.training.standing import standing_of
 from ropewalk.training.step import Interrupted, TrainingStep, seed
+from ropewalk.training.watching import Watch, Watching
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Loop:
         model is written there; if not, it stays in memory, and nothing but the record of its steps is written.
     asked: the settings before anything was settled by model and device, for the run's file.
     deadline: when it has to be over; never, if not given.
-    watch: is shown the run every `watch_every` steps; what it returns is why the run should end here, and it may have it `leave` an earlier model.
+    watch: is shown the run every `watch_every` steps (watching.py).
     """
 
     def __init__(
@@ -66,12 +65,12 @@ class Loop:
         out: Path,
         *,
         keep: bool = True,
-        watch: Callable[[Loop], str | None] | None = None,
+        watch: Watch | None = None,
         asked: TrainSettings | None = None,
         deadline: Deadline | None = None,
     ) -> None:
         self.settings, self.start, self.batches, self.mesh, self.keep = settings, start, batches, mesh, keep
-        self._watch, self._asked = watch, asked or settings
+        self.watching, self._asked = Watching(watch), asked or settings
         self.out = out
         self.model: Any = start.model
         if settings.mode == "lora":
@@ -83,9 +82,6 @@ class Loop:
         self.step = TrainingStep(settings, start, self.model, batches, mesh, self.deadline)
         self.done = 0
         self._changed = self._is_finished = False
-        self._shown: int | None = None
-        self._left = 0
-        self.rise: tuple[int, float, float] | None = None  # for which whoever watches ends the run
         self.saving = Saving(settings, start, self.step, mesh, out, self.deadline, keep=keep)
         self.snapshots = self.saving.snapshots
         self.threads = torch.get_num_threads()
@@ -124,12 +120,6 @@ class Loop:
                 self._steps(log, header.id, signals, snapshot)
                 self._finish()
             return self._info()
-
-    def leave(self, most: int) -> int:
-        """Have the run leave the model of its newest sound checkpoint of step `most` or before, and not its last one; that step, or 0 if there is none."""
-        snapshot = self.snapshots.latest(most) if self.keep else None
-        self._left = 0 if snapshot is None else snapshot.step
-        return self._left
 
     def _write_run_file(self, snapshot: Snapshot | None) -> None:
         """The settings by which the whole run can be repeated from nothing: all its steps, and not the minutes of one of several sittings.
@@ -195,8 +185,8 @@ class Loop:
     def _steps(self, log: Log, run: str, signals: Signals, snapshot: Snapshot | None) -> None:
         every, first = self.settings.save_steps, self.done
         self._refuse_hopeless()
-        while not (is_enough := self._is_enough()) and self.done < self.settings.steps:
-            is_seen = self.done and self._shown == self.done != self.step.saved
+        while not (is_enough := self.watching.is_enough(self)) and self.done < self.settings.steps:
+            is_seen = self.done and self.watching.shown == self.done != self.step.saved
             if is_seen and self.settings.watch_stop is not None and self.saving.is_due(self.done, seen=True):
                 self._save(run, by_time=True)
             begin = time.perf_counter()
@@ -213,7 +203,7 @@ class Loop:
                 is_enough = self._end_in_time(run)
                 if self.mesh.any(signals.received is not None):  # while that was shown or saved
                     raise self._stopped(run, signals) from None
-                log.ended(WATCH_STOP if is_enough else "--budget", self._left, self.rise)
+                log.ended(WATCH_STOP if is_enough else "--budget", self.watching.left, self.watching.rise)
                 return
             if self.done == first:
                 self._write_run_file(snapshot)
@@ -231,7 +221,7 @@ class Loop:
             elif self.saving.is_due(self.done):
                 self._save(run, by_time=True)
         if is_enough:
-            log.ended(WATCH_STOP, self._left, self.rise)
+            log.ended(WATCH_STOP, self.watching.left, self.watching.rise)
 
     def _refuse_hopeless(self) -> None:
         """Of a run with a budget: a first step that is longer than all of it."""
@@ -247,32 +237,10 @@ class Loop:
         self._say(
             f"the run ends after step {self.done} of {self.settings.steps}, in time for --budget; --resume goes on"
         )
-        is_enough = self._is_enough(ended=True)
-        if not self._left:  # else what the run goes back to may make way for it
+        is_enough = self.watching.is_enough(self, ended=True)
+        if not self.watching.left:  # else what the run goes back to may make way for it
             self._save(run)
         return is_enough
-
-    def _is_enough(self, *, ended: bool = False) -> bool:
-        """Show the run to whoever watches it, if it is time; whether they end it."""
-        is_time = self.done % self.settings.watch_every == 0 or self.done == self.settings.steps or ended
-        if self._watch is None or not is_time or self._shown == self.done:
-            return False
-        in_time = self.deadline.before_steps() if self._shown is None else contextlib.nullcontext()
-        self._shown = self.done
-        self.step.drop_gradients()
-        with (
-            in_time,
-            self.deadline.timed("watching"),
-            self.step.activations.aside(),
-            as_usual(self.start.model),
-            self.step.autocast(),
-        ):
-            reason = self._watch(self)
-        if not reason and self.settings.watch_stop is not None:
-            self.snapshots.well = self.done
-        if reason:
-            self._say(f"the run ends after step {self.done} of {self.settings.steps}: {reason}")
-        return bool(reason)
 
     def _save(self, run: str, *, by_time: bool = False) -> None:
         if self.keep and self.step.saved != self.done:
@@ -308,9 +276,11 @@ class Loop:
     def _finish(self) -> None:
         if not self.keep:
             return
-        if self._left:
-            training_state.load(self.model, self.step.optimizer, self.snapshots.path(self._left) / STATE, self.mesh)
-            self.done = self.step.saved = self._left
+        if self.watching.left:
+            training_state.load(
+                self.model, self.step.optimizer, self.snapshots.path(self.watching.left) / STATE, self.mesh
+            )
+            self.done = self.step.saved = self.watching.left
         last = self.snapshots.path(self.done) if self.step.saved == self.done else None
         with shortage_told(lambda asked: unwritten(f"the model of step {self.done}", asked, self.step.saved)):
             write_final(self.out, self.done, self.model, self.start, self.mesh, same_as=last)

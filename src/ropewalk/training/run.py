@@ -19,7 +19,8 @@ from ropewalk.checkpoint.steps import all_taken, asked_of, model_step, steps_in,
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.records import ModelInfo
-from ropewalk.records.evidence import Training, of_choice
+from ropewalk.records.choice import of_choice
+from ropewalk.records.evidence import Training
 from ropewalk.sentences import counted
 from ropewalk.settings.command import option_name
 from ropewalk.settings.inputs import inputs_of

@@ -8,7 +8,7 @@ from ropewalk.errors import UserError
 from ropewalk.planner.measured_recipe import measured_recipe, training_of
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.planned import Plan
-from ropewalk.records.evidence import of_choice
+from ropewalk.records.choice import against_yarn, of_choice
 from ropewalk.records.format import duration
 from ropewalk.rope.scaling import Yarn
 from ropewalk.sentences import apart, counted, share, size_in_words
@@ -164,7 +164,8 @@ def _in_a_night(plan: Plan) -> str:
     windows = min(batch, max(1, int(batch * _NIGHT / _STEPS / step)))
     seconds = step * windows / batch
     steps = int(_NIGHT / seconds)
-    is_yarn = not isinstance(plan.info, UserError) and plan.info.method == Yarn.method
+    info = plan.info
+    is_yarn = not isinstance(info, UserError) and info.method == Yarn.method and not against_yarn(info)
     if not steps:
         return f"in a night of 8 hours not one window is trained on: it takes {duration(seconds)}; ask for a shorter --window, or a GPU"
     return (

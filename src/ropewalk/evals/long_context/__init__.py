@@ -12,6 +12,7 @@ turns.py      which of several turns of a conversation was asked for
 scoring.py    RULER's string match, and the scores of the others
 respond.py    what a model responds: teacher-forced where one string settles it, else generated
 greedy.py     both from one pass over each prompt
+drawing.py    which items of which tasks, at which lengths, from which seeds
 measure.py    the command
 written.py    the items in files, without a model's passes
 effective.py  how long a context is used, from the scores by length

@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,17 +29,17 @@ from typing import Any
 
 from ropewalk import records
 from ropewalk.distributed import ranks
-from ropewalk.errors import UserError
 from ropewalk.evals.compile import faster
 from ropewalk.evals.intervals import share_interval
 from ropewalk.evals.likelihood import check_window, prompt_window
 from ropewalk.evals.loaded import LoadedModel, fingerprint, open_model
+from ropewalk.evals.long_context.drawing import item, lengths, nothing_fits, of_what
 from ropewalk.evals.long_context.effective import effective
 from ropewalk.evals.long_context.greedy import reads_once
 from ropewalk.evals.long_context.items import Item, TooSmall
 from ropewalk.evals.long_context.respond import respond
 from ropewalk.evals.long_context.source import Source
-from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN, left_out
+from ropewalk.evals.long_context.tasks import TASKS, THIRTEEN
 from ropewalk.progress import Progress
 from ropewalk.records.resume import already_recorded, by_key, on_record
 from ropewalk.sentences import counted, joined
@@ -49,12 +48,8 @@ from ropewalk.settings.measure import RulerSettings
 
 _logger = logging.getLogger(__name__)
 
-#: The shortest length of RULER's.
-_SHORTEST = 4096
 #: Items between two looks at the interval.
 _STEP = 8
-#: Draws of one item before its task is taken not to fit.
-_ATTEMPTS = 8
 
 Result = tuple[records.Rows[records.LongTask], records.EffectiveLength]
 
@@ -120,23 +115,6 @@ def measure(loaded: LoadedModel, settings: RulerSettings) -> Result:
     return records.Rows(rows), summary
 
 
-def of_what(asked: Sequence[str] | None, source: Source, windows: Sequence[int]) -> tuple[list[str], dict[str, str]]:
-    """`left_out`, and said before the first item: at a million tokens it is long until a task is done.
-
-    Raises:
-        UserError: no task is left.
-    """
-    names, reasons = left_out(asked, source)
-    if not names:
-        raise UserError(f"no task can be made of what was given: {'; '.join(map(': '.join, reasons.items()))}")
-    if ranks.rank() == 0:
-        _logger.info("items of %s, at %s tokens", ", ".join(names), joined(windows))
-        for reason in dict.fromkeys(reasons.values()):
-            tasks = ", ".join(name for name in reasons if reasons[name] == reason)
-            _logger.info("left out: %s: %s", tasks, reason)
-    return names, reasons
-
-
 def _tell_time_left(rows: Sequence[records.LongTask], windows: Sequence[int]) -> None:
     """After a length: what the longer ones will take, so that one can stop and ask for less. Nothing of less than a minute."""
     window = rows[-1].window if rows else windows[-1]
@@ -156,36 +134,6 @@ def _fast(model: Any, items: int, windows: Sequence[int]) -> AbstractContextMana
     if not reads_once(model):
         return nullcontext()
     return faster(model, passes=items * sum(windows) // windows[-1], window=windows[-1])
-
-
-def lengths(own: int, original: int) -> list[int]:
-    """4096, 8192, … up to the model's own window, and that itself, beside the window of pretraining; in tokens."""
-    doubled = [_SHORTEST << power for power in range(20) if _SHORTEST << power < own]
-    return [*doubled, own, *([original] if _SHORTEST <= original < own else [])]
-
-
-def item(source: Source, name: str, window: int, seed: int, number: int) -> Item:
-    """One item of a task; words and answers differ in their tokens, so one that does not fit is drawn again.
-
-    Raises:
-        TooSmall: the task does not fit the length.
-    """
-    refusals = []
-    for attempt in range(_ATTEMPTS):
-        try:
-            return TASKS[name].make(source, random.Random(f"{seed} {name} {window} {number} {attempt}"), window)
-        except TooSmall as error:
-            refusals.append(error)
-    raise min(refusals, key=lambda refusal: refusal.least)
-
-
-def nothing_fits(unfit: Sequence[records.Unfit], longest: int) -> UserError:
-    """No task fits any length: a refusal that says what each takes at the longest."""
-    needs = ", ".join(f"{each['task']} {each['least']}" for each in unfit if each["window"] == longest)
-    return UserError(
-        f"items of this tokenizer take at least so many tokens: {needs}, and the longest of --windows is {longest}; ask for longer ones "
-        "(beyond the model's own, it extrapolates), or for other --tasks"
-    )
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from ropewalk.checkpoint.files import whole_directory
 from ropewalk.checkpoint.tensor_problems import embedding_rows
 from ropewalk.data.encode import encode, limit_ids
 from ropewalk.errors import UserError
+from ropewalk.evals.long_context.drawing import item, lengths, nothing_fits, of_what
 from ropewalk.evals.long_context.items import Item, TooSmall
-from ropewalk.evals.long_context.measure import item, lengths, nothing_fits, of_what
 from ropewalk.evals.long_context.source import Source
 from ropewalk.evals.long_context.tasks import TASKS
 from ropewalk.model.load import load_tokenizer

@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float
 from ropewalk import records
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.data.sliding import SlidingWindow
-from ropewalk.evals.intervals import documents_interval
-from ropewalk.evals.likelihood import exp
+from ropewalk.evals.intervals import documents_interval, exp, perplexity_interval
 from ropewalk.evals.perplexity.strata import Estimate, Population
 from ropewalk.evals.perplexity.two_pass import Contexts, Twice
 
@@ -41,7 +40,8 @@ def of_documents(
     """The fields of a row whose documents were read whole; `table`: their `Sums`."""
     tokens, whole, short, key, key_nll = table.sum(axis=2).T
     mean, low, high = _mean(short - whole, tokens)
-    longppl, longppl_low, longppl_high = _mean(key_nll, key)
+    longppl, *ends = _mean(key_nll, key)
+    longppl_low, longppl_high = perplexity_interval(*ends)
     return {
         "gain": mean,
         "low": low,
@@ -49,8 +49,8 @@ def of_documents(
         "perplexity": exp(_mean(whole, tokens)[0]),
         "short_perplexity": exp(_mean(short, tokens)[0]),
         "longppl": exp(longppl),
-        "longppl_low": exp(max(longppl_low, 0.0)) if longppl_low == longppl_low else math.nan,
-        "longppl_high": exp(longppl_high),
+        "longppl_low": longppl_low,
+        "longppl_high": longppl_high,
         "tokens": int(tokens.sum()),
         "key_tokens": int(key.sum()),
         "by_place": _by_place(table, contexts, max(len(document.ids) for document in documents)),

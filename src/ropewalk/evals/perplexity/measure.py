@@ -45,12 +45,11 @@ from ropewalk import records
 from ropewalk.data.select import TokenizedDocument, name_of, select_documents, texts_of
 from ropewalk.distributed import ranks
 from ropewalk.evals.compile import faster
-from ropewalk.evals.intervals import documents_interval
+from ropewalk.evals.intervals import documents_interval, exp, perplexity_interval
 from ropewalk.evals.likelihood import (
     Pass,
     check_window,
     default_batch_tokens,
-    exp,
     negative_log_likelihoods,
     not_a_number,
     warn_of_guessing,
@@ -189,13 +188,13 @@ def measure_window(
     scores = [score for _, score in sorted(ranks.gathered(local_scores).items())]
     peak = torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else 0
     nll, tokens = np.array([score.nll for score in scores]), np.array([score.tokens for score in scores])
-    low, high = documents_interval(nll, tokens)
+    low, high = perplexity_interval(*documents_interval(nll, tokens))
     return records.Perplexity(
         window=window,
         stride=stride,
         perplexity=exp(math.fsum(nll) / int(tokens.sum())),
-        low=exp(max(low, 0.0)),  # no perplexity is below 1
-        high=exp(high),
+        low=low,
+        high=high,
         documents=len(scores),
         skipped=0,
         tokens=int(tokens.sum()),

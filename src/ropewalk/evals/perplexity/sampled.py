@@ -23,8 +23,8 @@ from ropewalk import records
 from ropewalk.data.select import TokenizedDocument
 from ropewalk.distributed.ranks import gathered, rank, same
 from ropewalk.distributed.ranks import size as world_size
-from ropewalk.evals.intervals import documents_interval
-from ropewalk.evals.likelihood import Pass, default_batch_tokens, exp, negative_log_likelihoods, not_a_number
+from ropewalk.evals.intervals import documents_interval, exp, perplexity_interval
+from ropewalk.evals.likelihood import Pass, default_batch_tokens, negative_log_likelihoods, not_a_number
 from ropewalk.evals.loaded import LoadedModel
 from ropewalk.evals.perplexity.strata import Estimate, Population, Unit, fewest_of, order_of, units_of
 from ropewalk.evals.perplexity.time_needed import OfWhat, reckon
@@ -196,13 +196,14 @@ def measure_window(
     exact = estimate.drawn == estimate.windows
     per_document = _per_document(documents, units, drawn) if exact else []
     # With every window drawn there is no sampling error: the interval is that of an exact row, over documents.
-    low, high = documents_interval(*_nll_and_tokens(per_document)) if exact else estimate.interval
+    in_nats = documents_interval(*_nll_and_tokens(per_document)) if exact else estimate.interval
+    low, high = perplexity_interval(*in_nats)
     row = records.Perplexity(
         window=window,
         stride=stride,
         perplexity=exp(estimate.nats),
-        low=exp(max(low, 0.0)),
-        high=exp(high),
+        low=low,
+        high=high,
         documents=len(documents),
         skipped=0,
         tokens=sum(units[place].window.scored for place in drawn),
