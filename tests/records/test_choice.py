@@ -77,7 +77,7 @@ def test_extend_and_plan_and_theory_heed_the_same_figures(pi, yarn, method, tmp_
     base = testing.tiny_directory(tmp_path / "base", "llama", window=64)
     info = Checkpoint.open(base).info
     cases = tuple(
-        Case(longer(info, scaling), 1.0, {0: Figures(damage, 1.0, keys, keys, keys, 1)})
+        Case(longer(info, scaling), 1.0, 1.0, {0: Figures(damage, 1.0, keys, keys, keys, 1)})
         for scaling, (damage, keys) in ((Linear(4.0), pi), (Yarn(4.0), yarn))
     )
     monkeypatch.setattr(evidence, "cases", lambda: cases)

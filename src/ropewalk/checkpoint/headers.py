@@ -87,7 +87,7 @@ def _refuse_outside(names: list[str], said: str, directory: Path) -> None:
 
 def _no_weights(directory: Path, name: str) -> UserError:
     pickled = sorted(
-        path.name for path in directory.iterdir() if path.suffix in PICKLES and path.name != "training_args.bin"
+        path.name for path in directory.glob("*") if path.suffix in PICKLES and path.name != "training_args.bin"
     )
     if pickled:
         return UserError(
