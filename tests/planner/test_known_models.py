@@ -49,7 +49,7 @@ def test_a_llama_that_is_not_the_papers_is_told_from_a_directory() -> None:
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("llama3-8", r"did you mean llama-3-8b or .*\? Else name a directory, or a hub id"),
+        ("llama3-8", r"did you mean llama-3-8b or .*\? Else name a directory, a hub id"),
         ("qwen-7b", r"did you mean .*qwen2.5-7b .*\? Else"),
         ("bloom-176", "known by name; name a directory, a hub id such as owner/name, or one of hemp, llama-7b, "),
         ("llama27b", r"did you mean llama-2-7b or .*\? Else"),  # neither that nor a size of 27b is guessed

@@ -113,7 +113,7 @@ CONFIGS = {
     ),
     "smollm2-135m": _llama(30, 576, 9, 1536, 3, **_SMOLLM_2),
     "smollm2-360m": _llama(32, 960, 15, 2560, 5, **_SMOLLM_2),
-    "smollm2-1.7b": _llama(24, 2048, 32, 8192, **_SMOLLM_2 | dict(rope_theta=130000.0)),
+    "smollm2-1.7b": _llama(24, 2048, 32, 8192, 32, **_SMOLLM_2 | dict(rope_theta=130000.0)),
     "tinyllama-1.1b": _llama(22, 2048, 32, 5632, 4),
 }
 
