@@ -246,7 +246,7 @@ def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> 
     ("words", "chunks"),
     [
         (["7b", "--gpus", "1xH100", "--window", "1M"], "--mode pose"),
-        (["smollm2", "--gpus", "T4", "--window", "512k"], "--mode pose"),
+        (["smollm2-135m", "--gpus", "T4", "--window", "512k"], "--mode pose"),
         (["7b", "--gpus", "2xH100", "--window", "1M", "--precision", "float32", "--optimizer", "adamw"], "--mode pose"),
         (["llama-3-8b", "--gpu-memory", "52GB", "--host-memory", "0", "--window", "512k"], "--mode pose --chunk-window 2048"),
     ],
