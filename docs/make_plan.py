@@ -47,16 +47,16 @@ PRICE = {"H100": 2.5, "H200": 3.0}
 
 @dataclass(frozen=True)
 class Checked:
-    """A point and what the planner says of it; errors are planned / measured - 1, None where nothing was measured."""
+    """A point and what the planner says of it; errors, of speed and of memory, are planned / measured - 1, None where nothing was measured."""
 
     point: dict[str, Any]
     tokens_per_second: float
     gib: float
 
     @property
-    def time_error(self) -> float | None:
+    def speed_error(self) -> float | None:
         measured = self.point.get("tokens_per_second")
-        return None if measured is None else measured / self.tokens_per_second - 1
+        return None if measured is None else self.tokens_per_second / measured - 1
 
     @property
     def memory_error(self) -> float | None:
@@ -117,7 +117,7 @@ def validation() -> str:
         point = found.point
         lines.append(
             f"| {point['role']} | {point['machine']} | {point['engine']}, {point['model']} | {_size(point)} "
-            f"| {_digits(point.get('tokens_per_second'))} | {_digits(found.tokens_per_second)} | {_percent(found.time_error)} "
+            f"| {_digits(point.get('tokens_per_second'))} | {_digits(found.tokens_per_second if found.speed_error is not None else None)} | {_percent(found.speed_error)} "
             f"| {_gib(point.get('peak_gib'))} | {_gib(found.gib)} | {_percent(found.memory_error)} |"
         )
     return "\n".join(lines)

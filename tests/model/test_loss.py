@@ -100,7 +100,7 @@ def test_the_chunked_loss_errs_no_more_than_the_plain_one(
     tokens: int, width: int, vocabulary: int, dtype: torch.dtype, constant: float, family: LogitsTransform, monkeypatch
 ) -> None:
     """Truth in float64, the plain computation in the working precision, ours: odd shapes, several chunks."""
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 128 * vocabulary)
+    monkeypatch.setattr(loss, "CPU_CHUNK_ELEMENTS", 128 * vocabulary)
     generator = torch.Generator().manual_seed(tokens)
     hidden = torch.randn(tokens, width, generator=generator).to(dtype)
     weight = (torch.randn(vocabulary, width, generator=generator) * width**-0.5).to(dtype)
@@ -157,7 +157,7 @@ def test_labels_that_do_not_count_add_nothing() -> None:
 
 
 def test_logits_of_the_whole_sequence_are_never_formed(monkeypatch) -> None:
-    monkeypatch.setattr(loss, "CHUNK_ELEMENTS", 128 * 258)
+    monkeypatch.setattr(loss, "CPU_CHUNK_ELEMENTS", 128 * 258)
     seen = []
     original = torch.nn.functional.linear
 

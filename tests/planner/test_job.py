@@ -237,6 +237,23 @@ def test_memory_is_what_a_real_step_holds(micros: int, checkpointed: bool, famil
     assert step_memory(job, cpu=True).allocated == pytest.approx(seen, rel=0.10)
 
 
+def test_memory_of_a_cpus_loss_is_what_its_chunk_holds() -> None:
+    """By torch's own tracker, of a head that is most of a step: 2048 tokens of 16384 in the vocabulary, in two chunks."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    model = testing.tiny(window=2048, vocab_size=16384, num_hidden_layers=1).train()
+    attend_in_blocks(model)
+    root, ids, tracker = NextTokenLoss(model), torch.zeros(1, 2048, dtype=torch.long), MemTracker()
+    tracker.track_external(model)
+    with tracker:
+        root(input_ids=ids, labels=ids).backward()
+    seen = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    shape = read_shape(model.config.to_dict(), name="x")
+    job = job_of(shape, 2048, 1, precision="float32", activations=NONE, fused=False, micro=1)
+    need = step_memory(job, cpu=True)
+    assert need.logits > 0.8 * seen and need.allocated - need.states == pytest.approx(seen, rel=0.10)
+
+
 @pytest.mark.parametrize("tiles", [1, 4, 8])
 def test_memory_of_an_mlp_in_tiles_is_what_a_real_step_takes_from_the_allocator(monkeypatch, tiles: int) -> None:
     """Of an MLP ten times as wide as the model. What the operator takes for itself no tracker of tensors sees; the allocator's own record does."""

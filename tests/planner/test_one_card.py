@@ -246,7 +246,7 @@ def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> 
     ("words", "chunks"),
     [
         (["7b", "--gpus", "1xH100", "--window", "1M"], "--mode pose"),
-        (["smollm2", "--gpus", "T4", "--window", "512k"], "--mode pose"),
+        (["smollm2-135m", "--gpus", "T4", "--window", "512k"], "--mode pose"),
         (["7b", "--gpus", "2xH100", "--window", "1M", "--precision", "float32", "--optimizer", "adamw"], "--mode pose"),
         (["llama-3-8b", "--gpu-memory", "52GB", "--host-memory", "0", "--window", "512k"], "--mode pose --chunk-window 2048"),
     ],
@@ -392,6 +392,38 @@ def test_of_an_apple_chip_a_size_of_memory_that_nobody_said_is_said_to_be_assume
     )
     with pytest.raises(UserError, match=r"did you mean 1xM3-Max-128\?"):
         chip_names.parse("M3 Max 4096GB")
+
+
+def test_of_apples_chips_those_that_are_sold_are_named() -> None:
+    """M2 Ultra: 64, 128 and 192 GB, by Apple's technical specifications of the Mac Studio (2023)."""
+    assert "another size is typed as M2-Ultra-128" in chip_names.parse("M2 Ultra")[1].source
+    assert chip_names.parse("M2 Ultra 64GB")[1].memory == 48
+    with pytest.raises(UserError, match=r"sold with 64, 128 and 192 GB; did you mean 1xM2-Ultra-64\?"):
+        chip_names.parse("M2-Ultra-96")
+    with pytest.raises(UserError, match=r"sold with 16 and 32 GB; did you mean 1xM1-Pro-16\?"):
+        chip_names.parse("M1 Pro 8GB")
+
+
+def test_holes_are_planned_for_in_a_heap_alone() -> None:
+    """glibc gives blocks above 32 MiB a mapping of their own (mallopt(3), M_MMAP_THRESHOLD): of an 8B's at 32768 tokens all but the keys' and values' matrices."""
+    large = plan("llama-3-8b", window=32768, gpus="M2 Ultra", batch_size=1).memory
+    small = plan("smollm2-135m", window=16384, mode="pose", gpus="M2 Ultra", chunk_window=512, batch_size=1).memory
+    assert large.slack < 0.01 * large.allocated and small.slack > 0.1 * small.allocated
+
+
+@pytest.mark.parametrize("asked", [dict(gpus="4090"), dict(cpu_memory="48GB", mode="lora")])
+def test_fewer_windows_at_a_time_are_proposed_where_more_were_named_and_nothing_else_fits(
+    asked: dict[str, Any],
+) -> None:
+    """Beside every other way that fits so alone; what training says when it runs out names it as well."""
+    asked |= dict(window=32768, batch_size=8)
+    planned = plan("llama-3-8b", **asked, micro_batch=8)
+    assert not planned.fits and "--micro-batch 1" in planned.ways[0]
+    assert all(other.fits for other in planned.others)
+    if not planned.chip.on_cpu:
+        training = replace(planned.job, recipe=replace(planned.job.recipe, mode="lora", base_bits=4))
+        assert any("--micro-batch 1" in way for way in ways_out(training, planned.chip))
+        assert not any("--micro-batch" in way for way in plan("llama-3-8b", **asked).ways)
 
 
 def test_every_chip_has_a_source_and_sane_figures() -> None:

@@ -207,7 +207,10 @@ def test_adapters_have_their_layers_inputs_sent_to_the_host_as_every_weight_has(
 @pytest.mark.parametrize(
     ("asked", "way_out"),
     [
-        (dict(window=2**15, cpu_memory="8GB"), "no window, since weights, gradients and optimiser states alone take"),
+        (
+            dict(window=2**15, cpu_memory="8GB"),
+            "no window, since weights, gradients, optimiser states and the process itself (0.5 GiB, its libraries) take",
+        ),
         (dict(window=2**17, cpu_memory="120GB"), "what fits: --window 65536 --mode lora"),
     ],
 )

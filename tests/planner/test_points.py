@@ -17,12 +17,14 @@ def _page_maker():
     return module
 
 
-def test_planned_memory_is_within_ten_percent_and_time_within_fifteen_at_every_point() -> None:
+def test_planned_memory_is_within_ten_percent_and_speed_within_fifteen_at_every_point() -> None:
     checks = _page_maker().checks()
-    assert sum(found.memory_error is not None and found.time_error is not None for found in checks) >= 8
+    assert sum(found.memory_error is not None and found.speed_error is not None for found in checks) >= 8
     for found in checks:
         assert found.memory_error is None or abs(found.memory_error) <= 0.10, found.point
-        assert found.time_error is None or abs(found.time_error) <= 0.15, found.point
+        assert found.speed_error is None or abs(found.speed_error) <= 0.15, found.point
+        if found.speed_error is not None:  # of one sign with memory's: what is planned above what was measured
+            assert (found.speed_error > 0) == (found.tokens_per_second > found.point["tokens_per_second"])
 
 
 def test_the_page_is_what_the_planner_says_of_the_points() -> None:

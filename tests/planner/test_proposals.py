@@ -86,6 +86,8 @@ def test_a_proposal_that_is_typed_is_taken_and_comes_to_the_figures_beside_it() 
         "7b --gpus A6000 --window 32768 --precision float32 --batch-size 3 --activations none",
         "llama-3-8b --gpus L40S --window 65536",  # whose first regimes fit in small tiles alone
         "7b --gpus H100 --window 524288",
+        "llama-3-8b --gpus 4090 --window 32768 --batch-size 8 --micro-batch 4",
+        "7b --gpus H100 --window 32768 --batch-size 16 --micro-batch 16 --precision bfloat16-stochastic",
     ],
 )
 def test_proposals_go_by_the_defaults_and_the_rules_of_what_is_typed(words: str) -> None:

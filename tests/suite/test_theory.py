@@ -119,7 +119,8 @@ def test_the_papers_models_are_known_by_name(tmp_path, monkeypatch):
     result = theory("llama-65b", window=4096, out=tmp_path / "out")
     assert (result.name, result.rope) == ("llama-65b", Rope(128, 10000.0, 2048))
     with pytest.raises(
-        UserError, match="llama-30b is no directory here, and hemp, llama-7b, .* are the models that are known by name"
+        UserError,
+        match="llama-30b is no directory here and none of the models that are known by name.*, or one of hemp, llama-7b, ",
     ):
         theory("llama-30b", out=tmp_path / "other")
 

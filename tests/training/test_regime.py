@@ -190,7 +190,7 @@ def test_training_on_a_cpu_takes_as_many_windows_at_a_time_as_its_plan(on_a_cpu)
             planned.job.activations == FULL,
         )
         assert ("--micro-batch" in said) == (planned.job.micro < 4)
-    assert on_a_cpu(3.8, **asked)[0].micro_batch == 1
+    assert on_a_cpu(3.8, **asked)[0].micro_batch == 2
 
 
 def test_a_cpu_that_does_not_hold_a_step_by_plan_is_warned_of_before_it(on_a_cpu) -> None:

@@ -27,7 +27,7 @@ from ropewalk.errors import UserError
 from ropewalk.model.architecture import body_of
 from ropewalk.model.label_weights import LabelWeights, OfPart, weights_of
 from ropewalk.model.logits import LogitsTransform, logits_transform
-from ropewalk.settings.budget import CHUNK_ELEMENTS, GPU_CHUNK_BYTES
+from ropewalk.settings.budget import CHUNK_ELEMENTS, CPU_CHUNK_ELEMENTS, GPU_CHUNK_BYTES
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -65,6 +65,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 _add_product(weight_grad, grad.t(), hidden[part])
             if bias_grad is not None:
                 bias_grad += grad.sum(0, dtype=torch.float32)
+            del grad  # or it is there beside the next chunk's logits
         ctx.save_for_backward(
             hidden_grad,
             None if weight_grad is None else weight_grad.to(weight.dtype),
@@ -88,7 +89,12 @@ def _add_product(total: Float[Tensor, "m n"], a: Float[Tensor, "m k"], b: Float[
 
 def _made_on_the_spot(hidden: Tensor) -> int:
     """Logits of a chunk whose gradients are made while they exist."""
-    return GPU_CHUNK_BYTES // hidden.element_size() if hidden.is_cuda else CHUNK_ELEMENTS
+    return GPU_CHUNK_BYTES // hidden.element_size() if hidden.is_cuda else CPU_CHUNK_ELEMENTS
+
+
+def _at_once(hidden: Tensor) -> int:
+    """Logits of a chunk that is computed again, or has no gradient."""
+    return CHUNK_ELEMENTS if hidden.is_cuda else CPU_CHUNK_ELEMENTS
 
 
 def _chunks(tokens: int, vocabulary: int, elements: int) -> list[slice]:
@@ -174,10 +180,8 @@ def cross_entropy(
         weighed = nll * weights_of(figure, weigh.of_part(part))
         return (figure + (weighed - weighed.detach())).sum()
 
-    losses = [
-        recompute(chunk, part, use_reentrant=False) for part in _chunks(len(hidden), _rows(module), CHUNK_ELEMENTS)
-    ]
-    return torch.stack(losses).sum()
+    parts = _chunks(len(hidden), _rows(module), _at_once(hidden))
+    return torch.stack([recompute(chunk, part, use_reentrant=False) for part in parts]).sum()
 
 
 def _rows(head: Any) -> int:
@@ -193,7 +197,7 @@ def each_loss(
     flat = labels.flatten()
     (counts,) = (flat != IGNORED).nonzero(as_tuple=True)
     losses = torch.zeros(flat.shape, dtype=torch.float32, device=hidden.device)
-    for part in _chunks(len(counts), _rows(head), CHUNK_ELEMENTS):
+    for part in _chunks(len(counts), _rows(head), _at_once(hidden)):
         each = logits(head(hidden[counts[part]]).float())
         target = each.gather(1, flat[counts[part]][:, None]).squeeze(1)
         losses[counts[part]] = torch.logsumexp(each, dim=-1) - target

@@ -21,7 +21,7 @@ from ropewalk.planner.chips import OVERHEAD, SUSTAINED, Chip, Rates, cpu_of_memo
 from ropewalk.planner.job import Job
 from ropewalk.planner.memory import GIB
 from ropewalk.planner.speed import UNFUSED
-from ropewalk.settings.budget import CHUNK_ELEMENTS, GPU_CHUNK_BYTES, memory_here
+from ropewalk.settings.budget import CPU_CHUNK_ELEMENTS, GPU_CHUNK_BYTES, memory_here
 
 #: Most tokens that are timed at once; more make no product faster.
 _TOKENS = {"cuda": 16384, "cpu": 4096}
@@ -136,7 +136,7 @@ def _products(job: Job, bench: _Bench) -> float:
     for (rows, columns), times in counts.items():
         # As the loss does, never more logits than this at a time.
         timed = max(
-            16, min(tokens, (GPU_CHUNK_BYTES // 2 if bench.device.type == "cuda" else CHUNK_ELEMENTS) // columns)
+            16, min(tokens, (GPU_CHUNK_BYTES // 2 if bench.device.type == "cuda" else CPU_CHUNK_ELEMENTS) // columns)
         )
         if bench.device.type == "cpu":
             timed = max(16, min(timed, int(_CPU_FLOPS / (3 * 2 * rows * columns))))

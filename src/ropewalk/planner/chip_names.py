@@ -73,6 +73,10 @@ def _refuse(text: str) -> NoReturn:
         )
     # Of Apple's, a size that is not sold.
     chip = chip or _apple_of_name(kind if size.isdigit() else _bare(name), sized=True)
+    if chip and chip.sizes and size.isdigit():
+        near = chip.of_size(min(chip.sizes, key=lambda sold: abs(sold - int(size)))).name
+        sold = " and ".join([", ".join(map(str, chip.sizes[:-1])), f"{chip.sizes[-1]} GB"])
+        raise UserError(f"{rule}, and it is sold with {sold}; did you mean {count}x{near}?")
     if chip:
         raise UserError(f"{rule}; did you mean {count}x{chip.name}?")
     names = [chip.name for chip in CHIPS.values()]
@@ -120,14 +124,15 @@ def _apple_of_name(name: str, *, sized: bool) -> Chip | None:
     largest = match and next((chip for key, chip in CHIPS.items() if key.rpartition("-")[0] == match[1]), None)
     if not (match and largest):
         return None
-    kind, _, most = largest.name.rpartition("-")
     if sized and match[2] is None:
         return largest
+    *_, other, most = largest.sizes
     if match[2] is None:
-        memory = f"{most} GB of it assumed, the most that is sold: another size is typed as {kind}-{int(most) // 2}"
+        memory = (
+            f"{most} GB of it assumed, the most that is sold: another size is typed as {largest.of_size(other).name}"
+        )
         return replace(largest, source=f"{largest.source}, {memory}")
-    size = int(match[2])
-    return replace(largest, name=f"{kind}-{size}", memory=0.75 * size) if 0 < size < int(most) else None
+    return largest.of_size(int(match[2])) if int(match[2]) in largest.sizes else None
 
 
 def named(device: str) -> Chip | None:

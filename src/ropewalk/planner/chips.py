@@ -33,6 +33,7 @@ class Chip:
         limit: the memory of each as --gpu-memory gives it, where that is not the chip's own.
         bfloat16: whether its units know that format, as NVIDIA's do from compute capability 8.0 on.
         on_cpu: training and measuring run on its CPU cores, in the one memory that there is: a machine without a GPU, and Apple's.
+        sizes: GB of memory that it is sold with, where these are several.
     """
 
     name: str
@@ -48,11 +49,17 @@ class Chip:
     host: int = 128
     limit: str = ""
     bfloat16: bool = True
+    sizes: tuple[int, ...] = ()
 
     @property
     def shown(self) -> str:
         """The name, and the memory that was given in place of its own."""
         return f"{self.name} with {self.limit}, as --gpu-memory says" if self.limit else self.name
+
+    def of_size(self, size: int) -> Chip:
+        """The same with another of its `sizes`, which its name ends with. macOS lets a GPU have about three quarters of them, which are the host's as well: one budget."""
+        kind = self.name.removesuffix(f"-{self.sizes[-1]}")
+        return replace(self, name=f"{kind}-{size}", memory=0.75 * size)
 
 
 #: By generation of PCIe, with 16 lanes, pinned memory and both ways at once: measured on one H100, 39 to 55 (docs/log.md); halves of it before.
@@ -66,10 +73,10 @@ def _chip(
     return Chip(name, *rates, source, peers, _HOST_LINK[pcie], host=64 if source in _GEFORCE else 128)
 
 
-def _apple(name: str, gib: float, gb_s: float) -> Chip:
-    """Apple publishes no matrix rate. macOS lets a GPU have about three quarters of the memory, which is the host's as well: one budget."""
-    chip = _chip(name, 0, 0.75 * gib, gb_s, 0, 0, 0, "Apple technical specifications, memory alone", 1)
-    return replace(chip, on_cpu=True)
+def _apple(name: str, gb_s: float, *sizes: int) -> Chip:
+    """The largest of the sizes that are sold. Apple publishes no matrix rate."""
+    chip = _chip(name, 0, 0, gb_s, 0, 0, 0, "Apple technical specifications, memory alone", 1)
+    return replace(chip, on_cpu=True, sizes=sizes).of_size(sizes[-1])
 
 
 def _float32(*chip: Any) -> Chip:
@@ -132,29 +139,24 @@ CHIPS = {
         _chip("6000-Ada", 364.2, 47.4, 960, 32, 12.5, 4, "NVIDIA RTX 6000 Ada, rate not held against its data sheet"),
         _chip("MI300X", 1307.4, 191.5, 5300, 448, 50, 5, "AMD Instinct MI300X data sheet"),
         _chip("MI325X", 1307.4, 255.5, 6000, 448, 50, 5, "AMD Instinct MI325X data sheet"),
-        *(
-            _apple(f"{name}-{gib}", gib, gb_s)
-            for name, gib, gb_s in (
-                ("M1", 16, 68.25),
-                ("M1-Pro", 32, 200),
-                ("M1-Max", 64, 400),
-                ("M1-Ultra", 128, 800),
-                ("M2", 24, 100),
-                ("M2-Pro", 32, 200),
-                ("M2-Max", 96, 400),
-                ("M2-Ultra", 192, 800),
-                ("M3", 24, 100),
-                ("M3-Pro", 36, 150),
-                ("M3-Max", 128, 400),
-                ("M3-Ultra", 512, 819),
-                ("M4", 32, 120),
-                ("M4-Pro", 64, 273),
-                ("M4-Max", 128, 546),
-                ("M5", 32, 153),
-                ("M5-Pro", 64, 307),
-                ("M5-Max", 128, 614),
-            )  # fmt: skip
-        ),
+        _apple("M1", 68.25, 8, 16),
+        _apple("M1-Pro", 200, 16, 32),
+        _apple("M1-Max", 400, 32, 64),
+        _apple("M1-Ultra", 800, 64, 128),
+        _apple("M2", 100, 8, 16, 24),
+        _apple("M2-Pro", 200, 16, 32),
+        _apple("M2-Max", 400, 32, 64, 96),
+        _apple("M2-Ultra", 800, 64, 128, 192),
+        _apple("M3", 100, 8, 16, 24),
+        _apple("M3-Pro", 150, 18, 36),
+        _apple("M3-Max", 400, 36, 48, 64, 96, 128),
+        _apple("M3-Ultra", 819, 96, 256, 512),
+        _apple("M4", 120, 16, 24, 32),
+        _apple("M4-Pro", 273, 24, 48, 64),
+        _apple("M4-Max", 546, 36, 48, 64, 128),
+        _apple("M5", 153, 16, 24, 32),
+        _apple("M5-Pro", 307, 24, 48, 64),
+        _apple("M5-Max", 614, 36, 48, 64, 128),
     )
 }
 
@@ -172,6 +174,7 @@ class Rates:
         sustained: share of the single rates that a whole step keeps (heat, gaps between kernels, shapes).
         host_link: bytes/s between the chip and the host's memory.
         source: how they were found. known: whether a time may be told from them.
+        head_dim: head size that attention's rates are of; 0 where it is the model's own.
     """
 
     matrix: float
@@ -184,6 +187,20 @@ class Rates:
     host_link: float
     source: str
     known: bool = True
+    head_dim: int = 0
+
+    def attention(self, head_dim: int) -> tuple[float, float]:
+        """FLOP/s of causal attention, forward and backward, with heads of this size.
+
+        What a score takes beside its products, the exponential above all, is the same whatever the head's size, and smaller heads have fewer products to a
+        score. Larger ones were not measured.
+        """
+        more = max(1.0, self.head_dim / head_dim)
+        forward, backward = (
+            1 / (1 / self.matrix + more * (1 / rate - 1 / self.matrix))
+            for rate in (self.attention_forward, self.attention_backward)
+        )
+        return forward, backward
 
 
 #: Measured on one H200 (docs/plan.md): a matrix product reaches 786 of 989 TFLOP/s; attention, head size 128, 32768 tokens, 545 forward
@@ -191,6 +208,7 @@ class Rates:
 MATRIX_SHARE = 786 / 989
 FORWARD_SHARE = 573 / 989
 BACKWARD_SHARE = 2 / (3 / 545 - 1 / 573) / 989
+SHEET_HEAD = 128
 #: A stream of large elementwise kernels reaches about this share of the memory's rate.
 BANDWIDTH_SHARE = 0.8
 #: Fitted to six steps on one H200 (docs/plan.md), the only fitted number here: a step against the sum of its parts.
@@ -218,6 +236,7 @@ def datasheet_rates(chip: Chip) -> Rates:
         host_link=chip.host_link or _HOST_LINK[4],
         source=f"{chip.source}, times the shares measured on one H200" if known else f"none; {chip.source}",
         known=known,
+        head_dim=SHEET_HEAD,
     )
 
 

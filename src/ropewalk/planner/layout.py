@@ -136,6 +136,7 @@ def least(job: Job, chip: Chip) -> tuple[Job, bool]:
 
 
 def job_that_fits(job: Job, chip: Chip) -> Job | None:
-    """The job, if it is taken, in a layout in which it fits with one window at a time and as little kept as can be."""
-    laid_out = (least(other, chip) for other in _candidates(job, None, 1) if machines.takes(job))
+    """The job, if it is taken, in a layout in which it fits with as many windows at a time as are named, or one, and as little kept as can be."""
+    windows = job.recipe.micro_batch or 1
+    laid_out = (least(other, chip) for other in _candidates(job, None, windows) if machines.takes(job))
     return next((bare for bare, fits in laid_out if fits), None)

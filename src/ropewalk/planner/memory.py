@@ -10,12 +10,15 @@ With several micro batches a step, gradients of the first exist during all other
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ropewalk.errors import addresses_are_limited
 from ropewalk.planner.chips import Chip
-from ropewalk.planner.job import Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
+from ropewalk.planner.job import NONE, Job, hosted_bytes, hosted_layer_bytes, kept_bytes, recomputed_bytes, tensors
 from ropewalk.settings.budget import (
     CHUNK_ELEMENTS,
+    CPU_CHUNK_ELEMENTS,
+    CPU_LOGIT_BYTES,
     ON_THE_WAY,
     calls_bytes,
     mask_bytes,
@@ -32,9 +35,13 @@ WORKSPACE = 0.1 * GIB
 #: What PyTorch's allocator reserves beyond what is in use, because blocks do not fit each other. Measured on one H100 with the expandable segments
 #: that the command line asks for: 0.08 to 0.35 GiB of 77 (docs/log.md); beside them 0.8 GiB of `CONTEXT` were in use.
 FRAGMENTATION = 0.005
-#: The same of a CPU process, which gives freed blocks back to its own heap, and what such a process takes for Python, torch and
-#: transformers: measured on one setting (docs/plan.md, the CPU's calibration row), checked on the others.
-CPU_FRAGMENTATION, CPU_CONTEXT = 0.30, 0.48 * GIB
+#: The same of a CPU process, which gives freed blocks back to its own heap: of all that is held; and where layers compute again, of all their results, since each
+#: layer's input lies between what that layer gave back. Of blocks below 32 MiB: to larger ones glibc gives a mapping of their own, which the system has
+#: again at once. Other allocators were not measured. Under a limit of addresses all threads have one heap (cli/shortage.py), and layers that compute again
+#: leave next to none in that.
+CPU_FRAGMENTATION, CPU_RECOMPUTED_FRAGMENTATION, ONE_HEAP_FRAGMENTATION, HEAP_BLOCK = 0.32, 0.45, 0.06, 2**25
+#: And what such a process takes for Python, torch and transformers. Both measured (docs/plan.md, the CPU's rows; docs/log.md, 2026-11-30).
+CPU_CONTEXT = 0.48 * GIB
 
 
 @dataclass(frozen=True)
@@ -79,15 +86,13 @@ def step_memory(job: Job, *, cpu: bool = False) -> Memory:
     moments_of_adam = 8 if adapters and regime.states == 4 else regime.states
     weights = (job.trained * weight + job.frozen_bytes * adapters) / job.shards
     gradients, states = job.trained * gradient / job.shards, job.trained * moments_of_adam / job.shards
-    moment, parts = max(_moments(job, gradients).items(), key=lambda entry: sum(entry[1].values()))
+    moment, parts = max(_moments(job, gradients, cpu=cpu).items(), key=lambda entry: sum(entry[1].values()))
     parts["workspace"] += 0.0 if cpu else WORKSPACE
-    allocated = weights + states + sum(parts.values())
+    held = dict(weights=weights, states=states, **parts)
     return Memory(
-        weights=weights,
-        states=states,
-        **parts,
+        **held,
         context=CPU_CONTEXT if cpu else CONTEXT,
-        slack=(CPU_FRAGMENTATION if cpu else FRAGMENTATION) * allocated,
+        slack=_holes(job, held) if cpu else FRAGMENTATION * sum(held.values()),
         host=job.trained * regime.host / job.shards + shape.layers * hosted_bytes(job) * job.tokens,
         moment=moment,
     )
@@ -99,7 +104,7 @@ def fits(job: Job, chip: Chip) -> bool:
     return need.total <= chip.memory * GIB and need.host <= job.host
 
 
-def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
+def _moments(job: Job, gradients: float, *, cpu: bool) -> dict[str, dict[str, float]]:
     """Moment of the step → bytes of each part that comes and goes; `gradients` is the size of all of them."""
     held = job.micros > 1  # gradients of former micro batches
     layer_kept, layers = kept_bytes(job) * job.tokens, job.shape.layers
@@ -114,7 +119,7 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
             gradients=gradients if held else 0.0,
             cast=gathered_forward,
             activations=kept,
-            logits=loss_bytes(job),
+            logits=loss_bytes(job, cpu=cpu),
             workspace=mask,
         ),
         "backward": dict(
@@ -135,16 +140,37 @@ def _moments(job: Job, gradients: float) -> dict[str, dict[str, float]]:
     }
 
 
-def loss_bytes(job: Job) -> float:
+def _holes(job: Job, held: dict[str, float]) -> float:
+    """What lies free between a CPU process's blocks, of the parts that are held."""
+    of_results = _in_heap([size * job.tokens for size in tensors(job).values()])
+    if job.activations.recompute:
+        all_results = kept_bytes(replace(job, activations=NONE)) * job.tokens * job.shape.layers
+        share = ONE_HEAP_FRAGMENTATION if addresses_are_limited() else CPU_RECOMPUTED_FRAGMENTATION
+        return share * of_results * all_results
+    of_weights = _in_heap([float(weights * job.regime.weight) for weights in job.shape.products.values()])
+    of_logits = _in_heap([4.0 * min(job.tokens * job.shape.vocabulary, CPU_CHUNK_ELEMENTS)])
+    weights = held["weights"] + held["states"] + held["gradients"] + held["cast"]
+    results = held["activations"] + held["workspace"]
+    return CPU_FRAGMENTATION * (of_weights * weights + of_results * results + of_logits * held["logits"])
+
+
+def _in_heap(blocks: list[float]) -> float:
+    """The share of blocks of so many bytes that the heap has."""
+    return sum(size for size in blocks if size < HEAP_BLOCK) / sum(blocks)
+
+
+def loss_bytes(job: Job, *, cpu: bool = False) -> float:
     """What the loss takes while it is computed: the last norm, hidden states and their gradient, logits, the head's gradient."""
     shape, b = job.shape, job.regime.compute
     if job.whole_logits:  # the logits, their float32 log-softmax and two gradients of it (transformers' loss)
         return (b + 4 + 4 + 4) * job.tokens * shape.vocabulary
-    chunk = min(job.tokens * shape.vocabulary, max(128 * shape.vocabulary, CHUNK_ELEMENTS))
+    # On a GPU float32 logits and the copy that logsumexp makes.
+    most, each = (CPU_CHUNK_ELEMENTS, CPU_LOGIT_BYTES) if cpu else (CHUNK_ELEMENTS, 8)
+    chunk = min(job.tokens * shape.vocabulary, max(128 * shape.vocabulary, most))
     states = (tensors(job)["norms"] / 2 + job.stream * shape.width) * job.tokens
     head = 0 if job.recipe.mode == "lora" else shape.embedding
-    # float32 logits and the copy that logsumexp makes; the head's gradient summed in float32, one chunk's beside it, the cast head.
-    return states + 8 * chunk + head * (4 + b) + shape.embedding * (b if b != job.regime.weight else 0)
+    # The head's gradient summed in float32, one chunk's beside it, the cast head.
+    return states + each * chunk + head * (4 + b) + shape.embedding * (b if b != job.regime.weight else 0)
 
 
 def _head_gradient(job: Job) -> float:

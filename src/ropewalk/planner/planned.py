@@ -33,6 +33,7 @@ from ropewalk.planner.ways import (
     ways_on_the_same_chips,
     ways_with_a_shorter_window,
     ways_with_more_host,
+    ways_with_one_window,
     ways_with_positions_skipped,
 )
 from ropewalk.records.choice import settled
@@ -157,7 +158,9 @@ class Plan:
             same = sorted(map(self._on_the_same_cpu, ways), key=Plan._rank)
             shorter = map(self._on_the_same_cpu, shorter_windows_on_a_cpu(self.job, asked.batch_size))
             return (*same, *itertools.islice((o for o in shorter if o.fits), 0 if self.fits or same else 1))
-        same = [other for way in ways_on_the_same_chips(self.job, asked) if (other := self._by(way)).fits]
+        same = [] if self.fits else list(self._first_that_fits(ways_with_one_window(self.job, asked)))
+        for way in ways_on_the_same_chips(self.job, asked):
+            same += (other for other in self._first_that_fits(iter([[way]])) if other.job not in [o.job for o in same])
         same.sort(key=Plan._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
@@ -182,8 +185,9 @@ class Plan:
         return replace(self, job=job, memory=memory, time=time, fits=fits, options=str(way))
 
     def _first_that_fits(self, choices: Iterator[list[Way]]) -> Iterator[Plan]:
-        """Of the first of several choices in which any way fits the one that a plan takes of regimes that are left open."""
-        fitting = ((other for way in ways if (other := self._by(way)).fits) for ways in choices)
+        """Of the first of several choices in which any way fits, as it is or with one window at a time, the one that a plan takes of regimes that are left open."""
+        each = (ways for choice in choices for ways in (choice, [one for way in choice for one in way.one_by_one]))
+        fitting = ((other for way in ways if (other := self._by(way)).fits) for ways in each)
         taken = (regimes.first_of(plans, lambda other: layout.is_short(other.job, self.chip)) for plans in fitting)
         return itertools.islice(filter(None, taken), 1)
 

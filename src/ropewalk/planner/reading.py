@@ -109,7 +109,7 @@ def serving(shape: Shape, window: int, chip: Chip, rates: Rates) -> Serving:
     # The head is asked for the last position alone.
     products = 2.0 * (shape.active_weights - shape.embedding) * window + 2.0 * shape.embedding
     attention = shape.attention_flops(window) * window
-    seconds = products / rates.matrix + attention / rates.attention_forward
+    seconds = products / rates.matrix + attention / rates.attention(shape.head_dim)[0]
     weights, room = 2.0 * shape.parameters, SERVED_SHARE * chip.memory * GIB
     counts = [count for count in range(1, 1 if chip.on_cpu else shape.heads + 1) if shape.heads % count == 0] or [1]
 

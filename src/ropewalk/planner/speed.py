@@ -73,8 +73,9 @@ def step_time(job: Job, rates: Rates, chip: Chip | None = None) -> Time:
     products = 3 * one_pass - 2 * job.unmoved * tokens / matrix
     attention = shape.attention_work(job.length) * tokens
     split = (1 + min(1.0, SHARED * SHARED_AT / job.length) * (1 - 1 / job.cp)) / rates.sustained
-    forward = split * attention / rates.attention_forward
-    backward = split * 2 * attention / rates.attention_backward
+    forward_rate, backward_rate = rates.attention(shape.head_dim)
+    forward = split * attention / forward_rate
+    backward = split * 2 * attention / backward_rate
     again = _products_again(job) * tokens / matrix
     if activations.recompute:
         again += (1 - activations.shares.get("attention", 0)) * forward
@@ -106,7 +107,7 @@ def _short_contexts(job: Job, rates: Rates) -> float:
     tokens = job.tokens * passes * recipe.longce / job.length
     layers = 2 * sum(shape.products.values()) * shape.layers * tokens
     products = (layers + 2 * shape.embedding * job.tokens) / (rates.matrix * rates.sustained)
-    attention = shape.attention_work(recipe.longce) * tokens / (rates.attention_forward * rates.sustained)
+    attention = shape.attention_work(recipe.longce) * tokens / (rates.attention(shape.head_dim)[0] * rates.sustained)
     return products + attention + _elementwise(job) / 4 * tokens / rates.bandwidth
 
 

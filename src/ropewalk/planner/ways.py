@@ -36,6 +36,21 @@ class Way:
     def __str__(self) -> str:
         return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options)
 
+    @property
+    def one_by_one(self) -> list[Way]:
+        """The same with one window at a time, where more were asked for."""
+        if (self.job.recipe.micro_batch or 1) == 1:
+            return []
+        job = self.job.with_recipe(replace(self.job.recipe, micro_batch=1)).with_micro(1)
+        return [Way(job, (*self.options, ("micro_batch", "1")))]
+
+
+def ways_with_one_window(job: Job, asked: Recipe) -> Iterator[list[Way]]:
+    """The job as asked, but with one window at a time where more were, by each regime that is left open."""
+    if (one := _one_by_one(asked)) != asked:
+        options = _way(job, one, asked).options  # what is chosen by itself needs no name
+        yield [Way(job.with_recipe(settled).with_micro(1), options) for settled in allowed(one, gpus=job.gpus)]
+
 
 def ways_on_the_same_chips(job: Job, asked: Recipe) -> Iterator[Way]:
     """The job by other options, the best first: what is kept chosen and the host used; every weight trained, in the order of planner/regimes.py; adapters, then on weights in four bits.
@@ -84,7 +99,8 @@ def ways_on_a_cpu(job: Job, fits: Callable[[Way], bool]) -> Iterator[Way]:
     recipe = _checkpointed(asked)
 
     def fitting(recipes: Iterable[Recipe]) -> Iterator[Way]:
-        return filter(fits, (_way(job, other, asked) for other in recipes if other != asked))
+        for way in (_way(job, other, asked) for other in recipes if other != asked):
+            yield from itertools.islice(filter(fits, (way, *way.one_by_one)), 1)
 
     skipping, known = _skipping(recipe, job.shape.window), 1 + (job.shape.window > _POSE_TOKENS[0])
     yield from fitting(dict.fromkeys((_one_by_one(asked), recipe)))
@@ -180,12 +196,20 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
     The job's precision and optimiser are settled, and nothing says which of them were asked for: each way names both.
     """
     asked = replace(job.recipe, precision=_any_precision(job), optimizer=AUTO)
-    here = [way for way in ways_on_the_same_chips(job, asked) if job_that_fits(way.job, chip)]
+
+    def fitting(choices: Iterable[Iterable[Way]]) -> list[Way]:
+        """Of each choice the first that fits."""
+        found = (next((way for way in ways if job_that_fits(way.job, chip)), None) for ways in choices)
+        return list(filter(None, found))
+
+    here = fitting(ways_with_one_window(job, job.recipe))
+    here += fitting((way, *way.one_by_one) for way in ways_on_the_same_chips(job, asked))
     if all(way.job.recipe.mode != job.recipe.mode for way in here):
         skipping = itertools.chain.from_iterable(ways_with_positions_skipped(job, job.recipe))
-        here[:0] = itertools.islice((way for way in skipping if job_that_fits(way.job, chip)), 1)
+        here[:0] = fitting((way, *way.one_by_one) for way in skipping)[:1]
     ways = [str(way) for way in here]
-    for way in itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe)):
+    more_chips = itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe))
+    for way in itertools.chain.from_iterable((way, *way.one_by_one) for way in more_chips):
         if more := job_that_fits(way.job, chip):
             shared = (("cp", str(more.cp)),) if more.cp > 1 else ()
             options = Way(more, (*shared, *way.options[1:]))

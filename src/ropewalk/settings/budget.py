@@ -13,6 +13,9 @@ from ropewalk.errors import addresses_are_limited
 
 #: Elements of float32 logits that the loss forms at a time: 512 MiB.
 CHUNK_ELEMENTS = 2**27
+#: The same on a CPU, where smaller chunks cost no time, and bytes that each logit takes there, where nothing is fused: itself, its probability, its
+#: gradient and what the label is in float32, and whether it is the label (docs/log.md, 2026-11-30).
+CPU_CHUNK_ELEMENTS, CPU_LOGIT_BYTES = 2**24, 4 * 4 + 1
 #: Bytes of logits that training forms at a time on a GPU, where their gradient takes their place. The head's gradient, 2 GiB in float32 for 128256
 #: tokens of width 4096, is read and written once each time.
 GPU_CHUNK_BYTES = 2**30

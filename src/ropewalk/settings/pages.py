@@ -29,7 +29,7 @@ class TheorySettings(Overwriting, OpeningOptions):
     """Print and draw what the theory says of a model in a longer window: bounds, growth, angular resolution. No weights."""
 
     model: Annotated[OptionalNamedModel, tyro.conf.Positional] = field(default=None, kw_only=False)
-    """`hemp`, a local directory, a hub id, or a name that `plan` knows offline (llama-7b, llama-3-8b, qwen3-8b, …); LLaMA 7B's rotation (head 128, base 10000, window 2048) if not given."""
+    """`hemp`, a local directory, a hub id, or a name that `plan` knows offline (llama-7b, llama-3.1-8b, qwen3-8b, …); LLaMA 7B's rotation (head 128, base 10000, window 2048) if not given."""
     window: Tokens | None = None
     """Tokens; the model's own window if it was extended, else 16 times that."""
     out: OptionalDirectory = None

@@ -19,7 +19,7 @@ class PlanSettings(Recipe, ScalingOptions, OpeningOptions):
     """Say what training would take before anything is loaded: memory by part, layout, tokens/s, hours, cost."""
 
     model: NamedModel = field(kw_only=False)
-    """`hemp`, a local directory, a hub id (its config.json alone is fetched), or a name that is known offline: llama-7b, -13b, -33b, -65b, llama-3-8b, -70b, qwen2.5-7b, qwen3-8b, mistral-7b-v0.3, smollm2-135m, or no more of it than tells it from the others."""
+    """`hemp`, a local directory, a hub id (its config.json alone is fetched), or a name that is known offline: the paper's llama-7b, -13b, -33b, -65b; llama-2, -3, -3.1, -3.2, -3.3; qwen2.5, qwen3; mistral-7b-v0.3, -nemo-12b; gemma-3; phi-3-mini-4k, phi-4; smollm2; tinyllama-1.1b; with their size (qwen3-4b), or no more of it than tells it from the others."""
     window: Annotated[Tokens | None, tyro.conf.arg(metavar="TOKENS")] = None  # pyrefly: ignore[bad-override] (`plan` settles it)
     """Tokens, L'; four times the model's own window if not given, which is said."""
     method: Annotated[TrainMethod, SPELLINGS] = "auto"

@@ -155,7 +155,9 @@ def memory_table(plan: Plan) -> Table:
         f"kept activations ({kept})": need.activations,
         "the loss and its logits": need.logits,
         "one layer's workspace": need.workspace,
-        "between blocks, and outside of PyTorch": need.slack + need.context,
+        "between blocks in the heap, and the process itself"
+        if plan.chip.on_cpu
+        else "between blocks, and outside of PyTorch": need.slack + need.context,
     }
     for name, size in parts.items():
         table.add_row(name, f"{size / GIB:.2f}")

@@ -77,7 +77,7 @@ def _nothing_fits(plan: Plan) -> str:
     stays = (need.weights + need.gradients + need.states + need.context) / GIB
     pose = plan.job.recipe.mode == "pose"
     if stays > plan.chip.memory:
-        return f"no {'chunk' * pose or 'window'}, since weights, gradients and optimiser states alone take {stays:.1f} GiB{each_chip(plan)}; a smaller model, or more memory"
+        return f"no {'chunk' * pose or 'window'}, since weights, gradients, optimiser states and the process itself ({need.context / GIB:.1f} GiB, its libraries{' and the driver' * (not plan.chip.on_cpu)}) take {stays:.1f} GiB{each_chip(plan)} before any activation; a smaller model, or more memory"
     tried = (
         "chunks tried (--chunk-window, a half, a quarter and so on)"
         if pose
