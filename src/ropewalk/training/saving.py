@@ -6,19 +6,26 @@ out  `checkpoints/`, by checkpoints.py; sentences where there is no room
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ropewalk.checkpoint.steps import CHECKPOINTS, step_name
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
+from ropewalk.errors import UserError
+from ropewalk.sentences import size_in_words
+from ropewalk.settings import run_file
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import disk
 from ropewalk.training.checkpoints import write_checkpoint
 from ropewalk.training.deadline import Deadline
 from ropewalk.training.retry import shortage_told, unwritten
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
+from ropewalk.training.snapshots import Snapshots
 from ropewalk.training.step import TrainingStep
 
 _logger = logging.getLogger(__name__)
@@ -84,6 +91,29 @@ class Saving:
             * (keep > 1)
         )
         return False
+
+    @contextlib.contextmanager
+    def full_told(self) -> Iterator[None]:
+        """A disk that fills while the run lasts ends it with what of it is whole, what it has yet to write, and the line that goes on."""
+        try:
+            yield
+        except UserError as error:
+            if self._keep and disk.is_full(error):
+                error.args = (f"{error}; {self._goes_on()}",)
+            raise
+
+    def _goes_on(self) -> str:
+        saved, out = self._step.saved or 0, Path(self._settings.out)
+        rest = size_in_words(self._still(saved, len(self.snapshots.steps())).total)
+        whole = (
+            f"the checkpoint of step {saved} is whole, {out / CHECKPOINTS / step_name(saved)}"
+            if saved
+            else "no checkpoint was saved before"
+        )
+        way = f"ropewalk train --config {shlex.quote(str(out / run_file.RUN_FILE))} --resume"
+        if not (self._out / run_file.RUN_FILE).exists():
+            way = "the same command with --resume"
+        return f"{whole}; what is written from there on takes {rest}; when there is room, {'go on' if saved else 'begin again'}: {way}"
 
     def write(self, model: Any, done: int, about: dict[str, Any]) -> None:
         """The checkpoint of step `done`, by all processes. about: the run, for whoever goes on from it."""
