@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ropewalk.checkpoint.steps import CHECKPOINTS, step_name
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
@@ -25,7 +24,7 @@ from ropewalk.training.checkpoints import write_checkpoint
 from ropewalk.training.deadline import Deadline
 from ropewalk.training.retry import shortage_told, unwritten
 from ropewalk.training.setup import StartingModel
-from ropewalk.training.snapshots import Snapshots
+from ropewalk.training.snapshots import CHECKPOINTS, Snapshots
 from ropewalk.training.step import TrainingStep
 
 _logger = logging.getLogger(__name__)
@@ -103,17 +102,16 @@ class Saving:
             raise
 
     def _goes_on(self) -> str:
-        saved, out = self._step.saved or 0, Path(self._settings.out)
-        rest = size_in_words(self._still(saved, len(self.snapshots.steps())).total)
+        saved, there = self._step.saved or 0, len(self.snapshots.steps())
+        rest = size_in_words(self._still(saved, there).total)
         whole = (
-            f"the checkpoint of step {saved} is whole, {out / CHECKPOINTS / step_name(saved)}"
+            f"the checkpoint of step {saved} is whole, {self.snapshots.path(saved)}"
             if saved
             else "no checkpoint was saved before"
         )
-        way = f"ropewalk train --config {shlex.quote(str(out / run_file.RUN_FILE))} --resume"
-        if not (self._out / run_file.RUN_FILE).exists():
-            way = "the same command with --resume"
-        return f"{whole}; what is written from there on takes {rest}; when there is room, {'go on' if saved else 'begin again'}: {way}"
+        file = self._out / run_file.RUN_FILE  # of a run that is to replace another, beside that one's
+        way = f"ropewalk train --config {shlex.quote(str(file))}" if file.exists() else "the same command with"
+        return f"{whole}; what is written from there on takes {rest}; when there is room, {'go on' if saved else 'begin again'}: {way} --resume"
 
     def write(self, model: Any, done: int, about: dict[str, Any]) -> None:
         """The checkpoint of step `done`, by all processes. about: the run, for whoever goes on from it."""
