@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+import errno
 import json
+import os
 import shutil
 import warnings
+from pathlib import Path
 
 import peft
 import pytest
@@ -18,6 +21,7 @@ from ropewalk import testing
 from ropewalk.checkpoint.files import read_config
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.model import save
 from ropewalk.model.extend import extend
 from ropewalk.settings import run_file
 from ropewalk.training import train
@@ -121,6 +125,78 @@ def test_the_disk_is_asked_before_a_model_is_written(trained, tmp_path, monkeypa
     with pytest.raises(UserError, match=r"plain takes .* MiB, and its disk has .* MiB free; make room"):
         ropewalk.export(base, reader="vllm", out=plain)
     assert not plain.exists() and [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("reader", [None, "vllm", "peft"])
+def test_a_disk_with_room_for_the_result_is_enough(trained, tmp_path, monkeypatch, reader):
+    """The base's weights lie on another disk, which no link reaches, and none of them are copied to the one of --out."""
+    base, out = trained
+    size = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(2**40, 0, int(1.7 * size)))
+    copied, link, copy = [], os.link, shutil.copyfile
+
+    def other_disk(source, target, **options):
+        if base in Path(source).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", other_disk)
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: (copied.append(source), copy(source, target)))
+    if reader is None:
+        ropewalk.merge(out / "adapter", out=tmp_path / "there")
+    else:
+        ropewalk.export(out / "adapter", reader=reader, out=tmp_path / "there")
+    assert copied and not [file for file in copied if Path(file).suffix == ".safetensors"]
+
+
+@pytest.mark.parametrize("reader", ["vllm", "transformers", "mlx"])
+def test_what_is_made_of_an_adapter_names_it_and_no_place_that_is_gone(trained, tmp_path, caplog, reader):
+    base, out = trained
+    caplog.set_level("INFO", "ropewalk")
+    ropewalk.export(out / "adapter", reader=reader, out=tmp_path / "served")
+    assert f"the card says of {out / 'adapter'} that it was not measured" in caplog.text
+    assert f"ropewalk merge {out / 'adapter'} --out MODEL, ropewalk card MODEL" in caplog.text
+    assert json.loads((tmp_path / "served/export.json").read_text())["model"] == str(out / "adapter")
+    texts = [
+        path.read_text(errors="replace") for path in (tmp_path / "served").iterdir() if path.suffix != ".safetensors"
+    ]
+    assert not [text for text in [caplog.text, *texts] if ".partial" in text]
+    assert f"\n# {base.name}, 96 tokens\n" in (tmp_path / "served/README.md").read_text()  # made from its base
+
+
+def test_an_error_while_a_model_is_merged_names_out(trained, tmp_path, monkeypatch):
+    _, out = trained
+
+    def broken(checkpoint):
+        raise UserError(f"{checkpoint} turns otherwise")
+
+    monkeypatch.setattr(save, "verify_directory", broken)
+    with pytest.raises(UserError, match=f"^{tmp_path / 'merged'} turns otherwise$"):
+        ropewalk.merge(out / "adapter", out=tmp_path / "merged")
+
+
+@pytest.mark.parametrize("reader", [None, "vllm", "peft"])
+def test_an_adapter_of_ours_without_its_config_is_told_what_it_lacks(trained, tmp_path, reader):
+    base, out = trained
+    adapter = shutil.copytree(out / "adapter", tmp_path / "adapter")
+    (adapter / "config.json").unlink()
+    with pytest.raises(UserError, match=rf"and {adapter / 'config.json'} is missing; take the adapter directory"):
+        if reader is None:
+            ropewalk.merge(adapter, out=tmp_path / "merged")
+        else:
+            ropewalk.export(adapter, reader=reader, out=tmp_path / "merged")
+    diagnosis = ropewalk.doctor(adapter)
+    assert [finding.verdict for finding in diagnosis.findings if "is missing; take" in finding.sentence] == ["wrong"]
+
+
+def test_another_scale_than_the_runs_records_have_is_said(trained, tmp_path):
+    base, out = trained
+    run = shutil.copytree(out, tmp_path / "run")
+    about = run / "adapter/adapter_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"lora_alpha": 160}))
+    with pytest.warns(UserWarning, match="has lora_alpha 160, and by the run's records it was trained with 16"):
+        ropewalk.merge(run / "adapter", base=base, out=tmp_path / "merged")
 
 
 def test_weights_that_an_adapter_was_not_trained_on_are_said(trained, tmp_path):

@@ -180,3 +180,17 @@ def test_what_measuring_takes_where_layers_slide_is_what_training_goes_by(family
     taken = [measuring(shape, window, H100).results for window in (2**17, 2**18)]
     added = taken[1] - taken[0]
     assert added > 3 * (4 * 2**34 - 2**34) if masked else added < taken[0]
+
+
+def test_serving_a_small_model_is_told_in_units_that_hold_it(capsys) -> None:
+    """hemp: 3.7 million weights, 4 layers of 256, so 4 KiB of keys and values a token."""
+    planned = plan("hemp", window=512, gpus="H100")
+    show_plan(planned)
+    shown = capsys.readouterr().out
+    weights, cache = 2 * planned.job.shape.parameters / 2**20, 512 * 4 / 2**10
+    assert re.search(rf"\n weights +{weights:.2f} MiB *\n", shown)
+    assert re.search(rf"keys and values \(4 KiB a token; 1.00 MiB at 256\) +{cache:.2f} MiB", shown)
+    # Two operations a token and weight of the layers (the head is for the last token alone), four a layer, coordinate and key of half the square.
+    flops = 512 * (2 * (planned.job.shape.parameters - 2048 * 256) + 4 * 4 * 256 * 256)
+    told = re.search(r"first token by operations alone \(([\d.]+) GFLOP\)", shown)
+    assert told and float(told[1]) == pytest.approx(flops / 1e9, rel=0.02)

@@ -6,16 +6,18 @@ import collections
 import dataclasses
 import errno
 import re
+import shlex
 import shutil
 
 import pytest
 from safetensors.torch import load_file
 
-from ropewalk import testing
+from ropewalk import cli, testing
 from ropewalk.checkpoint import file_limit
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
 from ropewalk.errors import UserError
+from ropewalk.records import files
 from ropewalk.training import TrainSettings, checkpoints, disk, train
 
 
@@ -187,10 +189,43 @@ def test_a_disk_that_fills_meanwhile_says_how_much_was_needed(tmp_path, monkeypa
 
     monkeypatch.setattr(checkpoints, "_write_model", full)
     data = [Document("a", testing.prose(400, 0))]
-    with pytest.raises(UserError, match=r"the disk is full; .* it takes ([\d.]+) MiB, and .* are free$") as ended:
+    with pytest.raises(
+        UserError,
+        match=r"the disk is full; .* it takes ([\d.]+) MiB, and .* are free; no checkpoint was saved before; ",
+    ) as ended:
         train(base, out=tmp_path / "out", data=data, window=96, batch_size=2, steps=1, **options)
     needed = float(re.search(r"takes ([\d.]+)", str(ended.value))[1]) * 2**20
     files = (base / "model.safetensors").stat().st_size
     # Float32 weights: beside a model the state is weights and two moments again.
     expected = files + adapter_size(base) if "mode" in options else 4 * files
     assert needed == pytest.approx(expected, abs=0.15 * 2**20)
+
+
+@pytest.mark.parametrize("place", ["records", "checkpoint"])
+def test_a_disk_that_fills_while_a_run_lasts_leaves_a_line_that_goes_on(tmp_path, monkeypatch, place) -> None:
+    monkeypatch.setenv("ROPEWALK_CACHE", str(tmp_path / "cache"))
+    base, text, out = testing.tiny_directory(tmp_path / "base", window=64), tmp_path / "text.txt", tmp_path / "a run"
+    text.write_text(testing.prose(400, 0))
+    module, name = {"records": (files, "append_lines"), "checkpoint": (checkpoints, "_write_model")}[place]
+    real, calls = getattr(module, name), []
+
+    def fills(*parts, **named) -> None:
+        calls.append(parts)
+        if len(calls) > {"records": 2, "checkpoint": 1}[place]:  # after two steps, and their checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*parts, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError) as ended:
+        patch.setattr(module, name, fills)
+        train(base, out=out, data=str(text), window=96, batch_size=2, steps=4, save_every=2)
+    model, state = (base / "model.safetensors").stat().st_size, 3 * (base / "model.safetensors").stat().st_size
+    sentence = re.search(
+        r"the disk is full; .*; it takes [\d.]+ MiB, and [\d.]+ .iB are free; the checkpoint of step 2 is whole, "
+        r"(.*); what is written from there on takes ([\d.]+) MiB; when there is room, go on: (ropewalk train .*)$",
+        str(ended.value),
+    )
+    assert sentence and sentence[1] == str(out / "checkpoints/step-000002")
+    assert float(sentence[2]) * 2**20 == pytest.approx(model + state, abs=0.15 * 2**20)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000002"]
+    cli.main(shlex.split(sentence[3])[1:])
+    assert Checkpoint.open(out).info.steps == 4

@@ -31,6 +31,8 @@ from ropewalk.errors import UserError, read_text, told
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
 #: By this file an adapter is known.
 ADAPTER_CONFIG = "adapter_config.json"
+#: How the type of ropewalk's own adapters begins, which peft does not know on purpose.
+OWN_ADAPTER = "ROPEWALK_LORA"
 #: Bytes that a disk must have free before anything is measured or trained.
 _PROBE = 1 << 16
 
@@ -48,10 +50,26 @@ def is_adapter(directory: Path) -> bool:
     return (directory / ADAPTER_CONFIG).exists()
 
 
+def is_own_adapter(about: dict[str, Any]) -> bool:
+    """Whether an adapter_config.json is of the type that `ropewalk train` writes."""
+    return str(about.get("peft_type")).startswith(OWN_ADAPTER)
+
+
 def no_adapter(directory: Path) -> UserError:
-    """What is said where a whole model is needed."""
+    """What is said where a whole model is needed; of an adapter of ours without its config, which cannot be merged either, what it lacks."""
+    about = read_json(directory / ADAPTER_CONFIG, what=f"an adapter has an {ADAPTER_CONFIG}")
+    if not (directory / "config.json").exists() and is_own_adapter(about):
+        return UserError(without_its_config(directory))
     return UserError(
         f"{directory} is an adapter and no whole model; merge it first: ropewalk merge {shlex.quote(str(directory))} --out …"
+    )
+
+
+def without_its_config(adapter: Path) -> str:
+    """The sentence for an adapter of `ropewalk train` of which nobody can tell the rotation that it was trained with."""
+    return (
+        f"an adapter of `ropewalk train` carries the config of the model it was trained on, and {adapter / 'config.json'} is missing; take the "
+        "adapter directory as it was written"
     )
 
 
@@ -139,7 +157,7 @@ def whole_directory_of_ours(
     sources: directories whose weights may be linked in it, for the digests that the mark notes (digests.py); None: those of a model that was
     saved into it are enough.
     """
-    beside = half_written.beside(place)
+    beside, known = half_written.beside(place), half_written.known_as(called or place)
     missing = [path for path in place.parents if not path.exists()]
     try:
         with disk_errors(called or place):
@@ -153,7 +171,7 @@ def whole_directory_of_ours(
                 half_written.replace(beside, place)
             _sync_one(place.parent)
     except UserError as error:
-        sentence = str(error).replace(str(beside), str(called or place))  # nobody but us knows the name beside
+        sentence = str(error).replace(str(beside), str(known))  # nobody but us knows the name beside
         raise (error if sentence == str(error) else UserError(sentence)) from error.__cause__
     finally:
         half_written.remove(beside)

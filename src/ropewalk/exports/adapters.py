@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ropewalk.checkpoint.file_limit import refuse_above_limit
 from ropewalk.checkpoint.files import (
     ADAPTER_CONFIG,
     disk_errors,
+    is_own_adapter,
     read_config,
     read_json,
     refuse_existing,
@@ -38,10 +40,10 @@ from ropewalk.checkpoint.model_info import ModelInfo
 from ropewalk.checkpoint.own_code import without_code
 from ropewalk.checkpoint.position_table import read_table
 from ropewalk.checkpoint.read_rope import read_rope
+from ropewalk.checkpoint.steps import asked_of
 from ropewalk.checkpoint.tensor_problems import listed, several
 from ropewalk.errors import UserError, told
 from ropewalk.exports.checkpoints import write_checkpoint
-from ropewalk.model.carry import carry_the_rest, carry_weights, to_be_written
 from ropewalk.model.load import load_model, refuse_unknown_code
 from ropewalk.model.save import save_model
 from ropewalk.readers.refusals import refuse_damaged
@@ -51,7 +53,8 @@ from ropewalk.settings.command import takes
 from ropewalk.settings.export import FromAdapter, MergeSettings
 from ropewalk.settings.inputs import inputs_of
 from ropewalk.training import lora
-from ropewalk.training.disk import model_bytes
+from ropewalk.training.disk import model_bytes, weight_bytes
+from ropewalk.training.setup import on_disk
 
 BASE = "base"
 _PLAIN = "LORA"
@@ -83,19 +86,20 @@ def adapter_in(directory: Path) -> Path | None:
 
 @contextlib.contextmanager
 def merged_beside(adapter: Path, settings: FromAdapter) -> Iterator[Checkpoint]:
-    """The merged model as a checkpoint in a temporary directory on the disk of --out, where its weights can be linked."""
+    """The merged model as a checkpoint, called as its adapter is, in a temporary directory on the disk of --out, where its weights can be linked."""
     _refuse_tables(adapter)
     with _beside(settings.out) as place:
-        extended = _base_of(adapter, settings, place)
+        extended = _base_of(adapter, settings)
         refuse_above_limit("the model's largest file", max(file.stat().st_size for file in extended.weight_files))
         model = _attached(extended, adapter)
         if _is_ours(adapter):
-            weights = lora.merged(model, model.get_base_model().state_dict())
-            yield _saved(model.get_base_model(), weights, extended, place / "merged")
+            plain: Any = model.get_base_model()
+            weights = lora.merged(model, plain.state_dict())
         else:
             with _fits(adapter):
-                plain: Any = model.merge_and_unload(safe_merge=True)
-            yield _saved(plain, plain.state_dict(), extended, place / "merged")
+                plain = model.merge_and_unload(safe_merge=True)
+            weights = plain.state_dict()
+        yield replace(_saved(plain, weights, extended, place / "merged"), name=str(adapter))
 
 
 def _refuse_tables(adapter: Path) -> None:
@@ -122,13 +126,13 @@ def write_plain(adapter: Path, directory: Path, settings: FromAdapter) -> int:
     about, weights = _about(adapter), load_file(adapter / lora.WEIGHTS)
     if not _is_ours(adapter):
         raise UserError(f"{adapter} is plain peft's already; give it to peft as it is, or export it for another reader")
+    weights = {name.replace(".default.", "."): value for name, value in weights.items() if ".lora_" in name}
     with _beside(settings.out) as place:
-        extended = _base_of(adapter, settings, place)
+        extended = _base_of(adapter, settings, more=weight_bytes(weights.values()))
         plain = _attached(extended, adapter).get_base_model()
         state = {name: value for name, value in plain.state_dict().items() if ".lora_" not in name}
         state = {name.replace(".base_layer.", "."): value for name, value in state.items()}
         extended = _saved(plain, state, extended, place / "base")
-        weights = {name.replace(".default.", "."): value for name, value in weights.items() if ".lora_" in name}
         (directory / BASE).mkdir()
         window = write_checkpoint(extended, directory / BASE, [READERS["transformers 5"], READERS["peft"]])
     save_file(weights, directory / lora.WEIGHTS, metadata={"format": "pt"})
@@ -164,8 +168,11 @@ def _beside(out: str | Path) -> Iterator[Path]:
         half_written.remove(place)
 
 
-def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
-    """The model that an adapter was trained on, turning as it did then: the base's files under the adapter's config."""
+def _base_of(adapter: Path, settings: FromAdapter, *, more: int = 0) -> Checkpoint:
+    """The model that an adapter was trained on, turning as it did then: the base's files, where they lie, under the adapter's config.
+
+    more: bytes that are written beside a model of its size.
+    """
     name = settings.base or _about(adapter).get("base_model_name_or_path")
     if not name or not isinstance(name, str | Path):
         raise UserError(
@@ -176,8 +183,7 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
     for part in (adapter, base):
         refuse_damaged(part)
     refuse_unknown_code(base)  # by its own name, not by that of the directory that is made of it
-    carried = to_be_written(base, settings.out, convert_pickle=False).taken if _is_ours(adapter) else 0
-    refuse_without_room(settings.out, carried + model_bytes(base))
+    refuse_without_room(settings.out, model_bytes(base) + more)
     if not _is_ours(adapter):
         return base
     if _about(adapter).get(lora.BASE_WEIGHTS) not in (None, base.weights_fingerprint):
@@ -186,6 +192,7 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
             "is added to them all the same; give the --base it was trained on if it is another",
             stacklevel=2,
         )
+    _warn_of_another_scale(adapter)
     config = read_config(adapter)
     with strange_config(str(adapter)):
         trained = read_rope(config)
@@ -194,12 +201,18 @@ def _base_of(adapter: Path, settings: FromAdapter, place: Path) -> Checkpoint:
             f"{adapter} was trained on a {trained.family} model with {trained.rope.head_dim} rotated coordinates a head, and {name} is "
             f"{base.rope.family} with {base.rope.rope.head_dim}; give the --base it was trained on"
         )
-    extended = place / "extended"
-    extended.mkdir()
-    carry_weights(base, extended)
-    carry_the_rest(base, extended, window=trained.window)
-    write_json(extended / "config.json", config if base.trust_remote_code else without_code(config))
-    return Checkpoint.open(extended, trust_remote_code=settings.trust_remote_code)
+    return base.with_config(config if base.trust_remote_code else without_code(config))
+
+
+def _warn_of_another_scale(adapter: Path) -> None:
+    """Nothing in the weights tells lora_alpha; the records of the run do, where the adapter still lies in it."""
+    trained, now = asked_of(adapter.absolute().parent).get("lora_alpha"), _about(adapter).get("lora_alpha")
+    if trained not in (None, now):
+        warnings.warn(
+            f"{adapter / ADAPTER_CONFIG} has lora_alpha {now}, and by the run's records it was trained with {trained}: what is added to the base is "
+            f"scaled otherwise than in training; write {trained} there again, if that was not meant",
+            stacklevel=2,
+        )
 
 
 def _about(adapter: Path) -> dict[str, Any]:
@@ -207,7 +220,7 @@ def _about(adapter: Path) -> dict[str, Any]:
 
 
 def _is_ours(adapter: Path) -> bool:
-    return lora.is_ours(_about(adapter))
+    return is_own_adapter(_about(adapter))
 
 
 def _attached(base: Checkpoint, adapter: Path) -> peft.PeftModel:
@@ -216,7 +229,8 @@ def _attached(base: Checkpoint, adapter: Path) -> peft.PeftModel:
         raise UserError(f"ropewalk merges adapters of type {_PLAIN}, and {adapter} is {kind!r}; merge it with peft")
     check_safetensors(adapter / lora.WEIGHTS)
     # Sums of products are taken in float32 and rounded once, when the result is saved.
-    model = load_model(base, dtype=torch.float32, device="cpu")
+    with on_disk(base) as linked:
+        model = load_model(linked, dtype=torch.float32, device="cpu")
     if ours:
         return lora.attach(model, adapter)
     with _fits(adapter), warnings.catch_warnings():

@@ -137,11 +137,12 @@ def _say_of_card(checkpoint: Checkpoint, directory: Path, out: Path) -> None:
     if not say_export(directory):
         _logger.info("%s is as somebody wrote it, and does not say what this export is; %s does", out / README, EXPORT)
     elif NOT_MEASURED in readme.read_text(encoding="utf-8"):
+        name = shlex.quote(str(checkpoint))
+        is_adapter = adapters.adapter_in(Path(str(checkpoint))) is not None
+        merging, model = (f"ropewalk merge {name} --out MODEL, ", "MODEL") if is_adapter else ("", name)
         _logger.info(
-            "the card says of %s that it was not measured; if it was, run ropewalk card %s --records FILE.jsonl, the file of its "
-            "measurements, and export again",
-            checkpoint,
-            shlex.quote(str(checkpoint)),
+            f"the card says of {checkpoint} that it was not measured; if it was, run {merging}ropewalk card {model} --records FILE.jsonl, the file "
+            f"of its measurements, and export {'that' if is_adapter else 'again'}"
         )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.checkpoint.checkpoint import Checkpoint
+from ropewalk.checkpoint.files import OWN_ADAPTER, is_own_adapter, without_its_config
 from ropewalk.checkpoint.headers import tensors
 from ropewalk.checkpoint.links import links_out
 from ropewalk.checkpoint.own_code import own_code as code_of
@@ -32,8 +33,6 @@ from ropewalk.sentences import joined
 _NO_FAULT = ("quantised weights", "pickles")
 #: Dtypes that a config may name, by what safetensors calls them.
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-#: How the type of ropewalk's own adapters begins, which peft does not know on purpose.
-OWN_ADAPTER = "ROPEWALK_LORA"
 
 
 def tokenizer(subject: Subject) -> Iterator[Finding]:
@@ -111,7 +110,7 @@ def adapter(subject: Subject) -> Iterator[Finding]:
     if not about:
         return
     kind, base = about.get("peft_type"), about.get("base_model_name_or_path")
-    own = str(kind).startswith(OWN_ADAPTER)
+    own = is_own_adapter(about)
     if own:
         yield Finding(
             8,
@@ -119,6 +118,8 @@ def adapter(subject: Subject) -> Iterator[Finding]:
             f"peft_type is {OWN_ADAPTER}, which plain peft stops at, so that no adapter lands on a model with another rotation; "
             "`ropewalk export --for peft` writes one that it loads",
         )
+        if not subject.config:
+            yield Finding(8, "wrong", without_its_config(subject.path))
     elif kind != "LORA":
         yield Finding(8, "note", f"peft_type is {kind!r}, and ropewalk knows LORA alone")
     if not isinstance(base, str | None):

@@ -58,14 +58,16 @@ def write_checkpoint(
     states = (value for each in optimizer.state.values() for value in each.values() if isinstance(value, torch.Tensor))
     trained = (weight for group in optimizer.param_groups for weight in group["params"])
     state = disk.weight_bytes((*trained, *states))
-    try:
-        with disk.filling(snapshots.root, disk.model_bytes(start.source) + state):
+    with disk.filling(
+        snapshots.root, disk.model_bytes(start.source) + state
+    ):  # what is free without what was half written
+        try:
             with disk_errors(snapshots.path(step)):
                 training_state.save(model, optimizer, parts, mesh)
             ranks.together(lambda: snapshots.save(step, write, about) if mesh.main else None)
-    finally:
-        if mesh.main:
-            shutil.rmtree(parts, ignore_errors=True)
+        finally:
+            if mesh.main:
+                shutil.rmtree(parts, ignore_errors=True)
 
 
 def write_final(out: Path, step: int, model: Any, start: StartingModel, mesh: Mesh, *, same_as: Path | None) -> None:

@@ -116,13 +116,18 @@ def ask(out: Path, settings: TrainSettings, source: Checkpoint, planned: Writes,
     )
 
 
+def is_full(error: UserError) -> bool:
+    """Whether a sentence is of a disk, or a quota, without room."""
+    return system_error(error.__cause__) in (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextlib.contextmanager
 def filling(out: Path, size: int) -> Iterator[None]:
     """Where so many bytes are written at `out`: an error of a disk that became full meanwhile says how many they are, and what is free."""
     try:
         yield
     except UserError as error:
-        if system_error(error.__cause__) in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             takes, has = sizes_apart(size, free(out))
             error.args = (f"{error}; it takes {takes}, and {has} are free",)
         raise

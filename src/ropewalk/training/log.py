@@ -23,6 +23,7 @@ from ropewalk.progress import Progress, clock, is_first_process
 from ropewalk.records import Recorder, Run, Step, append_lines, to_line
 from ropewalk.settings.extras import bringing
 from ropewalk.settings.train import TrainSettings
+from ropewalk.training.disk import filling
 
 
 class Log:
@@ -45,7 +46,8 @@ class Log:
 
     def step(self, step: Step) -> None:
         """Write one step everywhere. Raises UserError if the disk refuses."""
-        with disk_errors(self._recorder.path or "records"):
+        path = self._recorder.path or Path("records")
+        with filling(path, len(to_line(step, self._recorder.run.id))), disk_errors(path):
             self._recorder.add(step)
         for sink in self._sinks:
             sink.step(step)

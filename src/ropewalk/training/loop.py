@@ -114,6 +114,7 @@ class Loop:
                 self._say(f"resumed from {snapshot.path}, step {snapshot.step}")
             with (
                 shortage_told(lambda asked: self.step.too_little(self.done + 1, asked)),
+                self.saving.full_told(),
                 Signals(saves=self.keep) as signals,
             ):
                 self._prepare()

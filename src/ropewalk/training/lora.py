@@ -27,7 +27,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ropewalk.checkpoint.files import ADAPTER_CONFIG, read_json
+from ropewalk.checkpoint.files import ADAPTER_CONFIG, OWN_ADAPTER, read_json
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.position_table import Positions, read_positions
 from ropewalk.distributed.state import sharded_like
@@ -35,7 +35,6 @@ from ropewalk.errors import UserError, told
 from ropewalk.model.architecture import decoder_of
 from ropewalk.model.position_table import learned_tables
 from ropewalk.model.verify import verify_positions
-from ropewalk.readers.file_checks import OWN_ADAPTER
 
 #: Plain peft stops at a type that it does not know, and shows it.
 TYPE = f"{OWN_ADAPTER} (made plain by: ropewalk export ADAPTER --for peft)"
@@ -110,11 +109,6 @@ def _embeddings_and_norms(model: Any) -> list[nn.Module]:
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:
     """What training changes, by the names peft gives."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def is_ours(about: dict[str, Any]) -> bool:
-    """Whether an adapter_config.json is of the type that `save_adapter` writes."""
-    return str(about.get("peft_type")).startswith(OWN_ADAPTER)
 
 
 def save_adapter(

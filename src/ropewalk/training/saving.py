@@ -6,12 +6,18 @@ out  `checkpoints/`, by checkpoints.py; sentences where there is no room
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ropewalk.distributed import ranks
 from ropewalk.distributed.mesh import Mesh
+from ropewalk.errors import UserError
+from ropewalk.sentences import size_in_words
+from ropewalk.settings import run_file
 from ropewalk.settings.train import TrainSettings
 from ropewalk.training import disk
 from ropewalk.training.checkpoints import write_checkpoint
@@ -84,6 +90,28 @@ class Saving:
             * (keep > 1)
         )
         return False
+
+    @contextlib.contextmanager
+    def full_told(self) -> Iterator[None]:
+        """A disk that fills while the run lasts ends it with what of it is whole, what it has yet to write, and the line that goes on."""
+        try:
+            yield
+        except UserError as error:
+            if self._keep and disk.is_full(error):
+                error.args = (f"{error}; {self._goes_on()}",)
+            raise
+
+    def _goes_on(self) -> str:
+        saved, there = self._step.saved or 0, len(self.snapshots.steps())
+        rest = size_in_words(self._still(saved, there).total)
+        whole = (
+            f"the checkpoint of step {saved} is whole, {self.snapshots.path(saved)}"
+            if saved
+            else "no checkpoint was saved before"
+        )
+        file = self._out / run_file.RUN_FILE  # of a run that is to replace another, beside that one's
+        way = f"ropewalk train --config {shlex.quote(str(file))}" if file.exists() else "the same command with"
+        return f"{whole}; what is written from there on takes {rest}; when there is room, {'go on' if saved else 'begin again'}: {way} --resume"
 
     def write(self, model: Any, done: int, about: dict[str, Any]) -> None:
         """The checkpoint of step `done`, by all processes. about: the run, for whoever goes on from it."""

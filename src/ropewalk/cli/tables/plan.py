@@ -24,7 +24,7 @@ from ropewalk.planner.memory import GIB
 from ropewalk.planner.planned import ASSUMED_FACTOR, Plan
 from ropewalk.planner.reading import SERVED_SHARE
 from ropewalk.records.format import duration
-from ropewalk.sentences import counted
+from ropewalk.sentences import counted, size_in_words
 from ropewalk.settings.budget import mask_bytes
 from ropewalk.settings.recipe import Recipe
 
@@ -174,16 +174,16 @@ def serving_table(plan: Plan) -> Table:
     """What serving takes, and what a chip's operations and bandwidth alone allow."""
     cost, before, window, chip = plan.serving, plan.job.shape.window, plan.job.recipe.window, plan.chip
     table = _table(f"Serving at {window} tokens, in bfloat16")
-    table.add_row("weights", f"{cost.weights / GIB:.2f} GiB")
-    cache = f"{_decimals(cost.token_bytes / 1024)} KiB a token; {cost.before_bytes / GIB:.2f} GiB at {before}"
-    table.add_row(f"keys and values ({cache})", f"{cost.window_bytes / GIB:.2f} GiB")
+    table.add_row("weights", size_in_words(cost.weights, 2))
+    cache = f"{_decimals(cost.token_bytes / 1024)} KiB a token; {size_in_words(cost.before_bytes, 2)} at {before}"
+    table.add_row(f"keys and values ({cache})", size_in_words(cost.window_bytes, 2))
     holders = f"{cost.chips} × {chip.name}" if cost.chips else f"no number of {chip.name}"
     table.add_row(f"held, in {100 * SERVED_SHARE:.0f} % of the memory, by", holders)
     if not cost.chips:
         return table
     table.add_row("full windows at a time", f"{cost.windows:,}")
     if cost.first_token is not None:
-        table.add_row(f"first token by operations alone ({cost.flops / 1e12:,.0f} TFLOP)", duration(cost.first_token))
+        table.add_row(f"first token by operations alone ({_operations(cost.flops)})", duration(cost.first_token))
     streams = {"one stream": cost.tokens_per_second}
     if cost.windows > 1:
         streams[f"{cost.windows:,} streams together"] = cost.together
@@ -194,6 +194,10 @@ def serving_table(plan: Plan) -> Table:
                 million = plan.price * cost.chips * 1e6 / rate / 3600
                 table.add_row(f"a million generated tokens of {who} cost, at least", money(million))
     return table
+
+
+def _operations(flops: float) -> str:
+    return f"{flops / 1e12:,.0f} TFLOP" if flops >= 1e12 else f"{flops / 1e9:,.3g} GFLOP"
 
 
 def time_table(plan: Plan) -> Table:
