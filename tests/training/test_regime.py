@@ -196,7 +196,7 @@ def test_training_on_a_cpu_takes_as_many_windows_at_a_time_as_its_plan(on_a_cpu)
 def test_a_cpu_that_does_not_hold_a_step_by_plan_is_warned_of_before_it(on_a_cpu) -> None:
     settings, level, said = on_a_cpu(3.8, batch_size=1)
     assert settings.activations == "full" and level == "WARNING"
-    assert "it is tried all the same; what fits: --mode pose --chunk-window 1024" in said
+    assert "it is tried all the same; what fits: --mode pose --chunk-window 2048" in said
     assert on_a_cpu(0.5, batch_size=1)[2].endswith("nothing that was tried fits")
 
 
