@@ -164,11 +164,11 @@ class Plan:
         same.sort(key=Plan._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
+        same[:0] = self._first_that_fits(ways_with_positions_skipped(self.job, asked))
         return (
-            *self._first_that_fits(ways_with_positions_skipped(self.job, asked)),
             *same,
             *self._first_that_fits(ways_with_more_host(self.job, asked)),
-            *self._first_that_fits(ways_on_more_chips(self.job, self.chip, asked)),
+            *self._first_that_fits(ways_on_more_chips(self.job, self.chip, asked, every=not same)),
             *self._first_that_fits(ways_with_a_shorter_window(self.job, asked)),
         )
 
