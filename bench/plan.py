@@ -159,8 +159,8 @@ def main() -> None:
             measured = point(*setting, Path(folder), before)
             print(json.dumps(measured), flush=True)
             points = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
-            same = ("machine", "model", "window", "batch", "micro")
-            points = [p for p in points if any(p[key] != measured[key] for key in same)]
+            same = ("machine", "engine", "model", "window", "batch", "micro")
+            points = [p for p in points if any(p.get(key) != measured[key] for key in same)]
             arguments.json.write_text(json.dumps([*points, measured], indent=1) + "\n")
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ropewalk.cli import parse
 from ropewalk.planner import Plan, plan
 from ropewalk.planner.chips import CHIPS, Rates, datasheet_rates
 from ropewalk.planner.job import FULL, NONE, ActivationChoice, Job
@@ -26,6 +27,8 @@ from ropewalk.planner.memory import GIB, step_memory
 from ropewalk.planner.named import shape_of
 from ropewalk.planner.shape import read_shape
 from ropewalk.planner.speed import step_time
+from ropewalk.settings.command import arguments
+from ropewalk.settings.plan import PlanSettings
 from ropewalk.settings.recipe import Recipe
 
 PAGE = Path(__file__).with_name("plan.md")
@@ -52,6 +55,7 @@ class Checked:
     point: dict[str, Any]
     tokens_per_second: float
     gib: float
+    job: Job
 
     @property
     def speed_error(self) -> float | None:
@@ -65,7 +69,11 @@ class Checked:
 
 
 def check(point: dict[str, Any]) -> Checked:
-    """The planner's word on one point."""
+    """The planner's word on one point; on one that has the words of a plan, that plan's, of each chip."""
+    if point.get("plan"):
+        typed = plan(**arguments(PlanSettings, parse(["plan", *point["plan"].split()])[1]))
+        gib = (typed.memory.allocated + point.get("reserved", 0) * typed.memory.slack) / GIB
+        return Checked(point, typed.time.tokens_per_second / typed.job.gpus, gib, typed.job)
     shape = read_shape(point["config"], name=point["model"]) if point.get("config") else shape_of(point["model"])
     kept = point["keep"]
     recipe = Recipe(
@@ -74,6 +82,8 @@ def check(point: dict[str, Any]) -> Checked:
         batch_size=point["batch"],
         precision=point["precision"],
         optimizer=point.get("optimizer", "adamw"),
+        mode=point.get("mode", "full"),
+        base_bits=point.get("base_bits"),
     )
     chosen = (
         {"full": FULL, "none": NONE, "auto": FULL}[kept] if isinstance(kept, str) else ActivationChoice("kept", kept)
@@ -99,7 +109,7 @@ def check(point: dict[str, Any]) -> Checked:
         job = found
     cpu = point["machine"].startswith("CPU")  # whose peak is the process's, holes and libraries included
     need = step_memory(job, cpu=True).total if cpu else step_memory(job).allocated
-    return Checked(point, step_time(job, rates, chip).tokens_per_second, need / GIB)
+    return Checked(point, step_time(job, rates, chip).tokens_per_second, need / GIB, job)
 
 
 def checks() -> list[Checked]:
@@ -116,15 +126,32 @@ def validation() -> str:
     for found in checks():
         point = found.point
         lines.append(
-            f"| {point['role']} | {point['machine']} | {point['engine']}, {point['model']} | {_size(point)} "
+            f"| {point['role']} | {point['machine']} | {_what(point)} | {_size(point)} "
             f"| {_digits(point.get('tokens_per_second'))} | {_digits(found.tokens_per_second if found.speed_error is not None else None)} | {_percent(found.speed_error)} "
             f"| {_gib(point.get('peak_gib'))} | {_gib(found.gib)} | {_percent(found.memory_error)} |"
         )
     return "\n".join(lines)
 
 
+def kept() -> str:
+    """What plans keep that are left to choose, beside what training kept."""
+    lines = ["| machine | what | size | kept by plan | on the host, GiB | by training |", "|---|---|---|---|---|---|"]
+    for found in checks():
+        point, hosted = found.point, step_memory(found.job).host / GIB
+        if trained := point.get("kept_measured"):
+            lines.append(
+                f"| {point['machine']} | {_what(point)} | {_size(point)} | {found.job.activations.name} | {hosted:.1f} | {trained} |"
+            )
+    return "\n".join(lines)
+
+
+def _what(point: dict[str, Any]) -> str:
+    return f"{point['engine']}, " + (f"`{point['plan']}`" if point.get("plan") else point["model"])
+
+
 def _size(point: dict[str, Any]) -> str:
-    more = "" if point["batch"] == point["micro"] else f" in {point['batch'] // point['micro']} parts"
+    micro = point.get("micro", point["batch"])  # which the words of a plan say, or leave open
+    more = "" if point["batch"] == micro else f" in {point['batch'] // micro} parts"
     return f"{point['batch']} × {point['window']}{more}"
 
 
@@ -186,7 +213,7 @@ def chips() -> str:
 
 def page(text: str) -> str:
     """The page with its tables made anew, between `<!-- name -->` and `<!-- end -->`."""
-    for make in (validation, paper, chips):
+    for make in (validation, kept, paper, chips):
         start, end = f"<!-- {make.__name__} -->\n", "\n<!-- end -->"
         before, rest = text.split(start, 1)
         text = before + start + make() + end + rest.split(end, 1)[1]

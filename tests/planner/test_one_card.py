@@ -242,6 +242,18 @@ def test_the_hosts_help_is_proposed_first_and_more_of_it_before_more_chips() -> 
     assert plan("7b", window=262144, gpus="H100", batch_size=1, host_memory=more).fits
 
 
+def test_more_chips_are_proposed_in_every_mode_where_nothing_fits_those_that_were_named() -> None:
+    """ "A smaller model, or more memory" was said of eight, though sixteen train every weight on chunks of the old window."""
+    asked = dict(window=65536, precision="auto", optimizer="auto")
+    few, many = (plan("qwen3-8b", gpus=f"{count}x3060", **asked) for count in (8, 16))
+    assert not few.something_fits and "--mode pose" in many.ways[0]
+    (proposed,) = few.others
+    assert proposed.job.gpus == 16 and proposed.options.startswith("--gpus 16x3060 --mode pose")
+    assert proposed.memory == many.others[0].memory
+    out = ways_out(few.job, few.chip)
+    assert len(out) == 1 and "16 such GPUs by torchrun with" in out[0] and "--mode pose" in out[0]
+
+
 @pytest.mark.parametrize(
     ("words", "chunks"),
     [

@@ -6,6 +6,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from ropewalk.planner.memory import PLAN_ERROR
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -18,10 +20,12 @@ def _page_maker():
 
 
 def test_planned_memory_is_within_ten_percent_and_speed_within_fifteen_at_every_point() -> None:
-    checks = _page_maker().checks()
+    """Of what plans know; memory by less than a plan says that it may be wrong by, where it fits closely."""
+    checks = [found for found in _page_maker().checks() if found.point["role"] != "beyond"]
+    assert {found.point.get("mode") for found in checks} >= {None, "lora"}  # of adapters too
     assert sum(found.memory_error is not None and found.speed_error is not None for found in checks) >= 8
     for found in checks:
-        assert found.memory_error is None or abs(found.memory_error) <= 0.10, found.point
+        assert found.memory_error is None or abs(found.memory_error) <= PLAN_ERROR <= 0.10, found.point
         assert found.speed_error is None or abs(found.speed_error) <= 0.15, found.point
         if found.speed_error is not None:  # of one sign with memory's: what is planned above what was measured
             assert (found.speed_error > 0) == (found.tokens_per_second > found.point["tokens_per_second"])

@@ -256,9 +256,18 @@ def kept_bytes(job: Job) -> float:
     """Bytes a token and layer, on average over layers, that live from the forward pass to the backward pass."""
     if not job.activations.recompute:
         every = tensors(job)
-        return sum(every.values()) - every["mask"] * (1 - job.shape.sliding / job.shape.layers)
+        return sum(every.values()) - every["mask"] * (1 - job.shape.sliding / job.shape.layers) - _unread_bytes(job)
     sizes = products(job)
     return tensors(job)["input"] + sum(share * sizes.get(name, 0.0) for name, share in job.activations.shares.items())
+
+
+def _unread_bytes(job: Job) -> float:
+    """Of `tensors` what enters the products of the MLP alone, which nothing reads again where their weights are frozen, as adapters on attention leave them."""
+    if job.recipe.mode != "lora":
+        return 0.0
+    every, gated, b = tensors(job), job.shape.gated, job.regime.compute
+    copies = 1 + gated if job.stream != b and not job.fused else 1
+    return every["product" if gated else "act"] + copies * b * job.shape.width
 
 
 def hosted_bytes(job: Job) -> float:

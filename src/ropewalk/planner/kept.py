@@ -95,14 +95,23 @@ def kept_by_rule(job: Job, chip: Chip, rates: Rates) -> Job | None:
 
 def least_by_rule(job: Job, chip: Chip) -> Job:
     """The job with nothing kept but inputs: on the chip, on the host if the chip does not hold them and this is left open, or so in small tiles; the last of these if none fits."""
+    *before, last = _least_ways(job, chip)
+    return next((way for way in before if fits(way, chip)), last)
+
+
+def least_bytes(job: Job, chip: Chip) -> float:
+    """Of a chip, by that one of the ways of `least_by_rule` which takes the fewest."""
+    return min(step_memory(way).total for way in _least_ways(job, chip))
+
+
+def _least_ways(job: Job, chip: Chip) -> list[Job]:
     layers = job.shape.layers
     hosts = [(), range(layers)] if job.recipe.activations == "auto" and _reaches_host(job, chip) else [()]
-    *before, last = (
+    return [
         by_choice(job, Choice((NOTHING,) * layers, frozenset(hosted), tiles=mlp_tiles(job.tokens, short=short)))
         for short in (False, True)
         for hosted in hosts
-    )
-    return next((way for way in before if fits(way, chip)), last)
+    ]
 
 
 def by_choice(job: Job, choice: Choice) -> Job:

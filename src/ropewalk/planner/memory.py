@@ -40,8 +40,17 @@ FRAGMENTATION = 0.005
 #: again at once. Other allocators were not measured. Under a limit of addresses all threads have one heap (cli/shortage.py), and layers that compute again
 #: leave next to none in that.
 CPU_FRAGMENTATION, CPU_RECOMPUTED_FRAGMENTATION, ONE_HEAP_FRAGMENTATION, HEAP_BLOCK = 0.32, 0.45, 0.06, 2**25
+#: And beside adapters, and those on four bits, where one heap is hardly better: a product's two ways, their sum and unpacked weights are given back between
+#: results that stay.
+ADAPTER_FRAGMENTATION, ADAPTER_RECOMPUTED_FRAGMENTATION = 0.85, 0.6
+FOUR_BIT_FRAGMENTATION, FOUR_BIT_RECOMPUTED_FRAGMENTATION = 1.1, 1.55
+#: So many times those where everything is kept and a step has several micro batches, each of which begins among the holes of the one before.
+NEXT_FRAGMENTATION = 1.3
 #: And what such a process takes for Python, torch and transformers. Both measured (docs/plan.md, the CPU's rows; docs/log.md, 2026-11-30).
 CPU_CONTEXT = 0.48 * GIB
+
+#: How far plans of memory may be from what is measured, as a share of the plan: tests/planner/test_points.py holds every measured point to it.
+PLAN_ERROR = 0.10
 
 
 @dataclass(frozen=True)
@@ -143,15 +152,21 @@ def _moments(job: Job, gradients: float, *, cpu: bool) -> dict[str, dict[str, fl
 def _holes(job: Job, held: dict[str, float]) -> float:
     """What lies free between a CPU process's blocks, of the parts that are held."""
     of_results = _in_heap([size * job.tokens for size in tensors(job).values()])
+    share, again = CPU_FRAGMENTATION, CPU_RECOMPUTED_FRAGMENTATION
+    if job.packed:
+        share, again = FOUR_BIT_FRAGMENTATION, FOUR_BIT_RECOMPUTED_FRAGMENTATION
+    elif job.recipe.mode == "lora":
+        share, again = ADAPTER_FRAGMENTATION, ADAPTER_RECOMPUTED_FRAGMENTATION
+    elif addresses_are_limited():
+        again = ONE_HEAP_FRAGMENTATION
     if job.activations.recompute:
-        all_results = kept_bytes(replace(job, activations=NONE)) * job.tokens * job.shape.layers
-        share = ONE_HEAP_FRAGMENTATION if addresses_are_limited() else CPU_RECOMPUTED_FRAGMENTATION
-        return share * of_results * all_results
+        return again * of_results * kept_bytes(replace(job, activations=NONE)) * job.tokens * job.shape.layers
     of_weights = _in_heap([float(weights * job.regime.weight) for weights in job.shape.products.values()])
     of_logits = _in_heap([4.0 * min(job.tokens * job.shape.vocabulary, CPU_CHUNK_ELEMENTS)])
     weights = held["weights"] + held["states"] + held["gradients"] + held["cast"]
     results = held["activations"] + held["workspace"]
-    return CPU_FRAGMENTATION * (of_weights * weights + of_results * results + of_logits * held["logits"])
+    share *= NEXT_FRAGMENTATION if job.micros > 1 else 1
+    return share * (of_weights * weights + of_results * results + of_logits * held["logits"])
 
 
 def _in_heap(blocks: list[float]) -> float:

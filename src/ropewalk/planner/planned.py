@@ -21,7 +21,8 @@ from ropewalk.errors import UserError
 from ropewalk.planner import layout, machines, regimes
 from ropewalk.planner.chips import Chip, Mfu, Rates, mfu
 from ropewalk.planner.job import Job
-from ropewalk.planner.memory import GIB, Memory, step_memory
+from ropewalk.planner.kept import least_bytes
+from ropewalk.planner.memory import GIB, PLAN_ERROR, Memory, step_memory
 from ropewalk.planner.reading import Measuring, Serving, measuring, serving
 from ropewalk.planner.shape import Shape
 from ropewalk.planner.speed import Time, step_time
@@ -97,6 +98,23 @@ class Plan:
         return str(self.info) if isinstance(self.info, UserError) else None
 
     @property
+    def spare(self) -> float:
+        """Bytes that stay free on each chip; below 0 those that are short."""
+        return self.chip.memory * GIB - self.memory.total
+
+    @property
+    def is_close(self) -> bool:
+        """Whether it fits by less than a plan may be wrong by."""
+        return self.fits and self.spare < PLAN_ERROR * self.memory.total
+
+    @property
+    def least(self) -> float:
+        """Bytes that training comes down to on a chip where a step runs out of memory: one GPU does that again with less kept, where this is left open; others stop."""
+        if self.chip.on_cpu or self.job.gpus > 1 or self.job.recipe.activations != "auto":
+            return self.memory.total
+        return min(self.memory.total, least_bytes(self.job, self.chip))
+
+    @property
     def something_fits(self) -> bool:
         """Whether the run fits these chips as it is or by other options: what `ropewalk plan` exits with 0 for, unless it is `refused`."""
         return self.fits or bool(self.here)
@@ -164,11 +182,11 @@ class Plan:
         same.sort(key=Plan._rank)
         if self.fits or any(other.job.recipe.mode == self.job.recipe.mode for other in same):
             return tuple(same)
+        same[:0] = self._first_that_fits(ways_with_positions_skipped(self.job, asked))
         return (
-            *self._first_that_fits(ways_with_positions_skipped(self.job, asked)),
             *same,
             *self._first_that_fits(ways_with_more_host(self.job, asked)),
-            *self._first_that_fits(ways_on_more_chips(self.job, self.chip, asked)),
+            *self._first_that_fits(ways_on_more_chips(self.job, self.chip, asked, every=not same)),
             *self._first_that_fits(ways_with_a_shorter_window(self.job, asked)),
         )
 
@@ -226,6 +244,7 @@ class Plan:
         )
         return {
             "fits": self.fits,
+            "close": self.is_close,
             "something_fits": self.something_fits,
             "refused": self.refused,
             "options": self.options,

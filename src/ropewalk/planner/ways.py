@@ -177,17 +177,29 @@ def ways_with_more_host(job: Job, asked: Recipe) -> Iterator[list[Way]]:
         yield [Way(more.with_recipe(recipe), options) for recipe in allowed(asked, gpus=job.gpus)]
 
 
-def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe) -> Iterator[list[Way]]:
-    """The job on twice as many chips and more, in its own mode: as asked, by each regime that this leaves open; then by every other."""
-    for count in (job.gpus * times for times in (2, 4, 8, 16, 32, 64, 128)):
-        more = replace(job, gpus=count, replicas=1)
+def ways_on_more_chips(job: Job, chip: Chip, asked: Recipe, *, every: bool) -> Iterator[list[Way]]:
+    """The job on twice as many chips and more, in its own mode: as asked, by each regime that this leaves open; then by every other.
+
+    every: then also in the modes that the same chips get, with positions skipped and by adapters; for where nothing fits these.
+    """
+    many = [replace(job, gpus=job.gpus * times, replicas=1) for times in (2, 4, 8, 16, 32, 64, 128)]
+
+    def own(more: Job) -> Iterator[list[Way]]:
         # Which of these is taken there is chosen as it is here, and so needs no name.
-        as_asked = [more.with_recipe(recipe) for recipe in allowed(asked, gpus=count)]
+        as_asked = [more.with_recipe(recipe) for recipe in allowed(asked, gpus=more.gpus)]
         same_mode = [way for way in ways_on_the_same_chips(more, asked) if way.job.recipe.mode == job.recipe.mode]
-        others = [way for way in same_mode if way.job not in as_asked]
-        chips = f"{count}x{chip.name}" if chip.matrix else str(count)  # of which the memory alone was given
-        for ways in ([Way(job, ()) for job in as_asked], others):
-            yield [Way(way.job, (("gpus", chips), *way.options)) for way in ways]
+        yield [Way(job, ()) for job in as_asked]
+        yield [way for way in same_mode if way.job not in as_asked]
+
+    def others(more: Job) -> Iterator[list[Way]]:
+        yield from ways_with_positions_skipped(more, asked)
+        yield from by_mode(w for w in ways_on_the_same_chips(more, asked) if w.job.recipe.mode != job.recipe.mode)
+
+    for kind in (own, others) if every else (own,):
+        for more in many:
+            chips = f"{more.gpus}x{chip.name}" if chip.matrix else str(more.gpus)  # of which the memory alone was given
+            for ways in kind(more):
+                yield [Way(way.job, (("gpus", chips), *way.options)) for way in ways]
 
 
 def ways_out(job: Job, chip: Chip) -> list[str]:
@@ -208,7 +220,7 @@ def ways_out(job: Job, chip: Chip) -> list[str]:
         skipping = itertools.chain.from_iterable(ways_with_positions_skipped(job, job.recipe))
         here[:0] = fitting((way, *way.one_by_one) for way in skipping)[:1]
     ways = [str(way) for way in here]
-    more_chips = itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe))
+    more_chips = itertools.chain.from_iterable(ways_on_more_chips(job, chip, job.recipe, every=not here))
     for way in itertools.chain.from_iterable((way, *way.one_by_one) for way in more_chips):
         if more := job_that_fits(way.job, chip):
             shared = (("cp", str(more.cp)),) if more.cp > 1 else ()

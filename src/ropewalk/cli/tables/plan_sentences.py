@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ropewalk.errors import UserError
 from ropewalk.planner.measured_recipe import measured_recipe, training_of
-from ropewalk.planner.memory import GIB
+from ropewalk.planner.memory import GIB, PLAN_ERROR
 from ropewalk.planner.planned import Plan
 from ropewalk.records.choice import against_yarn, of_choice
 from ropewalk.records.format import duration
@@ -27,11 +27,9 @@ def verdict(plan: Plan) -> str:
     regime = f"--precision {recipe.precision} --optimizer {recipe.optimizer}"
     regime += f" --base-bits {recipe.base_bits}" if recipe.base_bits else ""
     if plan.fits:
-        spare = plan.chip.memory - plan.memory.total / GIB
-        return (
-            f"it fits by {regime}, with {spare:.1f} GiB to spare{_assumed_host(plan, plan.memory.host)}{_faster(plan)}"
-        )
-    short = plan.memory.total / GIB - plan.chip.memory
+        spare, host = f"{plan.spare / GIB:.1f} GiB to spare", _assumed_host(plan, plan.memory.host)
+        return f"it fits by {regime}, with {spare}{_close(plan)}{host}{_faster(plan)}"
+    short = -plan.spare / GIB
     kept = "every activation kept" if recipe.activations == "none" else "as little kept as can be"
     lacking = (
         f"{size_in_words(short * GIB)} short{each_chip(plan)}"
@@ -40,7 +38,9 @@ def verdict(plan: Plan) -> str:
     )
     more = "; other ways are below" if len(plan.others) > 1 else ""  # in the table, which follows
     if plan.here:
-        best = plan.here[0].options + _assumed_host(plan, plan.here[0].memory.host)
+        first = plan.here[0]
+        best = first.options + _assumed_host(plan, first.memory.host)
+        more += f"; the first leaves {first.spare / GIB:.1f} GiB{_close(first)}" if first.is_close else ""
         return f"it does NOT fit as asked; it fits with: {best}{more}. By {regime} alone: {lacking} with {kept}"
     ways = plan.others[0].options + more if plan.others else _nothing_fits(plan)
     if plan.chip.on_cpu:
@@ -48,6 +48,16 @@ def verdict(plan: Plan) -> str:
     if recipe.activations == "none":
         ways = f"--activations auto, if it keeps little enough; or {ways}"
     return f"it does NOT fit by {regime}: {lacking} with {kept}; what fits: {ways}"
+
+
+def _close(plan: Plan) -> str:
+    """That it fits by less than plans are wrong by, and what training does about it."""
+    if not plan.is_close:
+        return ""
+    error = f", less than the {share(PLAN_ERROR)} by which plans may be too low"
+    if plan.least * (1 + PLAN_ERROR) <= plan.chip.memory * GIB:
+        return f"{error}: a step that runs out of memory is done again with less kept, down to {plan.least / GIB:.1f} GiB by plan"
+    return f"{error}: by the plan alone, and a step that runs out of memory ends the run{', its last checkpoint whole' * (plan.job.gpus > 1)}"
 
 
 def _faster(plan: Plan) -> str:
