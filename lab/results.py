@@ -206,12 +206,15 @@ def page(*, ours: bool = True) -> str:
 
 
 def evidence() -> list[dict[str, Any]]:
-    """What `extend`, `train` and `plan` say was measured: levels a, c and e of every model, and the other factors of level b."""
+    """What `extend`, `train` and `plan` say was measured: levels a, c and e of every model, the other factors of level b, and x32, each beside its own base.
+
+    Left out are levels that trained otherwise (pose, lora, steps) or on other data (read-*, tuned-*), or measured the same rows anew or in part (slid, cpu, found-*).
+    """
     found = []
     for model in sorted({directory.name for directory in RECORDS.glob("[ae]/*")}):
         factors = rows_in(RECORDS / "b" / model)
         others = [row for row in factors if row.asked["factor"] != FACTOR or row is base_of(factors)]
-        found += [*_cases(full_rows(model)), *_cases(others)]
+        found += [*_cases(full_rows(model)), *_cases(others), *_cases(rows_in(RECORDS / "x32" / model))]
     return found
 
 

@@ -73,6 +73,12 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
             "lab-2k, 2048 to 32768",
             "weights 6.74B (measured: 24.4M) and rotated coordinates a head 128 (measured: 64)",
         ),
+        # Level x32: the paper's largest factor.
+        (
+            ModelInfo("here", "llama", 2048, 65536, Yarn(32.0), 10_000.0, 128, 6_738_415_616),
+            "lab-2k, 2048 to 65536",
+            "weights 6.74B (measured: 24.4M) and rotated coordinates a head 128 (measured: 64)",
+        ),
     ],
 )
 def test_another_model_or_factor_is_told_what_is_nearest_and_every_respect_in_which_it_is_another(
