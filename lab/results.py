@@ -152,12 +152,12 @@ def sections() -> Iterable[str]:
 
 
 def weights(models: list[str]) -> str:
-    """What the models that others made are here, in a sentence."""
-    named = joined(f"{model} ({WEIGHTS[model]})" for model in models if model in WEIGHTS)
+    """What the models that others made are here, in a sentence; nothing without any."""
+    if not (named := [f"{model} ({WEIGHTS[model]})" for model in models if model in WEIGHTS]):
+        return ""
     return (
-        f"Models that others made are not the published files but what [recipes/real_models/fetch.py](../recipes/real_models/fetch.py) makes of 4-bit ones, back in bfloat16: {named}. So they are a little worse than the published ones; by how much was not measured."
-        if named
-        else ""
+        "Models that others made are not the published files but what [recipes/real_models/fetch.py](../recipes/real_models/fetch.py) makes of 4-bit ones, back in bfloat16: "
+        f"{joined(named)}. So they are a little worse than the published ones; by how much was not measured."
     )
 
 
