@@ -33,6 +33,7 @@ import trained_states
 import tuning
 import ways
 from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, refuse_copies, rows_in
+from run import content
 from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table
 
 from ropewalk.errors import UserError
@@ -41,7 +42,7 @@ from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
 from ropewalk.records.evidence import Figures
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
-from ropewalk.sentences import counted
+from ropewalk.sentences import counted, joined
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS, PAGE, FIGURES = ROOT / "lab/records", ROOT / "docs/results.md", ROOT / "docs/figures"
@@ -50,6 +51,8 @@ README, EVIDENCE = ROOT / "README.md", ROOT / "src/ropewalk/records/evidence.jso
 #: The README's table is of this model, at the factor that was measured most.
 README_MODEL, FACTOR = "smollm2-135m", 4
 CLIFF = ("linear", "ntk", "yarn")
+#: Models that others made → which of their weights, and from what.
+WEIGHTS = content()["weights"]
 
 
 @style.styled
@@ -93,6 +96,8 @@ def sections() -> Iterable[str]:
         {path.name for path in RECORDS.glob("*/*") if any(path.glob("*.jsonl"))},
         key=lambda name: (name == "hemp", name == "lab-2k", name),
     )
+    if found := weights(models):
+        yield found
     if found := claimed(models):
         yield found
     for model in models:
@@ -144,6 +149,16 @@ def sections() -> Iterable[str]:
     for found in (summaries.section(RECORDS), penalty.section(RECORDS)):
         if found:
             yield found
+
+
+def weights(models: list[str]) -> str:
+    """What the models that others made are here, in a sentence; nothing without any."""
+    if not (named := [f"{model} ({WEIGHTS[model]})" for model in models if model in WEIGHTS]):
+        return ""
+    return (
+        "Models that others made are not the published files but what [recipes/real_models/fetch.py](../recipes/real_models/fetch.py) makes of 4-bit ones, back in bfloat16: "
+        f"{joined(named)}. So they are a little worse than the published ones; by how much was not measured."
+    )
 
 
 def rates_taken(model: str) -> str:
@@ -206,12 +221,15 @@ def page(*, ours: bool = True) -> str:
 
 
 def evidence() -> list[dict[str, Any]]:
-    """What `extend`, `train` and `plan` say was measured: levels a, c and e of every model, and the other factors of level b."""
+    """What `extend`, `train` and `plan` say was measured: levels a, c and e of every model, the other factors of level b, and x32, each beside its own base.
+
+    Left out are levels that trained otherwise (pose, lora, steps) or on other data (read-*, tuned-*), or measured the same rows anew or in part (slid, cpu, found-*).
+    """
     found = []
     for model in sorted({directory.name for directory in RECORDS.glob("[ae]/*")}):
         factors = rows_in(RECORDS / "b" / model)
         others = [row for row in factors if row.asked["factor"] != FACTOR or row is base_of(factors)]
-        found += [*_cases(full_rows(model)), *_cases(others)]
+        found += [*_cases(full_rows(model)), *_cases(others), *_cases(rows_in(RECORDS / "x32" / model))]
     return found
 
 
@@ -231,6 +249,7 @@ def _cases(rows: list[Row]) -> Iterable[dict[str, Any]]:
             "as_it_was": round(base.passkeys[base.window].accuracy, 4),
             "digits": _digits([base], base.window),
             "budgets": budgets,
+            "weights": WEIGHTS.get(case[0].name, ""),
         }
 
 

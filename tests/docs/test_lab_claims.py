@@ -155,6 +155,48 @@ def test_what_the_readme_says_of_interpolation_is_in_the_records():
     assert at_20["nats at L above the control's there; held up to 0.02"] == "**did not**"
 
 
+def _claims_table() -> dict[tuple[str, str, str], str]:
+    """By a claim (what is beside the control after the one it goes with), a model and its training tokens: the cell of the page."""
+    part = text_of_page().split("### The paper's claims")[1].split("\n### ")[0]
+    heads, _, *lines = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in re.findall(r"^\|.*", part, re.MULTILINE))  # fmt: skip
+    columns = [(head.split(",")[0], re.search(r", ([\d.]+ [kMG]) tokens", head)[1]) for head in heads[3:]]
+    table, claim = {}, ""
+    for text, _, _, *cells in lines:
+        claim = f"{claim}, control" if text.startswith("And not because") else text
+        table |= {(claim, *column): cell for column, cell in zip(columns, cells, strict=True)}
+    return table
+
+
+_SMOLLM2, _GEMMA, _LAB, _HEMP = "smollm2-135m", "gemma-3-270m", "lab-2k", "hemp"
+_UNTRAINED = "Interpolated and untrained, a model already does better at L' than one that is not"
+_NEW, _OLD = "Trained briefly, it is no worse at L' than the base at L", "The old window hardly suffers"
+_OF_THE_README = {
+    "Held": (claims.HELD, [(_UNTRAINED, _SMOLLM2, "5 M"), (_UNTRAINED, _GEMMA, "5 M"), (_UNTRAINED, _LAB, "5 M"), (_UNTRAINED, _HEMP, "512 k"), (_NEW, _SMOLLM2, "100 M"), (_NEW, _LAB, "100 M"), (f"{_OLD}, control", _LAB, "100 M"), (claims.LONGER, _SMOLLM2, "20 M"), (claims.LONGER, _LAB, "100 M")]),
+    "Did not hold": ("**did not**", [("It finds the passkey anywhere", _SMOLLM2, "100 M"), ("It finds the passkey anywhere", _LAB, "100 M"), (f"{_OLD} on mathematics, of which none was read", _SMOLLM2, "100 M"), (_NEW, _SMOLLM2, "5 M"), (_NEW, _LAB, "5 M"), ("A model breaks beyond its window", _GEMMA, "5 M")]),
+    "Open": ("open", [(f"{_NEW}, control", _SMOLLM2, "100 M"), (f"{_OLD}, control", _SMOLLM2, "100 M"), ("Benchmarks of the old window hardly suffer", _SMOLLM2, "100 M")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("heading", _OF_THE_README)
+def test_the_readme_has_the_verdicts_and_the_figures_of_the_page(heading):
+    """Each in its order, and no other figure but the paper's own."""
+    table, (verdict, asked) = _claims_table(), _OF_THE_README[heading]
+    cells = [table[each] for each in asked]
+    assert all(cell.startswith(f"{verdict}: ") for cell in cells)
+    (line,) = re.findall(rf"^- \*\*{heading}\*\*: (.*)$", results.README.read_text(encoding="utf-8"), re.MULTILINE)
+    said = re.findall(r"−?\d\.\d{3}", line.replace(", in the paper −0.026", ""))
+    assert said == [re.search(r"−?\d+\.\d{3}", cell)[0] for cell in cells]
+
+
+def test_the_readme_names_the_models_that_break_beyond_their_window_and_the_paper_s_worth_of_it():
+    table = _claims_table()
+    broken = [table["A model breaks beyond its window", model, tokens] for model, tokens in ((_SMOLLM2, "5 M"), (_LAB, "5 M"), (_HEMP, "512 k"))]  # fmt: skip
+    assert all(cell.startswith(claims.HELD) for cell in broken)
+    (paper,) = re.findall(rf"^\| {claims.LONGER} \| ([^|]*)", text_of_page(), re.MULTILINE)
+    assert "−0.026 nats" in paper
+    assert "](docs/results.md#the-papers-claims)" in results.README.read_text(encoding="utf-8")
+
+
 def test_gpu_seconds_are_compared_on_as_many_gpus_of_one_kind_alone():
     smollm, lab = (cheaper.section(model, results.full_rows(model)) for model in ("smollm2-135m", "lab-2k"))
     assert (

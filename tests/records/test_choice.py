@@ -46,14 +46,16 @@ def test_auto_is_interpolation_on_the_model_that_was_measured_to_do_better_by_it
     assert settled("auto", {"beta_fast": 16.0}, info, 4 * info.window) == "auto"
 
 
-def test_the_sentence_is_of_the_model_itself_or_says_that_the_nearest_one_is_against_it():
+def test_the_sentence_is_of_a_model_of_the_same_config_or_says_that_the_nearest_one_is_against_it():
     gemma = "+0.025 and 38\u202f% against +0.186 and 20\u202f% untrained and −0.093 and 30\u202f% against −0.086 and 20\u202f% after 5M training tokens; of one seed"
     told = choice("auto", longer(GEMMA, Linear(4.0)))
-    assert told.startswith("linear, which auto takes here (this very model did better by linear than by yarn: ")
+    assert told.startswith(
+        "linear, which auto takes here (gemma-3-270m, a model of this config, did better by linear than by yarn: "
+    )
     assert gemma in told and "smollm2" not in told
     assert choice("linear", longer(GEMMA, Linear(4.0))) == "linear"
     told = choice("yarn", longer(GEMMA, Yarn(4.0)))
-    assert told.startswith("yarn (this very model did better by linear") and gemma in told
+    assert told.startswith("yarn (gemma-3-270m, a model of this config, did better by linear") and gemma in told
     told = choice("auto", longer(QWEN3_8B, Yarn(4.0)))
     assert told.startswith("yarn, which auto takes here (on smollm2-135m at factor 4")
     assert "on gemma-3-270m, which is nearest, linear did better, so that it is not decided here" in told

@@ -57,20 +57,26 @@ def test_a_model_that_was_measured_has_its_own_figures_and_nothing_is_an_extrapo
         # Level b: YaRN by 16 on SmolLM2.
         (
             by(Yarn(128.0)),
-            "smollm2-135m, 8192 to 131072 tokens, which finds 93\u202f% of passkeys (digits 95\u202f%) in its own window before any extension: untrained: +0.54 nats in the old window, "
+            "smollm2-135m (instruct, from 4-bit Q4_1), 8192 to 131072 tokens, which finds 93\u202f% of passkeys (digits 95\u202f%) in its own window before any extension: untrained: +0.54 nats in the old window, "
             "28\u202f% of passkeys there (digits 67\u202f%), 4\u202f% in the new one (digits 54\u202f%)",
             "factor 128 (measured: 16)",
         ),
         (replace(HEMP, window=280, scaling=Yarn(280 / 256)), "hemp, 256 to 1024", "factor 1.09 (measured: 4)"),
         (
             ModelInfo("here", "qwen3", 40960, 163_840, Yarn(4.0), 1e6, 128, 8_190_735_360),
-            "gemma-3-270m, 32768 to 131072",
+            "gemma-3-270m (pretrained, from 4-bit Q4_K_M), 32768 to 131072",
             "family qwen3 (measured: gemma3_text), weights 8.19B (measured: 268M), rotated coordinates a head 128 (measured: 256) "
             "and old window 40960 (measured: 32768)",
         ),
         (
             ModelInfo("here", "llama", 2048, 32768, Linear(16.0), 10_000.0, 128, 6_738_415_616),
             "lab-2k, 2048 to 32768",
+            "weights 6.74B (measured: 24.4M) and rotated coordinates a head 128 (measured: 64)",
+        ),
+        # Level x32: the paper's largest factor.
+        (
+            ModelInfo("here", "llama", 2048, 65536, Yarn(32.0), 10_000.0, 128, 6_738_415_616),
+            "lab-2k, 2048 to 65536",
             "weights 6.74B (measured: 24.4M) and rotated coordinates a head 128 (measured: 64)",
         ),
     ],

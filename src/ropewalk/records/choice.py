@@ -2,6 +2,8 @@
 
 in   a model as it is or is to be, the word of `--method`, the cases of evidence.py
 out  a method; sentences
+
+A model is known by the fields of its config that are compared (`evidence.outside`), never by its weights: a fine-tune counts as what it was tuned from.
 """
 
 from __future__ import annotations
@@ -39,14 +41,16 @@ class _Rivals:
         return all(pi.damage < yarn.damage and pi.passkeys >= yarn.passkeys for pi, yarn in pairs)
 
     def are_of(self, model: ModelInfo) -> bool:
-        """Whether it is this very model that was measured, by whatever factor; not where nobody counted its weights."""
+        """Whether a model of its config was measured, by whatever factor; not where nobody counted its weights."""
         window = round(model.original_window * self.yarn.model.window / self.yarn.model.original_window)
         return bool(model.parameters) and not outside(self.yarn, replace(model, window=window))
 
     def against(self, model: ModelInfo) -> str:
         """That they are against YaRN, for a model, and their figures."""
-        near = f"on {self.yarn.model.name}, which is nearest, linear did better, so that it is not decided here"
-        return f"{'this very model did better by linear than by yarn' if self.are_of(model) else near}: {self}"
+        measured = self.yarn.model.name
+        alike = f"{measured}, a model of this config, did better by linear than by yarn"
+        near = f"on {measured}, which is nearest, linear did better, so that it is not decided here"
+        return f"{alike if self.are_of(model) else near}: {self}"
 
     def __str__(self) -> str:
         one_seed = all(case.budgets[tokens].seeds == 1 for case in (self.yarn, self.linear) for tokens in self.budgets)
@@ -77,7 +81,7 @@ def against_yarn(model: ModelInfo) -> _Rivals | None:
 
 
 def settled(method: str, parameters: Mapping[str, Any], model: ModelInfo, window: int) -> str:
-    """The word of `--method`; for `auto` interpolation where it would come to YaRN and this very model's own figures are against that.
+    """The word of `--method`; for `auto` interpolation where it would come to YaRN and the figures of a model of this config are against that.
 
     Args:
         parameters: given beside the word. model: as it is. window: that it is to have, tokens.

@@ -73,16 +73,18 @@ class Case:
         model: with that scaling, called by its base's name.
         as_it_was: the share of passkeys that the base finds in its own window; digits: that of their digits.
         budgets: training tokens → what was found.
+        weights: which of its published weights were measured, and from what they were made; empty where they are the model's own.
     """
 
     model: ModelInfo
     as_it_was: float
     digits: float | None
     budgets: dict[int, Figures]
+    weights: str = ""
 
     def __str__(self) -> str:
         return (
-            f"{self.model.name}, {self.model.original_window} to {self.model.window} tokens, which finds {share(self.as_it_was)} of passkeys{_digits(self.digits)} in "
+            f"{self.model.name}{f' ({self.weights})' * bool(self.weights)}, {self.model.original_window} to {self.model.window} tokens, which finds {share(self.as_it_was)} of passkeys{_digits(self.digits)} in "
             "its own window before any extension"
         )
 
@@ -111,6 +113,7 @@ def cases() -> tuple[Case, ...]:
             case["as_it_was"],
             case["digits"],
             {int(tokens): Figures(**figures) for tokens, figures in case["budgets"].items()},
+            case["weights"],
         )
         for case in json.loads(text)
     )
