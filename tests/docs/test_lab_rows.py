@@ -137,6 +137,23 @@ def test_rows_of_ones_own_are_drawn_beside_them_and_named(tmp_path, monkeypatch,
     assert [getattr(results, each).read_bytes() for each in ("EVIDENCE", "PAGE", "README")] == before
 
 
+def test_a_page_of_ones_own_rows_says_of_them_alone_what_they_bear(tmp_path, monkeypatch):
+    """Two rows of SmolLM2, in a directory with a blank in its name: their page names it, links to what is there, and has no correlation over one method."""
+    own = tmp_path / "my rows"
+    (own / "a/smollm2-135m").mkdir(parents=True)
+    for row in ("none", "yarn-x4-0"):
+        shutil.copy(results.RECORDS / f"a/smollm2-135m/{row}.jsonl", own / "a/smollm2-135m")
+    for name in ("RECORDS", "FIGURES"):  # are put back
+        monkeypatch.setattr(results, name, getattr(results, name))
+    results._draw_beside(own)
+    page = (own / "results.md").read_text(encoding="utf-8")
+    assert f"Drawn from `{own}` by `make results RECORDS='{own}'`;" in page and "| none | YaRN |" in page
+    for words in ("lab/records", "lab-2k", "older records", "below, say", "Never run", "theory say", "1 rows"):
+        assert words not in page, words
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert links and all((own / link).resolve().exists() for link in links)
+
+
 def test_no_records_are_told_in_a_sentence(tmp_path, monkeypatch, capsys):
     assert f"{tmp_path} holds none" in _refused(tmp_path, monkeypatch, capsys)
 
