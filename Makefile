@@ -31,7 +31,7 @@ gpu-test: .venv/installed-dev
 
 # What transformers 4 and 5, llama.cpp, vLLM, MLX, peft and lm-eval make of our checkpoints; environments of their own in .readers (8 GB, once).
 readers: .venv/installed-dev
-	PYTHON=$(PYTHON) bash tests/readers/environments.sh
+	PYTHON="$(PYTHON)" bash tests/readers/environments.sh
 	$(BIN)/python tests/readers/run.py --table docs/readers.md
 
 docs: .venv/installed-dev
@@ -49,14 +49,14 @@ site: .venv/installed-docs
 export MODELS ?= models
 export DATA ?= data
 lab: .venv/installed
-	test -d $(MODELS)/smollm2-135m || { $(BIN)/pip install -q -c constraints.txt -e '.[export]' && $(BIN)/python recipes/real_models/fetch.py $(MODELS); }
-	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL)) $(if $(RECORDS),--records $(RECORDS))
+	test -d "$(MODELS)/smollm2-135m" || { $(BIN)/pip install -q -c constraints.txt -e '.[export]' && $(BIN)/python recipes/real_models/fetch.py "$(MODELS)"; }
+	env -u OMP_NUM_THREADS $(BIN)/python lab/run.py $(if $(LEVEL),--level $(LEVEL)) $(if $(RECORDS),--records "$(RECORDS)")
 
 results: .venv/installed
-	$(BIN)/python lab/results.py $(if $(RECORDS),--records $(RECORDS))
+	$(BIN)/python lab/results.py $(if $(RECORDS),--records "$(RECORDS)")
 
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e '.[eval,report]'
 	touch $@
 
@@ -65,7 +65,7 @@ results: .venv/installed
 	touch $@
 
 .venv/installed-docs: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 

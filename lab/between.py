@@ -6,12 +6,15 @@ out  sentences
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from rows import FINDS, Row, base_of, chosen_rates, rows_in
 from tables import bounded, budget, digits_of, grouped, nats, order
 
+from ropewalk.evals.intervals import documents_interval
+from ropewalk.records import Passkey
 from ropewalk.records.choice import settled
 from ropewalk.records.format import fixed, share
 from ropewalk.records.retrieval import KEY_DIGITS
@@ -123,12 +126,10 @@ def _of_the_base(base: Row) -> str:
     """What it finds itself, and whether few keys are then lost ones."""
     inside = base.passkeys[base.window]
     told = f"The base finds {bounded(share(inside.accuracy), inside.low, inside.high, share)} of {inside.prompts} passkeys{digits_of(base, base.window)} in its own window"
-    wrong = base.digits.get(base.window, (0.0,))[0] * KEY_DIGITS * inside.prompts - KEY_DIGITS * inside.found
     lost = inside.prompts - inside.found
-    one = lost and round(wrong) == (KEY_DIGITS - 1) * lost
     told += (
         f": each of the {lost} keys that it does not find lacks one digit of five, so that few keys found here do not say that keys are not read"
-        * bool(one)
+        * (lost > 0 and _lacks_one(base, base.window))
     )
     return f"{told}."
 
@@ -140,15 +141,35 @@ def _keys_inside(trained: Sequence[Row]) -> Iterable[str]:
         keys = {row.method: (found.accuracy, found.low, found.high) for row in rows for found in [row.passkeys[old]]}
         right = {row.method: row.digits[old] for row in rows if old in row.digits}
         told = joined(f"{method} {bounded(share(value), *ends, share)}" for method, (value, *ends) in keys.items())
-        yield f"After {budget(rows[0].asked['tokens'])} tokens the keys found there are {told}; {_apart(keys)}."
+        yield f"After {budget(rows[0].asked['tokens'])} tokens the keys found there are {told}; {_apart(keys, lambda one, other, of=keys: asked_apart(of[other], of[one]))}."
         if right:
             told = joined(f"{method} {bounded(share(value), *ends, share)}" for method, (value, *ends) in right.items())
-            yield f"Their digits are {told}; {_apart(right)}."
+            same = "the same evidence once more, since each key that is not found lacks one digit of five; " * all(_lacks_one(row, old) for row in rows)  # fmt: skip
+            scores = {row.method: _scores(row, old) for row in rows if old in row.digits}
+            yield f"Their digits are {told}: {same}paired by depth, {_apart(scores, lambda one, other, of=scores: _above(of[one], of[other]))}."
 
 
-def _apart(shares: Mapping[str, Bounded]) -> str:
-    """Which of them the interval of their difference tells apart."""
-    more = {one: [other for other in shares if asked_apart(shares[other], shares[one])[1] > 0] for one in shares}
+def _lacks_one(row: Row, window: int) -> bool:
+    """Whether each key that it does not find there lacks one digit alone, so that digits say what keys do. One lacks one at least."""
+    keys = row.passkeys[window]
+    return window in row.digits and round((1 - row.digits[window][0]) * KEY_DIGITS * keys.prompts) == keys.prompts - keys.found  # fmt: skip
+
+
+def _scores(row: Row, window: int) -> dict[int, float]:
+    """Of each depth of the window the share of digits right."""
+    depths = (m.row for m in row.records.of(Passkey) if m.row.window == window)
+    return {each.k: each.digits_right / (KEY_DIGITS * each.trials) for each in depths}
+
+
+def _above(mine: Mapping[int, float], other: Mapping[int, float]) -> Bounded:
+    """By how much one's digits are above another's, of the same keys at each depth; the intervals of both would hide a difference, as they are of each alone and of fractions wider than need be."""
+    changes = np.array([mine[k] - other[k] for k in mine if k in other])
+    return float(changes.mean()), *documents_interval(changes, np.ones(changes.size))
+
+
+def _apart(methods: Collection[str], above: Callable[[str, str], Bounded]) -> str:
+    """Which of them the interval of their difference tells apart. above: by how much the first of two has more."""
+    more = {one: [other for other in methods if other != one and above(one, other)[1] > 0] for one in methods}
     told = [f"{one} more than {joined(others)}" for one, others in more.items() if others]
     return f"beyond chance {joined(told)}" if told else "no two of these can be told apart"
 

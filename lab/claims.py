@@ -23,6 +23,7 @@ from ropewalk.records.retrieval import ABOUT_DIGITS
 from ropewalk.reports.paired import ratio
 from ropewalk.sentences import joined
 
+TITLE = "### The paper's claims"
 HELD, NOT_TESTABLE = "**held**", "not testable here"
 LONGER = "It makes use of the longer context"
 BESIDE = "And not because it has read more books: beside the control"
@@ -252,7 +253,7 @@ def section(known: list[tuple[str, Column]]) -> str:
         f"{name} at {budget(column.models[0].tokens)} ({named(column.slid)})" for name, column in known if column.slid
     ]
     return (
-        "### The paper's claims\n\nThe trained model is by Position Interpolation, after the training tokens in the head of each column; the paper's own 1000 steps are 0.5 G tokens and its first 200 are 105 M (100 M here). What did not hold after few "
+        f"{TITLE}\n\nThe trained model is by Position Interpolation, after the training tokens in the head of each column; the paper's own 1000 steps are 0.5 G tokens and its first 200 are 105 M (100 M here). What did not hold after few "
         f"tokens may hold after more, as the columns of one model show{_changing_rates(known)}. Two claims are of models before any training here, and the same in all columns of one model. L is the old window, L' the new one. An empty cell was not measured; nor were models of 7B to 65B, and what the paper says of size. Summaries have a table of their own.\n\n"
         f"The verdict is by the interval in brackets: **held** if all of it lies in the range, **did not** if none does, else open. A figure is of the seeds in the head of its column unless it names others; of several it is their mean, with the interval for other documents or prompts and for other seeds. {_sizes(known)}{_other_rates(known)}\n\n"
         f"A claim of passkeys is {NOT_TESTABLE} where clearly fewer than half of them are found in the old window (the interval of the share lies below {share(FINDS)}) by the model before any extension, by the control after as many tokens, and by the trained model itself: that few are found beyond, or none, then says nothing of the longer "

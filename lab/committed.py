@@ -7,6 +7,7 @@ out  those that it does not list; a refusal of those that differ or are gone
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from ropewalk.errors import UserError
@@ -22,11 +23,17 @@ def refuse_altered(directory: Path) -> list[Path]:
         The files that are not in it: rows of one's own.
 
     Raises:
-        UserError: files that are listed hold something else, or are not there.
+        UserError: the list has a line that is none; files that are listed hold something else, or are not there.
     """
     path = directory / SUMS
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    # A digest, two characters (the second tells text from binary), a name.
+    for number, line in enumerate(lines, start=1):
+        if not re.fullmatch(r"[0-9a-f]{64} [ *].+", line):
+            raise UserError(
+                f"a line of {path} is a digest of 64 hexadecimal digits, two characters and a file's name, but line {number} is {line[:80]!r}; "
+                "git checkout restores it, and lab/README.md says how it is written"
+            )
+    # Of the two characters the second tells text from binary.
     listed = {directory / line[66:]: line[:64] for line in lines}
     altered = [file for file, digest in listed.items() if _digest(file) != digest]
     if altered:

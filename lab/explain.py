@@ -28,6 +28,8 @@ DEPENDENT = (
     "the 95 % interval of a bootstrap over methods, since factors, seeds and budgets of one method depend on each other: they are drawn together. All rows of a model share its documents and prompts, and methods are few, "
     "so the intervals are still narrower than those over models would be. {many} intervals stand here, none corrected for how many they are: of as many independent ones, where nothing is there, about one in twenty leaves out 0"
 )
+#: Methods below which a bootstrap over them tells nothing: of three, one resample in nine is of one method alone, more than an interval leaves out.
+_FEWEST_METHODS = 4
 #: Resamples of a bootstrap over methods.
 _RESAMPLES = 2000
 
@@ -100,8 +102,8 @@ def points(grids: Iterable[tuple[str, list[Row], Row]]) -> list[Point]:
 
 
 def correlation(pairs: list[tuple[float, float]], methods: Sequence[str]) -> Bounded:
-    """Spearman's ρ with the percentile interval of a bootstrap over methods: the rows of one, its factors, seeds and budgets, depend on each other, and are drawn together or not at all. NaN of fewer than two methods."""
-    if len({*methods}) < 2:
+    """Spearman's ρ with the percentile interval of a bootstrap over methods: the rows of one, its factors, seeds and budgets, depend on each other, and are drawn together or not at all. NaN of fewer than `_FEWEST_METHODS`."""
+    if len({*methods}) < _FEWEST_METHODS:
         return math.nan, math.nan, math.nan
     values, generator = np.array(pairs), np.random.default_rng(0)
     names, of_row = np.unique(methods, return_inverse=True)
@@ -124,10 +126,12 @@ def _centred_ranks(
 
 
 def cell(rho: float, low: float, high: float, methods: Sequence[str], sign: int) -> str:
-    """ρ with its interval; bold where that leaves out 0 to the side of `sign`, which is 0 where nothing is expected.
+    """ρ with its interval; bold where that leaves out 0 to the side of `sign`, which is 0 where nothing is expected; empty without ρ.
 
     methods: of each row.
     """
+    if math.isnan(rho):
+        return ""
     text = f"{fixed(rho, 2)} ({interval(low, high, lambda value: fixed(value, 2))}), {len(methods)} rows of {len({*methods})} methods"
     return f"**{text}**" if min(sign * low, sign * high) > 0 else text
 
@@ -147,7 +151,7 @@ def correlations(found: list[Point]) -> Iterable[tuple[str, str, int, Bounded, l
             )
 
 
-def lines(found: list[Point]) -> Iterable[list[str]]:
+def lines(found: list[Point]) -> list[list[str]]:
     """A line a quantity: ρ with each outcome."""
     cells: dict[str, list[str]] = {}
     for name, _, sign, rho, methods in correlations(found):
@@ -160,7 +164,7 @@ def conclusion(found: list[Point]) -> str:
     said = [
         (name, outcome, min(sign * low, sign * high) > 0)
         for name, outcome, sign, (_, low, high), _ in correlations(found)
-        if sign
+        if sign and not math.isnan(low)
     ]
     held = [f"{name.split(',')[0]} with {outcome}" for name, outcome, holds in said if holds]
     new = [holds for name, outcome, holds in said if "new" in outcome and "never seen" in name]
@@ -174,14 +178,17 @@ def conclusion(found: list[Point]) -> str:
 
 
 def section(found: list[Point]) -> str:
-    """What the correlations come to, their figure and their table."""
-    many = len(QUANTITIES) * len(OUTCOMES)
+    """What the correlations come to, their figure and their table; empty where no outcome is of methods enough."""
+    told = lines(found)
+    many = sum(map(bool, (cell for _, *cells in told for cell in cells)))
+    if not many:
+        return ""
     return (
         f"### Does the theory say it beforehand?\n\n{conclusion(found)}\n\n"
         f"Spearman's ρ over the untrained extended rows above between what `ropewalk theory` counts of a row's frequencies and what was measured, with {DEPENDENT.format(many=many)}. "
         "Bold where an interval leaves out 0 to the side that the theory says: more loss and fewer passkeys, in both windows where angles are blurred, in the new one where angles were never seen (in the old one none is reached, and it says nothing). "
         "A quantity that said it would stand near 1 or −1. Passkeys are of models that find them in their own window before any extension.\n\n"
-        f"![Damage by resolution lost, loss beyond by angles never seen](figures/lab-theory.svg)\n\n{table(['', *OUTCOMES], lines(found))}"
+        f"![Damage by resolution lost, loss beyond by angles never seen](figures/lab-theory.svg)\n\n{table(['', *OUTCOMES], told)}"
     )
 
 

@@ -34,7 +34,7 @@ def section(models: Iterable[tuple[str, list[Row]]]) -> str:
         return ""
     return (
         "### Which measure says what is found?\n\nSpearman's ρ over the checkpoints of each model, untrained and trained, between three measures of the same books at L' and the share of passkeys and of the harder "
-        f"retrieval set found there, with {DEPENDENT.format(many=len(told) * len(_FOUND))}. Bold where an interval leaves out 0. A measure that said it would stand near −1 (perplexity, LongPPL) or 1 (gain). "
+        f"retrieval set found there, with {DEPENDENT.format(many=sum(map(bool, (each for _, _, *cells in told for each in cells))))}. Bold where an interval leaves out 0. A measure that said it would stand near −1 (perplexity, LongPPL) or 1 (gain). "
         "Which of the three says it best is another question: no interval here is of a difference between two of them, which are of the same checkpoints. LongPPL's key tokens are by each checkpoint's own losses.\n\n"
         + table(_HEADS, told)
     )
@@ -52,4 +52,6 @@ def lines(models: Iterable[tuple[str, list[Row]]]) -> Iterable[list[str]]:
             known = [row for row in complete if math.isfinite(measure(row))]
             pairs = [[(measure(row), found(row)) for row in known] for found in _FOUND.values()]
             methods, sign = [row.method for row in known], 1 if name == "context gain" else -1
-            yield [model, name, *(cell(*correlation(each, methods), methods, sign) for each in pairs)]
+            cells = [cell(*correlation(each, methods), methods, sign) for each in pairs]
+            if any(cells):
+                yield [model, name, *cells]

@@ -64,7 +64,7 @@ def _absent(rows: list[Row], records: Path) -> Iterable[str]:
         yield "windows in two steps on one"
     documents = summaries.most_documents(records, min(row.parameters for row in others))
     if documents < summaries.DOCUMENTS:
-        of = f"{summaries.DOCUMENTS} documents or more that it reads beyond its old window (at most {documents})"
+        of = f"{summaries.DOCUMENTS} documents or more that are known to be longer than its old window (at most {documents})"
         yield f"the paper's summaries (table 6) by one, of {of}, beside the first words of each"
     names = {row.name for row in rows}
     asked_for = dict.fromkeys(

@@ -12,6 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import re
+import shlex
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -203,21 +206,25 @@ def explained(models: list[str]) -> str:
         if (base := base_of(rows := rows_in(RECORDS / level / model)))
     ]
     found = explain.points(grids)
-    if not found:
-        return ""
-    save(explain.figure(found), FIGURES / "lab-theory.svg")
-    return explain.section(found)
+    if told := explain.section(found):
+        save(explain.figure(found), FIGURES / "lab-theory.svg")
+    return told
 
 
-def page(*, ours: bool = True) -> str:
-    """What stands between the marks; `ours`: with what was never run, which is said of the committed records alone."""
+def page(beside: Path | None = None) -> str:
+    """What stands between the marks. beside: where other records lie than the committed ones, of which alone it is said what was never run and how older rows were made."""
+    parts = [*sections()]
+    source = "[lab/records](../lab/records) by `make results`" if beside is None else f"`{beside}` by `make results RECORDS={shlex.quote(str(beside))}`"  # fmt: skip
+    older = ", and what the commands in the older records leave out" * (beside is None)
+    claimed = "; The paper's claims, below, say what the difference means" * any(part.startswith(claims.TITLE) for part in parts)  # fmt: skip
+    crowded = "; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many" * (beside is None)  # fmt: skip
     head = (
         "## The lab: every method on the same documents, prompts and budgets\n\n"
-        "Drawn from [lab/records](../lab/records) by `make results`; [lab/README.md](../lab/README.md) says how a row is run again, and what the commands in the older records leave out. The base is the model before any extension or training; the control is the base trained at its old window on as many tokens of the same documents. Damage is the loss in the old window above the base's on the same "
-        "tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, digits that of the keys' digits (by chance 10 %; The paper's claims, below, say what the difference means), and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record, but for digits: those of a prompt depend on each other, and their prompts are those of the keys. Retrieval is the harder "
-        "set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum; rows of levels pose, lora and steps on an H200, and lab-2k's of 100 M tokens above 300, ran beside two to four others on one GPU, so theirs are too many. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
+        f"Drawn from {source}; [lab/README.md](../lab/README.md) says how a row is run again{older}. The base is the model before any extension or training; the control is the base trained at its old window on as many tokens of the same documents. Damage is the loss in the old window above the base's on the same "
+        f"tokens, paired over documents; gain the loss that context beyond the old window saves; passkey the share of prompts whose key is found, digits that of the keys' digits (by chance 10 %{claimed}), and k_max, the distance in tokens up to which at least a fifth of the keys of every depth are. In brackets 95 % intervals; those of shares are exact (Clopper and Pearson), those of several seeds are of their mean, for other documents or prompts and for other seeds. A figure without one has it in its record, but for digits: those of a prompt depend on each other, and their prompts are those of the keys. Retrieval is the harder "
+        f"set, its four families together. Seconds are GPU seconds of training alone, without compiling, of several GPUs their sum{crowded}. Tokens are of training, 1 M = 2^20; nothing was chosen on test documents: LongRoPE's factors, and the learning rate where several were tried, are from validation."
     )
-    return "\n\n".join([head, *sections(), *([never.sentences(RECORDS)] if ours else [])])
+    return "\n\n".join([head, *parts, *([never.sentences(RECORDS)] if beside is None else [])])
 
 
 def evidence() -> list[dict[str, Any]]:
@@ -320,7 +327,9 @@ def _draw_beside(records: Path) -> None:
     RECORDS, FIGURES = records, records / "figures"
     refuse_copies(RECORDS)
     FIGURES.mkdir(exist_ok=True)
-    (records / PAGE.name).write_text(f"{page(ours=False)}\n", encoding="utf-8")
+    # Links go from docs/, where the committed page lies, but for figures, which are drawn beside it.
+    linked = re.sub(r"\]\((?!figures/)([^)]+)\)", lambda link: f"]({os.path.relpath(PAGE.parent / link[1], records)})", page(records))  # fmt: skip
+    (records / PAGE.name).write_text(f"{linked}\n", encoding="utf-8")
     print(f"{records / PAGE.name} is drawn; docs, README and what commands say was measured are of lab/records alone")
 
 

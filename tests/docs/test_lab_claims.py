@@ -48,6 +48,8 @@ def test_what_a_longer_window_is_worth_is_read_from_rows_of_a_stride_that_tells(
 def test_a_correlation_over_rows_has_an_interval_that_is_narrow_only_where_ranks_agree():
     rho, low, high = explain.correlation([(float(x), 2.0**x) for x in range(20)], [str(x) for x in range(20)])
     assert rho == 1 and low > 0.99
+    few = explain.correlation([(float(x), 2.0**x) for x in range(20)], [*"abc", *"c" * 17])  # of three methods
+    assert explain.cell(*few, ["a", "b", "c"], 1) == ""
     rho, low, high = explain.correlation(
         [(float(x), float(7 * x % 19)) for x in range(19)], [str(x) for x in range(19)]
     )

@@ -22,7 +22,7 @@ def test_what_no_record_is_of_is_named_as_never_run_until_there_is_one(tmp_path,
     for words in (
         "×32 on a model that others made (at most ×16, smollm2-135m)",
         "1000 steps of 500 M tokens in all on one (at most 100 M, smollm2-135m)",
-        "table 6) by one, of 100 documents or more that it reads beyond its old window (at most 13)",
+        "table 6) by one, of 100 documents or more that are known to be longer than its old window (at most 2)",
     ):
         assert words in said
     for words in ("PoSE", "LoRA", "two steps", "lab-2k", "any row of", "penalty", "(level, model)"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import committed
 import pytest
 import results
 import rows
+from scipy import stats
 
 from ropewalk.errors import UserError
 
@@ -123,6 +125,25 @@ def test_a_figure_that_nothing_else_repeats_cannot_be_altered(figure, other, tmp
         committed.refuse_altered(tmp_path)
 
 
+def test_a_broken_line_of_the_list_is_named_and_not_taken_for_a_missing_file(tmp_path):
+    (tmp_path / committed.SUMS).write_text(f"{_sums()[0]}\n<<<<<<< HEAD\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match="SHA256SUMS is a digest .* but line 2 is '<<<<<<< HEAD'; git checkout restores"
+    ):
+        committed.refuse_altered(tmp_path)
+
+
+def test_the_readme_says_how_many_passkey_tests_hold_the_ends_of_an_older_formula():
+    """By scipy, of all committed records."""
+    tests = [json.loads(line) for path in results.RECORDS.glob("*/*/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines() if '"kind":"passkey_summary"' in line]  # fmt: skip
+    found = [stats.binomtest(round(t["accuracy"] * t["depths"] * t["trials"]), t["depths"] * t["trials"]) for t in tests]  # fmt: skip
+    kinds = {method: [each.proportion_ci(method=method) for each in found] for method in ("exact", "wilson")}
+    exact, wilson = (sum(abs(ends.low - t["low"]) + abs(ends.high - t["high"]) < 1e-6 for ends, t in zip(each, tests, strict=True)) for each in kinds.values())  # fmt: skip
+    assert exact + wilson == len(tests)
+    assert f"{wilson} of the {len(tests)} passkey tests" in (results.ROOT / "lab/README.md").read_text(encoding="utf-8")
+    assert [round(stats.binomtest(12, 12).proportion_ci(method=method).low, 4) for method in kinds] == [0.7354, 0.7575]
+
+
 def test_rows_of_ones_own_are_drawn_beside_them_and_named(tmp_path, monkeypatch, capsys):
     row = tmp_path / "a/lab-2k/none.jsonl"
     shutil.copytree(results.RECORDS / "a/lab-2k", row.parent)
@@ -135,6 +156,23 @@ def test_rows_of_ones_own_are_drawn_beside_them_and_named(tmp_path, monkeypatch,
     assert f"not committed, by SHA256SUMS: {len([*row.parent.iterdir()])} files, " in said
     assert "### Every method, lab-2k" in (tmp_path / "results.md").read_text(encoding="utf-8")
     assert [getattr(results, each).read_bytes() for each in ("EVIDENCE", "PAGE", "README")] == before
+
+
+def test_a_page_of_ones_own_rows_says_of_them_alone_what_they_bear(tmp_path, monkeypatch):
+    """Two rows of SmolLM2, in a directory with a blank in its name: their page names it, links to what is there, and has no correlation over one method."""
+    own = tmp_path / "my rows"
+    (own / "a/smollm2-135m").mkdir(parents=True)
+    for row in ("none", "yarn-x4-0"):
+        shutil.copy(results.RECORDS / f"a/smollm2-135m/{row}.jsonl", own / "a/smollm2-135m")
+    for name in ("RECORDS", "FIGURES"):  # are put back
+        monkeypatch.setattr(results, name, getattr(results, name))
+    results._draw_beside(own)
+    page = (own / "results.md").read_text(encoding="utf-8")
+    assert f"Drawn from `{own}` by `make results RECORDS='{own}'`;" in page and "| none | YaRN |" in page
+    for words in ("lab/records", "lab-2k", "older records", "below, say", "Never run", "theory say", "1 rows"):
+        assert words not in page, words
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert links and all((own / link).resolve().exists() for link in links)
 
 
 def test_no_records_are_told_in_a_sentence(tmp_path, monkeypatch, capsys):

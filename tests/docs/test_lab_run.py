@@ -69,9 +69,16 @@ def test_a_level_that_does_not_exist_is_refused_and_those_that_do_are_named(monk
     assert refused.value.code == 2 and "nosuch" in said and "read-mixed" in said and "cpu" in said
 
 
-def test_make_lab_hands_level_and_records_on():
-    made = subprocess.run(["make", "-n", "lab", "LEVEL=a", "RECORDS=there"], cwd=LAB.parent, capture_output=True, text=True)  # fmt: skip
-    assert "lab/run.py --level a --records there\n" in made.stdout
+def test_make_hands_level_records_and_models_on_with_the_blanks_in_their_names():
+    def made(*asked: str) -> list[list[str]]:
+        run = subprocess.run(["make", "-n", *asked], cwd=LAB.parent, capture_output=True, text=True, check=True)
+        return [shlex.split(line) for line in run.stdout.splitlines() if not line.startswith("#")]
+
+    *_, test, lab = made("lab", "LEVEL=a rates", "RECORDS=over there", "MODELS=my models")
+    assert lab[-5:] == ["--level", "a", "rates", "--records", "over there"]
+    assert test[:3] == ["test", "-d", "my models/smollm2-135m"] and "my models;" in test
+    assert made("results", "RECORDS=over there")[-1][-2:] == ["--records", "over there"]
+    assert made("results")[-1][-1] == "lab/results.py"
 
 
 def test_the_commands_that_cannot_be_pasted_are_as_many_as_the_readme_says():

@@ -15,6 +15,7 @@ import inside
 import pytest
 import results
 import rows
+from scipy import stats
 
 from lab_page import LAB, text_of_page
 from ropewalk.records.format import share
@@ -99,7 +100,10 @@ def test_gemma_s_table_says_that_no_rate_was_chosen_and_what_its_rows_say():
     trained = {name: f"{there}/{method}-x4-5M-1e-4-s0" for name, method in (("PI", "linear"), ("NTK", "ntk"), ("YaRN", "yarn"))}  # fmt: skip
     assert [keys(row, 32768) for row in trained.values()] == ["14 of 40", "36 of 40", "8 of 40"]
     assert "beyond chance NTK more than PI and YaRN. Their digits are " in part
-    of_digits = part.split("Their digits are ")[1].split("; no two of these can be told apart")[0]
+    of_digits, verdict = part.split("Their digits are ")[1].split(".", 1)[0].split(": ")
+    assert verdict == "the same evidence once more, since each key that is not found lacks one digit of five; paired by depth, beyond chance NTK more than PI and YaRN"  # fmt: skip
+    for row in trained.values():  # 5 right of a key that is found, 4 of one that is not
+        assert all(each["digits_right"] == 4 * each["trials"] + each["successes"] for each in records(row, "passkey", window=32768))  # fmt: skip
     assert re.findall(r"(\w+) (\d+\u202f%) \(", of_digits) == [
         (name, share(digits(row, 32768))) for name, row in trained.items()
     ]
@@ -109,6 +113,14 @@ def test_gemma_s_table_says_that_no_rate_was_chosen_and_what_its_rows_say():
     ]
     said = re.search(r"At 131072 the base reads (\S+) .*? where smollm2-135m at 32768 reads (\S+) ", part)
     assert said and [float(value) for value in said.groups()] == pytest.approx(breaks, abs=1.5e-3)
+
+
+def test_digits_are_told_apart_by_their_difference_at_each_depth_where_their_intervals_overlap():
+    """Scipy's paired interval of four depths, of 80, 90, 70 and 80 % beside 76, 82, 68 and 74: about 5 points, that vary less than either does."""
+    mine, other = {1: 0.8, 2: 0.9, 3: 0.7, 4: 0.8}, {1: 0.76, 2: 0.82, 3: 0.68, 4: 0.74, 5: 1.0}
+    paired = stats.ttest_rel([*mine.values()], [*other.values()][:4])
+    assert between._above(mine, other) == pytest.approx((0.05, *paired.confidence_interval()))
+    assert between._apart(["a", "b"], lambda one, _: between._above(*((mine, other) if one == "a" else (other, mine)))) == "beyond chance a more than b"  # fmt: skip
 
 
 def test_why_interpolation_loses_retrieval_is_said_beside_what_the_count_does_not_explain():
@@ -166,6 +178,7 @@ def test_pages_that_show_few_keys_show_their_digits():
     assert f"PI has {mean} (keys: {share(fmean([37, 1, 2]) / 80)})" in results.choice()
     gemma = [digits(f"e/gemma-3-270m/{name}", 32768) for name in ("ntk-x4-5M-1e-4-s0", "linear-x4-5M-1e-4-s0", "yarn-x4-5M-1e-4-s0", "none")]  # fmt: skip
     assert "of their digits {}, {} and {} (the base {})".format(*(share(each).replace("\u202f", " ") for each in gemma)) in readme  # fmt: skip
+    assert "the same evidence once more: each key that is not found lacks one digit, and was read." in readme
     ends = [share(digits(f"c/{MODEL}/linear-x4-20M-1e-3-s{seed}", 32768)).split("\u202f")[0] for seed in (1, 0)]
     assert f"single digits {ends[0]} to {ends[1]} %" in (LAB.parent / "docs/guide.md").read_text(encoding="utf-8")
 

@@ -39,19 +39,37 @@ def test_conversations_of_three_lengths_have_the_same_turns_and_fill_their_lengt
     assert {message["content"] for message in turns[0][1::2]} == {"Squares. They grow."}
 
 
-@pytest.mark.parametrize(("parameters", "tokens", "counted"), [(135, 15000, 13), (134, 15000, 0), (135, 196, 0)])
-def test_summaries_by_a_smaller_model_or_of_short_documents_are_not_counted(
-    parameters, tokens, counted, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("parameters", "tokens", "lengths", "counted"),
+    [(135, 15000, [9000, 20000, 8192], 2), (134, 15000, [9000, 20000, 8192], 0), (135, 196, [9000, 20000, 8192], 0), (135, 15000, [], 1)],
+)  # fmt: skip
+def test_documents_are_counted_that_are_longer_than_the_old_window_of_a_model_as_large(
+    parameters, tokens, lengths, counted, tmp_path, monkeypatch
 ):
+    """Without lengths those that were cut, which are longer than what is read."""
     (tmp_path / "summaries").mkdir()
     (tmp_path / "summaries/a.jsonl").touch()
     model = SimpleNamespace(parameters=parameters, original_window=8192)
-    row = SimpleNamespace(documents=13, document_tokens=tokens, decoding="greedy")
+    each = [{"name": str(length), "document_tokens": length} for length in lengths] or [{"name": "a"}, {"name": "b"}]
+    row = SimpleNamespace(documents=3, cut=1, document_tokens=tokens, decoding="greedy", per_document=each)
     read = SimpleNamespace(of=lambda kind: [SimpleNamespace(run=SimpleNamespace(model=model), row=row)])
     monkeypatch.setattr(summaries, "whole_records", lambda path: read)
     assert summaries.most_documents(tmp_path, 135) == counted
     row.decoding = "first 250 words"
     assert summaries.most_documents(tmp_path, 135) == 0
+
+
+def test_the_page_says_how_long_the_documents_are_and_how_the_model_was_made(tmp_path):
+    """13 documents, of which 2 of 11,166 and 24,294 tokens are longer than SmolLM2's window; by the header 20 steps, then 186 and 2 epochs."""
+    (path,) = (results.RECORDS / "summaries").glob("smollm2-*.jsonl")
+    said = summaries.section(results.RECORDS)
+    assert "2 of them are longer than the old window of 8192 tokens and read beyond it (11166 to 24294), the others 2707 to 6644: " in said  # fmt: skip
+    assert "smollm2-135m, extended by YaRN × 2 to 16384 tokens in 20 steps, fine-tuned on pairs for 2 epochs, 186 steps (the paper: 10 epochs)." in said  # fmt: skip
+    (tmp_path / "summaries").mkdir()
+    without = re.sub(r',"document_tokens":\d+(?=,|\})(?!,"summary_tokens")', "", path.read_text(encoding="utf-8"))
+    (tmp_path / "summaries/a.jsonl").write_text(without, encoding="utf-8")
+    assert "How long they were is not on record, but that 1 is longer than the old window of 8192 tokens." in summaries.section(tmp_path)  # fmt: skip
+    assert summaries.most_documents(tmp_path, 0) == 1
 
 
 def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(tmp_path):
@@ -66,7 +84,9 @@ def test_the_first_words_are_scored_beside_the_summaries_of_the_same_documents(t
     run_header = next(iter(rows.rows_in(results.RECORDS / "a/hemp")[0].records.runs.values()))
     out.parent.mkdir()
     Recorder(out, run_header).add(row)
-    assert summaries.add_first_words(out, [str(pairs)], 3).rouge_1 == 1.0
+    first = summaries.add_first_words(out, [str(pairs)], 3, "hemp")
+    counting = [len(load_tokenizer("hemp")(document, add_special_tokens=False)["input_ids"]) for document, _ in texts]
+    assert first.rouge_1 == 1.0 and [each["document_tokens"] for each in first.per_document] == counting
     found = summaries.section(tmp_path)
     assert "| greedy | 50.0 (40.0 to 60.0) |" in found and "| first 3 words | 100.0 " in found
     assert "| −50.0 (−50.0 to −50.0) | 1 of 2 |" in found

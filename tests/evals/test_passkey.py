@@ -103,6 +103,14 @@ def test_the_record_and_the_terminal_say_where_the_prompt_ended(name, after_blan
     assert f"the prompt ends {'after' if after_blank else 'before'} the blank" in output
 
 
+@pytest.mark.parametrize(("right", "is_read"), [(5, False), (80, True)])  # of 100 digits: 5 %, 80 %
+def test_a_wrong_first_digit_is_called_a_guess_where_more_digits_than_by_chance_are_right(right, is_read, capsys):
+    depths = [records.Passkey(600, 600, 20, 0, right)]
+    show_passkey(depths, records.PasskeySummary(600, 0, 1, 20, 0.0, key_tokens=5))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{right} % of the keys' digits right" in said and ("is a guess of how the answer begins" in said) == is_read
+
+
 def test_what_does_not_fit_is_moved_to_the_nearest_place_that_does():
     protocol = passkey.Protocol(byte_tokenizer(), 400)
     nearest, farthest = protocol.prompt("12345", 1)[1], protocol.prompt("12345", 400)[1]

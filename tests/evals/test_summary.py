@@ -14,7 +14,7 @@ from ropewalk.errors import UserError
 from ropewalk.evals.downstream import generation, summary
 from ropewalk.evals.downstream.finetune import finetune
 from ropewalk.evals.downstream.generation import write
-from ropewalk.evals.downstream.pairs import HEAD, TAIL, Pair, PairRows, Sizes, first, is_cut, pairs, prompt_ids
+from ropewalk.evals.downstream.pairs import HEAD, TAIL, Pair, PairRows, Sizes, document_length, first, pairs, prompt_ids
 from ropewalk.settings.downstream import Decoding
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -77,7 +77,7 @@ def test_the_loss_is_on_the_summary_alone():
         assert tokenizer.decode(prompt[1:]).endswith("Summary:\n")
         assert (prompt == prompt_ids(tokenizer, pair.document, 100)).all(), "trained on what is later asked"
         assert (tensors["position_ids"][row] == np.arange(400)).all()
-    assert is_cut(tokenizer, _pairs(3)[2], sizes) and not is_cut(tokenizer, Pair("s", "short", "s"), sizes)
+    assert document_length(tokenizer, Pair("s", "short", "s")) == len("short")
 
 
 def test_a_masked_loss_is_that_of_the_summary_in_plain_transformers(model):
@@ -197,6 +197,9 @@ def test_summaries_end_in_records_and_are_not_written_twice(model, tmp_path, mon
         of_it = [m.row for m in read.of(records.DocumentSummary) if m.row.decoding == row.decoding]
         assert row.rouge_1 == pytest.approx(np.mean([r.rouge_1 for r in of_it]))
         assert row.documents == 3 and row.unfinished == 3 and row.generated_tokens == 36
+        lengths = [each["document_tokens"] for each in row.per_document]  # bytes, whatever is shown of them
+        assert lengths == [len(pair.document.encode()) for pair in _pairs(3)]
+        assert row.cut == sum(length > row.document_tokens for length in lengths)
         low, high = row.intervals["rouge_1"]
         assert low <= row.rouge_1 <= high
     assert rows[0].temperature == 0.5 and rows[0].top_p == 0.95 and rows[1].temperature is None

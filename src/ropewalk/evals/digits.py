@@ -16,7 +16,8 @@ from ropewalk.records.retrieval import KEY_DIGITS
 def digits(row: PasskeySummary, depths: Iterable[Passkey]) -> tuple[float, float, float] | None:
     """The share of digits right, and its interval; None where tokens of the key are not its digits, or these are not on record.
 
-    The digits of a prompt depend on each other, so a prompt is one trial with a score from 0 to 1. Which digit was wrong is on no record.
+    The digits of a prompt depend on each other, so a prompt is one trial with a score from 0 to 1, and the interval wider than need be: two shares are not held
+    against each other by it. Which digit was wrong is on no record.
 
     Args:
         depths: of this test; of other windows they are passed over, and one that stands twice, of a run that went on, counts once.

@@ -64,7 +64,7 @@ class BenchmarkComparison:
 
 
 class DocumentRouge(TypedDict):
-    """One document of a summary row: tokens written, and F-measures in [0, 1]."""
+    """One document of a summary row: tokens written, the document's own before it is cut (of old records not known), and F-measures in [0, 1]."""
 
     name: str
     tokens: Whole
@@ -72,6 +72,7 @@ class DocumentRouge(TypedDict):
     rouge_2: Share
     rouge_l: Share
     rouge_l_plain: NotRequired[float]
+    document_tokens: NotRequired[Whole]
 
 
 @dataclass(frozen=True)

@@ -137,8 +137,9 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
     )
     if right := digits(summary, rows):
         value, low, high = (100 * each for each in right)
+        guess = ": a wrong first digit is a guess of how the answer begins, not a lost key" * (low > 100 * CHANCE)
         terminal.print(
-            f"{value:.0f} % of the keys' digits right, 95 % interval {low:.0f} to {high:.0f} %, {100 * CHANCE:.0f} % by chance: a wrong first digit is a guess of how the answer begins, not a lost key"
+            f"{value:.0f} % of the keys' digits right, 95 % interval {low:.0f} to {high:.0f} %, {100 * CHANCE:.0f} % by chance{guess}"
         )
     if summary.after_blank is not None:
         where = "after the blank" if summary.after_blank else "before the blank, which this tokenizer joins to the key"

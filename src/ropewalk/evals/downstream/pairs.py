@@ -148,9 +148,9 @@ def prompt_ids(tokenizer: Any, document: str, document_tokens: int) -> TokenIds:
     return np.concatenate([head, body, encode(tokenizer, TAIL, bos=False)])
 
 
-def is_cut(tokenizer: Any, pair: Pair, sizes: Sizes) -> bool:
-    """Whether the document has more tokens than the model is shown."""
-    return len(encode(tokenizer, pair.document, bos=False)) > sizes.document
+def document_length(tokenizer: Any, pair: Pair) -> int:
+    """How many tokens the document has, before it is cut."""
+    return len(encode(tokenizer, pair.document, bos=False))
 
 
 class PairRows:

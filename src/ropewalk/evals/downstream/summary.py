@@ -26,7 +26,7 @@ from ropewalk.data.select import name_of
 from ropewalk.distributed import ranks
 from ropewalk.errors import UserError
 from ropewalk.evals.downstream.generation import Written, end_marks, write
-from ropewalk.evals.downstream.pairs import WINDOW, Pair, Sizes, first, is_cut, pairs, prompt_ids
+from ropewalk.evals.downstream.pairs import WINDOW, Pair, Sizes, document_length, first, pairs, prompt_ids
 from ropewalk.evals.downstream.rouge import SCORES, check_script, rouge
 from ropewalk.evals.intervals import scores_interval
 from ropewalk.evals.likelihood import check_window
@@ -94,8 +94,8 @@ def measure_decoding(
         )
     rows = ranks.gathered(rows)
     documents = [rows[place] for place in range(len(chosen))]
-    cut = sum(is_cut(loaded.tokenizer, pair, sizes) for pair in chosen)
-    return _summed_up(documents, sizes, decoding, cut=cut, data=data)
+    lengths = [document_length(loaded.tokenizer, pair) for pair in chosen]
+    return _summed_up(documents, lengths, sizes, decoding, data=data)
 
 
 def _key(weights: str, prompt: TokenIds, pair: Pair, sizes: Sizes, decoding: Decoding) -> str:
@@ -122,7 +122,12 @@ def _row(
 
 
 def _summed_up(
-    documents: Sequence[records.DocumentSummary], sizes: Sizes, decoding: Decoding, *, cut: int, data: str
+    documents: Sequence[records.DocumentSummary],
+    lengths: Sequence[int],
+    sizes: Sizes,
+    decoding: Decoding,
+    *,
+    data: str,
 ) -> records.Summary:
     scores = {name: np.array([getattr(row, name) for row in documents]) for name in SCORES}
     sampled = decoding.temperature > 0
@@ -130,7 +135,7 @@ def _summed_up(
         **{name: float(values.mean()) for name, values in scores.items()},
         intervals={name: list(scores_interval(values)) for name, values in scores.items()},
         documents=len(documents),
-        cut=cut,
+        cut=sum(length > sizes.document for length in lengths),
         unfinished=sum(not row.finished for row in documents),
         decoding=decoding.name,
         window=sizes.window,
@@ -147,12 +152,13 @@ def _summed_up(
             {
                 "name": row.document,
                 "tokens": row.tokens,
+                "document_tokens": length,
                 "rouge_1": row.rouge_1,
                 "rouge_2": row.rouge_2,
                 "rouge_l": row.rouge_l,
                 "rouge_l_plain": row.rouge_l_plain,
             }
-            for row in documents
+            for row, length in zip(documents, lengths, strict=True)
         ],
     )
 
