@@ -123,10 +123,16 @@ def nearest(info: ModelInfo, *, trained: bool = False) -> Case | None:
     """The case of the same method and parameters that is nearest by RoPE base, old window and factor; None where there is none.
 
     Args:
-        info: the model as it is to be. trained: only cases that were trained too.
+        info: the model as it is to be. trained: only cases that were trained too, and of those of the nearest base and old window the one that was trained
+            longest, whatever its factor.
     """
-    same = [case for case in _of_method(info) if not _other_parameters(case, info)]
-    return next((case for case in same if case.most_trained or not trained), None)
+    same = [
+        case for case in _of_method(info) if not _other_parameters(case, info) and (case.most_trained or not trained)
+    ]
+    if not trained or not same:
+        return same[0] if same else None
+    *of_model, _ = _geometry(same[0].model)
+    return max((case for case in same if [*_geometry(case.model)][:-1] == of_model), key=lambda case: case.most_trained)
 
 
 def _of_method(info: ModelInfo) -> list[Case]:

@@ -8,9 +8,8 @@ from ropewalk.errors import UserError
 from ropewalk.planner.measured_recipe import measured_recipe, training_of
 from ropewalk.planner.memory import GIB, PLAN_ERROR
 from ropewalk.planner.planned import Plan
-from ropewalk.records.choice import against_yarn, of_choice
+from ropewalk.records.choice import of_choice
 from ropewalk.records.format import duration
-from ropewalk.rope.scaling import Yarn
 from ropewalk.sentences import apart, counted, share, size_in_words
 from ropewalk.settings.recipe import Recipe
 
@@ -54,10 +53,10 @@ def _close(plan: Plan) -> str:
     """That it fits by less than plans are wrong by, and what training does about it."""
     if not plan.is_close:
         return ""
-    error = f", less than the {share(PLAN_ERROR)} by which plans may be too low"
+    error = f", less than plans may be too low by ({share(PLAN_ERROR)})"
     if plan.least * (1 + PLAN_ERROR) <= plan.chip.memory * GIB:
-        return f"{error}: a step that runs out of memory is done again with less kept, down to {plan.least / GIB:.1f} GiB by plan"
-    return f"{error}: by the plan alone, and a step that runs out of memory ends the run{', its last checkpoint whole' * (plan.job.gpus > 1)}"
+        return f"{error}; a step that runs out of memory is done again with less kept, down to {plan.least / GIB:.1f} GiB by plan"
+    return f"{error}; a step that runs out of memory ends the run{', its last checkpoint whole' * (plan.job.gpus > 1)}"
 
 
 def _faster(plan: Plan) -> str:
@@ -174,13 +173,11 @@ def _in_a_night(plan: Plan) -> str:
     windows = min(batch, max(1, int(batch * _NIGHT / _STEPS / step)))
     seconds = step * windows / batch
     steps = int(_NIGHT / seconds)
-    info = plan.info
-    is_yarn = not isinstance(info, UserError) and info.method == Yarn.method and not against_yarn(info)
     if not steps:
         return f"in a night of 8 hours not one window is trained on: it takes {duration(seconds)}; ask for a shorter --window, or a GPU"
     return (
         f"in a night of 8 hours: {counted(steps, 'step')} of {counted(windows, 'window')}, {duration(seconds)} each, by "
-        f"--batch-size {windows} --budget 480" + "; YaRN, which is taken, needs the least training" * is_yarn
+        f"--batch-size {windows} --budget 480"
     )
 
 
