@@ -15,7 +15,6 @@ import math
 import os
 import re
 import shlex
-import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,17 @@ import summaries
 import trained_states
 import tuning
 import ways
+from cases import WEIGHTS, cases, figures
 from rows import Row, at_chosen_rate, base_of, chosen_rates, plain_rows, refuse_copies, rows_in
-from run import content
-from tables import at_other_rates, budgets_table, factors_table, grouped, method_map, order, rates_table
+from tables import at_other_rates, budgets_table, factors_table, method_map, order, rates_table
 
 from ropewalk.errors import UserError
 from ropewalk.figures import style
 from ropewalk.figures.axes import window_axis
 from ropewalk.figures.measured import save
+from ropewalk.records import evidence as known
 from ropewalk.records.evidence import Figures
-from ropewalk.rope.scaling import EXTENDING, SCALINGS
+from ropewalk.rope.scaling import SCALINGS
 from ropewalk.sentences import counted, joined
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,8 +54,6 @@ README, EVIDENCE = ROOT / "README.md", ROOT / "src/ropewalk/records/evidence.jso
 #: The README's table is of this model, at the factor that was measured most.
 README_MODEL, FACTOR = "smollm2-135m", 4
 CLIFF = ("linear", "ntk", "yarn")
-#: Models that others made → which of their weights, and from what.
-WEIGHTS = content()["weights"]
 
 
 @style.styled
@@ -236,50 +234,8 @@ def evidence() -> list[dict[str, Any]]:
     for model in sorted({directory.name for directory in RECORDS.glob("[ae]/*")}):
         factors = rows_in(RECORDS / "b" / model)
         others = [row for row in factors if row.asked["factor"] != FACTOR or row is base_of(factors)]
-        found += [*_cases(full_rows(model)), *_cases(others), *_cases(rows_in(RECORDS / "x32" / model))]
+        found += [*cases(full_rows(model)), *cases(others), *cases(rows_in(RECORDS / "x32" / model))]
     return found
-
-
-def _cases(rows: list[Row]) -> Iterable[dict[str, Any]]:
-    """By method and factor the model, and by training tokens what was found, in the mean over seeds."""
-    base = base_of(rows)
-    offered = [row for row in rows if row.asked["method"] in (*EXTENDING, "direct") and not row.asked["parameters"]]
-    for case in grouped(offered, lambda row: (row.asked["method"], row.asked["factor"])):
-        model = next(iter(case[0].records.runs.values())).model
-        keys = ("family", "original_window", "window", "scaling", "rope_theta", "head_dim", "parameters")
-        budgets = {
-            str(seeds[0].asked["tokens"]): _figures(seeds, base)
-            for seeds in grouped(case, lambda row: row.asked["tokens"])
-        }
-        yield {
-            "model": {"name": case[0].name} | {key: value for key, value in model.to_dict().items() if key in keys},
-            "as_it_was": round(base.passkeys[base.window].accuracy, 4),
-            "digits": _digits([base], base.window),
-            "budgets": budgets,
-            "weights": WEIGHTS.get(case[0].name, ""),
-        }
-
-
-def _digits(seeds: list[Row], window: int) -> float | None:
-    """Right at a window, in the mean over seeds."""
-    return (
-        round(statistics.fmean(right), 4)
-        if (right := [row.digits[window][0] for row in seeds if window in row.digits])
-        else None
-    )
-
-
-def _figures(seeds: list[Row], base: Row) -> dict[str, float]:
-    damages = [math.log(damage.value) for row in seeds if (damage := row.damage(base)) is not None]
-    inside, keys = ([row.passkeys[window].accuracy for row in seeds] for window in (base.window, seeds[0].new_window))
-    figures = {"damage": damages, "inside": inside, "passkeys": keys}
-    found = {name: round(statistics.fmean(values), 4) for name, values in figures.items()}
-    found |= {"least": round(min(keys), 4), "most": round(max(keys), 4), "seeds": len(keys)}
-    found |= {"digits_inside": _digits(seeds, base.window), "digits": _digits(seeds, seeds[0].new_window)}
-    found["k_max"] = round(statistics.fmean(row.passkeys[row.new_window].k_max for row in seeds))
-    run = next(iter(seeds[0].records.runs.values()))
-    recipe = ("steps", "batch_size", "learning_rate") if seeds[0].asked["tokens"] else ()
-    return found | {name: run.settings[name] for name in recipe}
 
 
 def choice() -> str:
@@ -297,7 +253,7 @@ def choice() -> str:
     tried, best = rows_in(RECORDS / "a" / README_MODEL), chosen_rates(RECORDS / "a" / README_MODEL)
     base = base_of(tried)
     at_rates = {
-        (row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): Figures(**_figures([row], base))
+        (row.asked["method"], row.asked["tokens"], row.asked["learning_rate"]): Figures(**figures([row], base))
         for row in tried
         if row.passkeys
     }
@@ -348,11 +304,14 @@ def main() -> None:
         refuse_copies(RECORDS)
         _refuse_unmarked(PAGE)
         _refuse_unmarked(README)
-        cases, drawn = evidence(), page()  # before anything is written
+        measured, drawn = evidence(), page()  # before anything is written
     except UserError as error:
         parser.error(str(error))
-    lines = ",\n".join(json.dumps(case) for case in cases)
-    EVIDENCE.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    lines = ",\n".join(json.dumps(case) for case in measured)
+    if (said := f"[\n{lines}\n]\n") != EVIDENCE.read_text(encoding="utf-8"):
+        EVIDENCE.write_text(said, encoding="utf-8")
+        known.cases.cache_clear()
+        drawn = page()  # what `--method auto` takes is by these
     _redraw(PAGE, drawn)
     _redraw(README, choice())
 

@@ -208,3 +208,20 @@ def test_harder_retrieval_has_as_many_families_as_a_whole_row():
     from ropewalk.evals.retrieval import FAMILIES
 
     assert len(FAMILIES) == rows.FAMILIES
+
+
+def test_a_page_is_drawn_by_the_choice_that_its_own_rows_make(tmp_path, monkeypatch):
+    """What `--method auto` takes is read from evidence.json: the page was drawn by that of the rows before."""
+    for each in ("EVIDENCE", "PAGE", "README"):
+        copy = tmp_path / each
+        copy.write_bytes(getattr(results, each).read_bytes())
+        monkeypatch.setattr(results, each, copy)
+    drawn = []
+    monkeypatch.setattr(results, "page", lambda: drawn.append(results.EVIDENCE.read_text(encoding="utf-8")) or "")
+    monkeypatch.setattr(results, "choice", str)
+    monkeypatch.setattr(results, "evidence", list)
+    monkeypatch.setattr(sys, "argv", ["results.py"])
+    results.main()
+    assert drawn[-1] == "[\n\n]\n" and len(drawn) == 2
+    results.main()
+    assert len(drawn) == 3  # nothing has changed
