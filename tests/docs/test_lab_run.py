@@ -71,7 +71,9 @@ def test_a_level_that_does_not_exist_is_refused_and_those_that_do_are_named(monk
 
 def test_make_hands_level_records_and_models_on_with_the_blanks_in_their_names():
     def made(*asked: str) -> list[list[str]]:
-        run = subprocess.run(["make", "-n", *asked], cwd=LAB.parent, capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            ["make", "-n", "--no-print-directory", *asked], cwd=LAB.parent, capture_output=True, text=True, check=True
+        )
         return [shlex.split(line) for line in run.stdout.splitlines() if not line.startswith("#")]
 
     *_, test, lab = made("lab", "LEVEL=a rates", "RECORDS=over there", "MODELS=my models")

@@ -147,7 +147,10 @@ def test_four_bits_are_advised_where_their_library_is(base, tmp_path, monkeypatc
     fail_at(monkeypatch, *range(1000))
     with pytest.raises(UserError) as refused:
         train(base, out=tmp_path / "out", **SHARED)
-    assert str(refused.value).endswith("; or --mode lora" + "; or --mode lora --base-bits 4" * has_library)
+    _, *ways = str(refused.value).split("; or ")
+    assert "--mode lora" in ways
+    # With one window at a time, since of so small a model four bits take no less by plan: holes in the heap are most of it.
+    assert ways[-1] == ("--mode lora --base-bits 4 --micro-batch 1" if has_library else "--mode lora")
 
 
 def test_windows_at_a_time_are_given_up_last(place, tmp_path, monkeypatch):
