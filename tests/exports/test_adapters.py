@@ -305,3 +305,12 @@ def test_plain_pefts_adapter_is_merged_without_a_word_and_by_the_window_that_was
         warnings.simplefilter("error")
         merged = ropewalk.merge(tmp_path / "adapter", base=scaled, current_window=64, out=tmp_path / "merged")
     assert (merged.original_window, merged.window) == (16, 64)
+
+
+def test_adapters_weights_without_their_config_are_called_no_whole_model(tmp_path):
+    (tmp_path / "adapter_model.safetensors").touch()
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match="has an adapter_model.safetensors and lacks it; take the adapter directory as it was written"
+    ):
+        ropewalk.merge(tmp_path, out=tmp_path / "out")

@@ -12,6 +12,7 @@ import pytest
 from on_paper import config_of
 from ropewalk import cli, testing
 from ropewalk.cli.tables.plan import show_plan
+from ropewalk.cli.tables.plan_sentences import verdict
 from ropewalk.planner import chips, plan, planner
 from ropewalk.planner.measured_recipe import measured_recipe
 from ropewalk.planner.memory import GIB
@@ -221,3 +222,11 @@ def test_a_plan_that_fits_by_less_than_it_may_be_wrong_by_says_so(asked: dict, s
     if "down to" in said:  # and what is left then is less than is planned, by more than a plan may be wrong by
         least = float(re.search(r"down to ([\d.]+) GiB by plan", printed)[1])
         assert least < planned.memory.total / GIB and least * 1.1 < planned.chip.memory
+
+
+def test_a_way_that_fits_by_less_than_plans_are_wrong_by_says_so_on_more_chips_too() -> None:
+    told = verdict(plan("qwen3-8b", gpus="8x3060", window=65536))
+    assert (
+        "what fits: --gpus 16x3060 --mode pose" in told
+        and "the first leaves 0.0 GiB, less than plans may be too low by" in told
+    )

@@ -8,17 +8,20 @@ import errno
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from ropewalk import cli, testing
 from ropewalk.checkpoint import file_limit
 from ropewalk.checkpoint.checkpoint import Checkpoint
 from ropewalk.data.documents import Document
+from ropewalk.distributed.mesh import Mesh
 from ropewalk.errors import UserError
 from ropewalk.records import files
-from ropewalk.training import TrainSettings, checkpoints, disk, train
+from ropewalk.training import TrainSettings, checkpoints, disk, train, training_state
 
 
 def settings(tmp_path, **options) -> TrainSettings:
@@ -229,3 +232,16 @@ def test_a_disk_that_fills_while_a_run_lasts_leaves_a_line_that_goes_on(tmp_path
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-000002"]
     cli.main(shlex.split(sentence[3])[1:])
     assert Checkpoint.open(out).info.steps == 4
+
+
+def test_states_that_were_put_back_hold_no_file_of_the_checkpoint(tmp_path) -> None:
+    """A mapped file keeps its room on the disk after it is pruned: a run that went on died for want of what it had been told was enough."""
+    model, mesh = torch.nn.Linear(64, 64), Mesh(torch.device("cpu"))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 64)).sum().backward()
+    optimizer.step()
+    training_state.save(model, optimizer, tmp_path / "state", mesh)
+    before = {key: value.clone() for key, value in optimizer.state[model.weight].items()}
+    training_state.load(model, optimizer, tmp_path / "state", mesh)
+    assert training_state.OPTIMIZER not in Path("/proc/self/maps").read_text(encoding="utf-8")
+    assert all(torch.equal(value, optimizer.state[model.weight][key]) for key, value in before.items())

@@ -30,7 +30,7 @@ from ropewalk.errors import UserError, read_text, told
 
 __all__ = ["refuse_existing", "refuse_to_lose"]  # of the guard, for those who write
 #: By this file an adapter is known.
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: How the type of ropewalk's own adapters begins, which peft does not know on purpose.
 OWN_ADAPTER = "ROPEWALK_LORA"
 #: Bytes that a disk must have free before anything is measured or trained.

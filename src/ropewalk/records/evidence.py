@@ -123,15 +123,17 @@ def nearest(info: ModelInfo, *, trained: bool = False) -> Case | None:
     """The case of the same method and parameters that is nearest by RoPE base, old window and factor; None where there is none.
 
     Args:
-        info: the model as it is to be. trained: only cases that were trained too, and of those of the nearest base and old window the one that was trained
-            longest, whatever its factor.
+        info: the model as it is to be. trained: only cases that were trained too, and the nearest if it has this factor, else of those of its base and old window
+            the one that was trained longest.
     """
     same = [
         case for case in _of_method(info) if not _other_parameters(case, info) and (case.most_trained or not trained)
     ]
-    if not trained or not same:
-        return same[0] if same else None
-    *of_model, _ = _geometry(same[0].model)
+    if not same:
+        return None
+    *of_model, factor = _geometry(same[0].model)
+    if not trained or factor == _geometry(info)[-1]:
+        return same[0]
     return max((case for case in same if [*_geometry(case.model)][:-1] == of_model), key=lambda case: case.most_trained)
 
 
@@ -158,7 +160,7 @@ def evidence(info: ModelInfo, training: Training | None = None) -> str:
     by_budget = "; ".join(f"{_budget(case, tokens)}: {figures}" for tokens, figures in sorted(case.budgets.items()))
     beyond = outside(case, info, training)
     return (
-        f"measured {'nearest ' if beyond else ''}on {case}: {by_budget} (one seed where no more are said; a passkey counts where all its digits are right; digits count singly, 10\u202f% by chance; docs/results.md has the other methods)"
+        f"measured {'nearest ' if beyond else ''}on {case}: {by_budget} (all figures of a budget are of one seed where no more are said in it; a passkey counts where all its digits are right; digits count singly, 10\u202f% by chance; docs/results.md has the other methods)"
         f"{beyond and f'; {beyond}'}"
     )
 

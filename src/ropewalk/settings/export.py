@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from ropewalk.checkpoint.files import ADAPTER_CONFIG, is_adapter
+from ropewalk.checkpoint.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
 from ropewalk.checkpoint.marks import MARK
 from ropewalk.errors import UserError
 from ropewalk.sentences import joined
@@ -59,6 +59,8 @@ def _instead(path: Path) -> str:
     """What a path is that is no adapter, and what can be merged in its place."""
     if path.is_file() and is_adapter(path.parent):
         return f"{path} is a file in one; name {path.parent}"
+    if (path / ADAPTER_WEIGHTS).exists():
+        return f"{path} has an {ADAPTER_WEIGHTS} and lacks it; take the adapter directory as it was written"
     adapters = sorted(str(below.parent) for below in path.glob(f"*/{ADAPTER_CONFIG}"))
     if adapters and (path / MARK).exists() and (path / "config.json").exists():
         return f"{path} is a trained model with {joined(adapters)} merged already; take it as it is, or merge that into another --base"

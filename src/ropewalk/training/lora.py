@@ -27,7 +27,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ropewalk.checkpoint.files import ADAPTER_CONFIG, OWN_ADAPTER, read_json
+from ropewalk.checkpoint.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, OWN_ADAPTER, read_json
 from ropewalk.checkpoint.headers import check_safetensors
 from ropewalk.checkpoint.position_table import Positions, read_positions
 from ropewalk.distributed.state import sharded_like
@@ -38,7 +38,7 @@ from ropewalk.model.verify import verify_positions
 
 #: Plain peft stops at a type that it does not know, and shows it.
 TYPE = f"{OWN_ADAPTER} (made plain by: ropewalk export ADAPTER --for peft)"
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = ADAPTER_WEIGHTS
 #: Where an adapter_config.json says which weights it was trained on: `Checkpoint.weights_fingerprint`.
 BASE_WEIGHTS = "base_weights"
 #: What an adapter_config.json says without any effect on what the adapter computes.

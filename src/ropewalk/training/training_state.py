@@ -68,5 +68,9 @@ def load(model: nn.Module, optimizer: torch.optim.Optimizer, directory: Path, me
     state: dict[int, dict[str, Any]] = {}
     for key, value in flat.items():
         name, entry = key.rsplit("/", 1)
+        if parameters[name].device.type == "cpu":
+            value = (
+                value.clone()
+            )  # or the state is the mapped file, whose room on the disk nobody has back while the run lasts
         state.setdefault(index_of[name], {})[entry] = sharded_like(value, parameters[name])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -137,7 +137,9 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
     )
     if right := digits(summary, rows):
         value, low, high = (100 * each for each in right)
-        guess = ": a wrong first digit is a guess of how the answer begins, not a lost key" * (low > 100 * CHANCE)
+        guess = ": a wrong first digit is a guess of how the answer begins, not a lost key" * (
+            low > 100 * CHANCE and summary.accuracy < 1
+        )
         terminal.print(
             f"{value:.0f} % of the keys' digits right, 95 % interval {low:.0f} to {high:.0f} %, {100 * CHANCE:.0f} % by chance{guess}"
         )

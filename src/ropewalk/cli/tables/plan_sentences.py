@@ -36,10 +36,10 @@ def verdict(plan: Plan) -> str:
         else f"too little of the host's memory{_of_assumed(plan)}"
     )
     more = "; other ways are below" if len(plan.others) > 1 else ""  # in the table, which follows
+    first = next(iter([*plan.here, *plan.others]), plan)
+    more += f"; the first leaves {first.spare / GIB:.1f} GiB{_close(first)}" if first.is_close else ""
     if plan.here:
-        first = plan.here[0]
         best = first.options + _assumed_host(plan, first.memory.host)
-        more += f"; the first leaves {first.spare / GIB:.1f} GiB{_close(first)}" if first.is_close else ""
         return f"it does NOT fit as asked; it fits with: {best}{more}. By {regime} alone: {lacking} with {kept}"
     ways = plan.others[0].options + more if plan.others else _nothing_fits(plan)
     if plan.chip.on_cpu:
