@@ -342,3 +342,14 @@ def test_a_row_that_is_not_whole_is_ranked_nowhere_and_named(tmp_path, caplog, i
     page = made_up.words((tmp_path / "page.html").read_text())
     for told in (page, caplog.text):
         assert (f"hemp/{winner}" in told and "and is left out: rows of ablate are compared whole." in told) == is_cut
+
+
+def test_of_methods_with_passkeys_alone_the_page_is_of_the_one_that_finds_them_farthest(tmp_path):
+    """Position Interpolation was the headline with k_max 0, and the one that found every key stood in a table below."""
+    states = []
+    for method, reach in (("yarn", 1024), ("linear", 0)):
+        model, settings, _ = trained(method, method, 2.0)
+        keys = records.PasskeySummary(1024, reach, 8, 10, reach / 1024)
+        states.append((model, settings, [*(records.Passkey(1024, k, 10, 10 * (reach > 0)) for k in range(128, 1025, 128)), keys]))  # fmt: skip
+    text = verdict_of(tmp_path, *states)
+    assert "extended from 256 to 1024 tokens (×4) by YaRN" in text and "Passkey retrieval reaches k_max 1024" in text

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.records import Bounds, Growth, Perplexity, Resolution, Step
+from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, befores, seeds_of_rows
 from ropewalk.reports import (
@@ -164,16 +164,21 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
 
 
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
-    """The variant the page is about: trained, and left so, and no further, by PI, measured in the most ways, then the longest window, trained further, the most steps."""
+    """The variant the page is about: trained, and left so, and no further, of the farthest k_max where all have one, by PI, measured in the most ways, then the longest window, trained further, the most steps."""
     kinds: dict[Variant, set[str]] = {}
+    reached: dict[Variant, tuple[int, float]] = {}
     for m in clean.measurements:
         kinds.setdefault(m.model_variant, set()).add(m.row.kind)
+        if isinstance(m.row, PasskeySummary) and m.row.window == m.model_variant.window:
+            reached[m.model_variant] = m.row.k_max, m.row.accuracy
+    by_keys = {*extended} <= {*reached} and len({v.window for v in extended}) == 1
     return max(
         extended,
         key=lambda v: (
             v.role == "trained",
             not v.is_worse,
             not any(v.is_before(other) for other in extended),
+            reached[v] if by_keys else (),
             v.method == "linear",
             len(kinds[v]),
             v.window,
