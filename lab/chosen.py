@@ -15,7 +15,7 @@ from ropewalk.figures import style
 from ropewalk.records import Passkey
 from ropewalk.records.evidence import Figures
 from ropewalk.records.format import signed
-from ropewalk.records.retrieval import CHANCE
+from ropewalk.records.retrieval import CHANCE, FIRST_DIGIT
 from ropewalk.rope.scaling import EXTENDING, SCALINGS
 from ropewalk.sentences import counted, joined, share
 
@@ -60,7 +60,7 @@ def _digits(methods: Methods) -> Iterable[str]:
     few = {label: each for label, each in last.items() if each.digits is not None and each.passkeys < FINDS}
     if few:
         told = joined(f"{label} has {share(each.digits)} (keys: {share(each.passkeys)})" for label, each in few.items())
-        yield f"Those shares are of whole keys. Of single digits, of which {share(CHANCE)} are right by chance, {told} after most tokens shown: a wrong first digit is a guess of how the answer begins, not a lost key."
+        yield f"Those shares are of whole keys. Of single digits, of which {share(CHANCE)} are right by chance, {told} after most tokens shown: {FIRST_DIGIT}."
 
 
 def _walls(rows: Sequence[Row]) -> Iterable[str]:

@@ -128,9 +128,10 @@ def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
     name = str(model).lower()
     if name == EMBEDDED or Path(str(model)).exists() or not re.fullmatch(r"\w[\w.:-]*", name):
         return None
-    if known := _meant(name):
-        return known, CONFIGS[known]
-    if alike := [known for known in CONFIGS if _is_part(_parts(name), _parts(known))]:
+    alike = _meant(name)
+    if len(alike) == 1:
+        return alike[0], CONFIGS[alike[0]]
+    if alike:
         raise UserError(
             f"{model} is no directory here, and may be any of {', '.join(alike)}, which are known by name; type one of them, or a directory"
         )
@@ -143,14 +144,13 @@ def known_model(model: Any) -> tuple[str, dict[str, Any]] | None:
     )
 
 
-def _meant(name: str) -> str | None:
-    """The one model that a name means; None of none or several."""
+def _meant(name: str) -> list[str]:
+    """The models that a name may mean: the one that it is of the paper's, or spells, else all that it is a part of."""
     parts = _parts(name)
     if f"llama-{name}" in CONFIGS:
-        return f"llama-{name}"
+        return [f"llama-{name}"]
     exact = [known for known in CONFIGS if _parts(known) == parts]
-    alike = exact or [known for known in CONFIGS if _is_part(parts, _parts(known))]
-    return alike[0] if len(alike) == 1 else None
+    return exact or [known for known in CONFIGS if _is_part(parts, _parts(known))]
 
 
 def _parts(name: str) -> list[str]:

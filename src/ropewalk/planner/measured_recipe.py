@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ropewalk.errors import UserError
 from ropewalk.planner.planned import Plan
-from ropewalk.records.evidence import Training, nearest, outside
+from ropewalk.records.evidence import Training, nearest_trained, outside
 from ropewalk.sentences import counted
 from ropewalk.settings.recipe import Recipe
 
@@ -42,7 +42,7 @@ def measured_recipe(plan: Plan) -> MeasuredRecipe | None:
     info = plan.info
     if isinstance(info, UserError) or info.window == info.original_window:
         return None
-    if (case := nearest(info, trained=True)) is None:
+    if (case := nearest_trained(info)) is None:
         return None
     figures, groups = case.budgets[case.most_trained], plan.job.dp
     batch = groups * -(-figures.batch_size // groups)

@@ -119,20 +119,26 @@ def cases() -> tuple[Case, ...]:
     )
 
 
-def nearest(info: ModelInfo, *, trained: bool = False) -> Case | None:
+def nearest(info: ModelInfo) -> Case | None:
     """The case of the same method and parameters that is nearest by RoPE base, old window and factor; None where there is none.
 
     Args:
-        info: the model as it is to be. trained: only cases that were trained too, and the nearest if it has this factor, else of those of its base and old window
-            the one that was trained longest.
+        info: the model as it is to be.
     """
-    same = [
-        case for case in _of_method(info) if not _other_parameters(case, info) and (case.most_trained or not trained)
-    ]
+    return next((case for case in _of_method(info) if not _other_parameters(case, info)), None)
+
+
+def nearest_trained(info: ModelInfo) -> Case | None:
+    """Of those that were trained too, the nearest if it has this factor, else of its base and old window the one that was trained longest.
+
+    Args:
+        info: the model as it is to be.
+    """
+    same = [case for case in _of_method(info) if case.most_trained and not _other_parameters(case, info)]
     if not same:
         return None
     *of_model, factor = _geometry(same[0].model)
-    if not trained or factor == _geometry(info)[-1]:
+    if factor == _geometry(info)[-1]:
         return same[0]
     return max((case for case in same if [*_geometry(case.model)][:-1] == of_model), key=lambda case: case.most_trained)
 

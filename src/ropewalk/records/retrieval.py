@@ -13,10 +13,12 @@ from ropewalk.records.rows import Alone, Count, Share, Tokens, Whole, check_succ
 KEY_DIGITS = 5
 #: The share of digits that are right by chance.
 CHANCE = 0.1
+#: What a wrong digit may be, where more are right than by chance.
+FIRST_DIGIT = "a wrong first digit is a guess of how the answer begins, not a lost key"
 #: What is said once where shares of digits stand beside those of keys.
 ABOUT_DIGITS = (
     "A key is found where all its five digits are right. Digits count singly, each asked after the true ones before it; 10\u202f% are right by chance. "
-    "Where many digits are right and few keys, keys were read and not named: a wrong first digit is a guess of how the answer begins, not a lost key (which digit was wrong is not on record)."
+    f"Where many digits are right and few keys, keys were read and not named: {FIRST_DIGIT} (which digit was wrong is not on record)."
 )
 
 

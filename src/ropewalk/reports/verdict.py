@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ropewalk.checkpoint.model_card import by_skipping
-from ropewalk.records import Bounds, Growth, PasskeySummary, Perplexity, Resolution, Step
+from ropewalk.records import Bounds, Growth, Perplexity, Resolution, Step
 from ropewalk.records import format as number_format
 from ropewalk.records.variant import Variant, befores, seeds_of_rows
 from ropewalk.reports import (
@@ -28,6 +28,7 @@ from ropewalk.reports.contests import contest, not_comparable, other_trainings
 from ropewalk.reports.helped import in_short
 from ropewalk.reports.inside import compared, extensions, only_inside
 from ropewalk.reports.paired import ratio
+from ropewalk.reports.passkey import summaries
 from ropewalk.reports.rows import Clean
 from ropewalk.sentences import counted, joined
 
@@ -166,12 +167,11 @@ def _inside(clean: Clean, variants: list[Variant], within: Sequence[Variant]) ->
 def _target(clean: Clean, extended: list[Variant]) -> Variant | None:
     """The variant the page is about: trained, and left so, and no further, of the farthest k_max where all have one, by PI, measured in the most ways, then the longest window, trained further, the most steps."""
     kinds: dict[Variant, set[str]] = {}
-    reached: dict[Variant, tuple[int, float]] = {}
     for m in clean.measurements:
         kinds.setdefault(m.model_variant, set()).add(m.row.kind)
-        if isinstance(m.row, PasskeySummary) and m.row.window == m.model_variant.window:
-            reached[m.model_variant] = m.row.k_max, m.row.accuracy
-    by_keys = {*extended} <= {*reached} and len({v.window for v in extended}) == 1
+    tests = summaries(clean)
+    reached = {v: (own.k_max, own.accuracy) for v in extended if (own := tests.get(v, {}).get(v.window))}
+    by_keys = len(reached) == len(extended) and len({v.window for v in extended}) == 1
     return max(
         extended,
         key=lambda v: (

@@ -17,7 +17,7 @@ from ropewalk.evals.intervals import lacking, share_interval
 from ropewalk.evals.reach import leaves_open
 from ropewalk.records import ContextGain, EffectiveLength, LongTask, Passkey, PasskeySummary, Perplexity, Retrieval
 from ropewalk.records.format import fixed
-from ropewalk.records.retrieval import CHANCE
+from ropewalk.records.retrieval import CHANCE, FIRST_DIGIT
 from ropewalk.sentences import counted
 
 #: Documents that are shown of each end of a longer list.
@@ -137,9 +137,7 @@ def show_passkey(rows: Sequence[Passkey], summary: PasskeySummary, name: str = "
     )
     if right := digits(summary, rows):
         value, low, high = (100 * each for each in right)
-        guess = ": a wrong first digit is a guess of how the answer begins, not a lost key" * (
-            low > 100 * CHANCE and summary.accuracy < 1
-        )
+        guess = f": {FIRST_DIGIT}" * (low > 100 * CHANCE and summary.accuracy < 1)
         terminal.print(
             f"{value:.0f} % of the keys' digits right, 95 % interval {low:.0f} to {high:.0f} %, {100 * CHANCE:.0f} % by chance{guess}"
         )
